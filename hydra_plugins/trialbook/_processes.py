@@ -1,0 +1,120 @@
+"""The local launcher's work: worker processes that share their imports, watched, and replaced when killed."""
+
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+MOST_REPLACEMENTS = 5  # of one worker, over the launch
+PRELOAD = ["src.worker", "mlflow", "transformers.trainer"]  # imported once, in the process that all workers fork from
+
+
+def context() -> Any:
+    """Processes fork from one that has imported torch and the rest, and nothing else; elsewhere they start anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(PRELOAD)
+    return made
+
+
+def warm_up() -> None:
+    """Start those imports now, beside whatever the launching process does next."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        context()
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def launch(  # noqa: PLR0913
+    hydra_context: HydraContext,
+    task: TaskFunction,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    initial_job_idx: int,
+) -> Sequence[JobReturn]:
+    """Run the jobs at once and wait for all. A job whose process is killed is started again, the others go on."""
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    made = context()
+    payload = cloudpickle.dumps((hydra_context, task, config, Singleton.get_state()))
+
+    def start(index: int) -> BaseProcess:
+        process: BaseProcess = made.Process(
+            target=_run, args=(payload, list(job_overrides[index]), initial_job_idx + index), name=f"worker-{index}"
+        )
+        process.start()
+        return process
+
+    running = {index: start(index) for index in range(len(job_overrides))}
+    replaced = dict.fromkeys(running, 0)
+    codes: dict[int, int] = {}
+    try:
+        while running:
+            wait([p.sentinel for p in running.values()])
+            for index, process in list(running.items()):
+                if process.exitcode is None:
+                    continue
+                del running[index]
+                if process.exitcode < 0 and replaced[index] < MOST_REPLACEMENTS:
+                    replaced[index] += 1
+                    print(f"worker {index} was killed by signal {-process.exitcode}; another takes its place")
+                    running[index] = start(index)
+                else:
+                    codes[index] = process.exitcode
+    except BaseException:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.join()
+        raise
+    return [_returned(codes[i], overrides) for i, overrides in enumerate(job_overrides)]
+
+
+def _returned(code: int, overrides: Sequence[str]) -> JobReturn:
+    ok = code == 0
+    return JobReturn(
+        overrides=list(overrides),
+        status=JobStatus.COMPLETED if ok else JobStatus.FAILED,
+        _return_value=None if ok else RuntimeError(f"a worker ended with exit code {code}"),
+    )
+
+
+def _run(payload: bytes, overrides: list[str], index: int) -> None:
+    """In the worker's process: compose the job's config and run the task, as Hydra does."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching process decides
+    hydra_context, task, config, state = cloudpickle.loads(payload)
+    setup_globals()
+    Singleton.set_state(state)
+    composed = hydra_context.config_loader.load_sweep_config(config, overrides)
+    with open_dict(composed):
+        composed.hydra.job.id = f"{composed.hydra.job.name}_{index}"
+        composed.hydra.job.num = index
+    HydraConfig.instance().set_config(composed)
+    done = run_job(
+        hydra_context=hydra_context,
+        config=composed,
+        task_function=task,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    try:
+        _ = done.return_value
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,0 +1,155 @@
+"""From Hydra's config to frozen settings: the one function where DictConfig stops, and composing a trial."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import TypeAdapter, ValidationError
+
+from src.errors import Refusal
+from src.records import Point
+from src.settings import (
+    DataSettings,
+    ModelSettings,
+    Recipe,
+    Settings,
+    StorageSettings,
+    StudySettings,
+    TrackingSettings,
+)
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[1]
+CONF_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+
+def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
+    """Read one composed config. Raises Refusal with all type and key problems of it together."""
+    problems: list[str] = []
+
+    def node(key: str) -> dict[str, Any]:
+        return _mapping(cfg, key, problems)
+
+    data = _read(DataSettings, "data", node("data"), problems)
+    model = _read(ModelSettings, "model", node("model"), problems)
+    study = _read(StudySettings, "study", node("study"), problems)
+    storage = _read(StorageSettings, "storage", node("storage"), problems)
+    tracking = _read(TrackingSettings, "tracking", node("tracking"), problems)
+    optimizer, schedule, trainer = node("optimizer"), node("schedule"), node("trainer")
+    space, sampler, pruner = node("space"), node("sampler"), node("pruner")
+    workers = _workers(cfg.get("workers"), problems)
+    seed = cfg.get("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        problems.append(f"seed is {seed!r}; it is a whole number from 0 to 4294967295.")
+    Refusal.when_any(problems)
+    assert data and model and study and storage and tracking
+    if not STUDY_NAME.fullmatch(study.name):
+        raise Refusal(
+            f"study.name is {study.name!r}; a study's name is its folder's too: up to 80 letters, digits, '.', '_' "
+            "and '-', a letter or digit first."
+        )
+    shown = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    return Settings(
+        data=data,
+        recipe=Recipe(model, optimizer, schedule, trainer, seed),
+        study=study,
+        space=space,
+        sampler=sampler,
+        pruner=pruner,
+        storage=storage,
+        tracking=tracking,
+        choices={k: str(v) for k, v in (OmegaConf.select(cfg, "hydra.runtime.choices") or {}).items()},
+        workers=workers,
+        overrides=tuple(overrides),
+        yaml=OmegaConf.to_yaml(shown, resolve=True),
+    )
+
+
+def compose(overrides: Sequence[str]) -> Settings:
+    """Compose the running job's config anew with `overrides` instead of its own. Used once per trial."""
+    name = HydraConfig.get().job.config_name
+    assert name is not None
+    return settings_from(hydra.compose(name, overrides=list(overrides)), overrides)
+
+
+def task_overrides() -> list[str]:
+    """The running job's own overrides, as typed."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def as_overrides(point: Point) -> list[str]:
+    """A point as Hydra overrides, in an order and spelling that a command line takes."""
+    return [f"{key}={_spelled(value)}" for key, value in point.items()]
+
+
+def group_options() -> dict[str, list[str]]:
+    """Config groups in conf/ and the options each has."""
+    return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(CONF_DIR.iterdir()) if d.is_dir()}
+
+
+def _spelled(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z_./:@-][A-Za-z0-9_./:@-]*", text) and text.lower() not in ("null", "true", "false"):
+        return text
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", text)
+    return f"'{escaped}'"
+
+
+def _mapping(cfg: DictConfig, key: str, problems: list[str]) -> dict[str, Any]:
+    value = cfg.get(key)
+    if value is None or isinstance(value, DictConfig):
+        try:
+            found = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if value is not None else {}
+        except MissingMandatoryValue as error:
+            missing = error.full_key or key
+            problems.append(f"{missing} has no value; give one on the command line: {missing}=...")
+            return {}
+        except OmegaConfBaseException as error:
+            problems.append(f"{key}: {str(error).splitlines()[0]}")
+            return {}
+        assert isinstance(found, dict)
+        return {str(k): v for k, v in found.items()}
+    problems.append(
+        f"{key}={value} replaces the whole group by one word. {key} holds several settings; name the one you mean: "
+        f"{key}.<setting>=..."
+    )
+    return {}
+
+
+def _read(kind: type[T], where: str, values: Mapping[str, Any], problems: list[str]) -> T | None:
+    """`values` as a `kind`, typed and complete; otherwise None, and what is wrong is in `problems`."""
+    if not values:
+        return None
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in sorted(set(values) - names):
+        problems.append(f"{where}.{key} is no setting; {where} has {', '.join(sorted(names))}.")
+    try:
+        return TypeAdapter(kind).validate_python({k: v for k, v in values.items() if k in names})
+    except ValidationError as error:
+        for wrong in error.errors():
+            key = ".".join((where, *map(str, wrong["loc"])))
+            given = "" if wrong["type"] == "missing" else f" (found {wrong['input']!r})"
+            problems.append(f"{key}: {wrong['msg']}{given}.")
+        return None
+
+
+def _workers(value: object, problems: list[str]) -> int | None:
+    if value in (None, "auto"):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024:
+        return value
+    problems.append(f"workers is {value!r}; it is auto or a whole number from 1 to 1024.")
+    return 1

@@ -1,0 +1,52 @@
+"""The best model of a study, logged once as an MLflow model that loads as a transformers pipeline."""
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from src.evidence.store import Store
+
+ARTIFACT = "model"
+LABEL, SCORE = "label", "score"
+
+
+def log_model(store: Store, run_id: str, folder: Path, max_tokens: int, example: Sequence[str]) -> str:
+    """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI. `example`: texts it may see."""
+    import mlflow
+    from mlflow.models import infer_signature
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer.model_max_length = max_tokens  # texts are cut where training cut them
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    signature = infer_signature(list(example), {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
+    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it asks the Hub for a card, and says it has none
+    before = store.client.get_run(run_id).info
+    mlflow.set_tracking_uri(store.uri)
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.transformers.log_model(
+            classify,
+            name=ARTIFACT,
+            task="text-classification",
+            signature=signature,
+            model_config={"truncation": True},
+            pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
+        )
+    store.client.set_terminated(run_id, before.status, end_time=before.end_time)
+    return str(logged.model_uri)
+
+
+def drop_model(store: Store, uri: str) -> None:
+    """Delete a logged model that is the best no longer, with its files."""
+    import shutil
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname
+
+    model_id = uri.removeprefix("models:/")
+    logged = store.client.get_logged_model(model_id)
+    store.client.delete_logged_model(model_id)
+    place = urlparse(logged.artifact_location)
+    if place.scheme in ("", "file"):
+        shutil.rmtree(url2pathname(place.path), ignore_errors=True)

@@ -1,0 +1,134 @@
+"""A run's records: durable in a local file first, delivered to MLflow in order, each once.
+
+A line of `outbox.jsonl` is one event; `delivered` holds how many bytes of it MLflow has. Delivery can be repeated:
+the same metric with the same timestamp, the same param and the same tag are stored once.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from src.evidence.store import Store
+from src.records import State
+
+STATUS = {State.COMPLETE: "FINISHED", State.PRUNED: "KILLED", State.FAIL: "FAILED", State.RUNNING: "RUNNING"}
+PARAM_LENGTH = 6000  # MLflow's own limit
+BATCH = 1000  # metrics in one request, MLflow's own limit
+
+
+class Run:
+    """One run in `folder`. `key` names it for ever, so that a run begun by a killed process is found again."""
+
+    def __init__(self, folder: Path, key: str, name: str, parent: str | None = None) -> None:
+        self.folder, self.key, self.name, self.parent = folder, key, name, parent
+        folder.mkdir(parents=True, exist_ok=True)
+        self.outbox, self.mark = folder / "outbox.jsonl", folder / "delivered"
+        self.problem: str | None = None
+        self.ended = False  # whether its end is written
+        self._last: dict[str, int] = {}
+        self._cut_torn_line()
+        for event in self._events(0):
+            self.ended = event["status"] != STATUS[State.RUNNING] if "status" in event else self.ended
+            for metric in event.get("metrics", {}):
+                self._last[metric] = max(self._last.get(metric, -1), event["step"])
+
+    # --- writing ---
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        self._write({"params": {k: str(v)[:PARAM_LENGTH] for k, v in values.items()}})
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        self._write({"tags": {k: str(v) for k, v in values.items() if v is not None}})
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Points of curves. A step that a curve has already (a training begun anew) is not written twice."""
+        new = {k: float(v) for k, v in values.items() if step > self._last.get(k, -1)}
+        if new:
+            self._last |= dict.fromkeys(new, step)
+            self._write({"metrics": new, "step": step})
+
+    def text(self, file: str, content: str) -> None:
+        """A text artifact."""
+        self._write({"text": content, "file": file})
+
+    def status(self, state: State) -> None:
+        self.ended = state.final
+        self._write({"status": STATUS[state]})
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        line = json.dumps({**event, "time": int(time.time() * 1000)})
+        with self.outbox.open("a") as stream:
+            stream.write(line + "\n")
+
+    def _cut_torn_line(self) -> None:
+        if self.outbox.exists():
+            content = self.outbox.read_bytes()
+            self.outbox.write_bytes(content[: content.rfind(b"\n") + 1]) if not content.endswith(b"\n") else None
+
+    # --- delivering ---
+
+    def run_id(self, store: Store) -> str:
+        """The MLflow run, created on first use."""
+        known = self.folder / "run_id"
+        if known.exists():
+            return known.read_text()
+        run_id = store.find_run(self.key) or self._create(store)
+        scratch = self.folder / "run_id.part"
+        scratch.write_text(run_id)
+        scratch.rename(known)
+        return run_id
+
+    def _create(self, store: Store) -> str:
+        tags = {"trialbook.key": self.key} | ({"mlflow.parentRunId": self.parent} if self.parent else {})
+        return str(store.client.create_run(store.experiment_id, run_name=self.name, tags=tags).info.run_id)
+
+    def deliver(self, store: Store) -> bool:
+        """Send what MLflow does not have yet; False (and `problem`) if it could not be sent: try again later."""
+        try:
+            start = int(self.mark.read_text()) if self.mark.exists() else 0
+            end = self.outbox.stat().st_size if self.outbox.exists() else 0
+            if start < end:
+                self._send(store, list(self._events(start)))
+                scratch = self.folder / "delivered.part"
+                scratch.write_text(str(end))
+                scratch.rename(self.mark)
+            self.problem = None
+        except Exception as error:  # a tracker that is down, slow or full must not end a training
+            self.problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return self.problem is None
+
+    def _send(self, store: Store, events: list[dict[str, Any]]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        run_id = self.run_id(store)
+        metrics = [
+            Metric(key, value, event["time"], event["step"])
+            for event in events
+            for key, value in event.get("metrics", {}).items()
+        ]
+        params = {k: v for event in events for k, v in event.get("params", {}).items()}
+        tags = {k: v for event in events for k, v in event.get("tags", {}).items()}
+        for first in range(0, max(len(metrics), 1), BATCH):
+            store.client.log_batch(
+                run_id,
+                metrics=metrics[first : first + BATCH],
+                params=[Param(k, v) for k, v in params.items()] if first == 0 else [],
+                tags=[RunTag(k, v) for k, v in tags.items()] if first == 0 else [],
+            )
+        for event in events:
+            if "text" in event:
+                store.client.log_text(run_id, event["text"], event["file"])
+            if "status" in event and event["status"] == "RUNNING":
+                store.client.update_run(run_id, status="RUNNING")
+            elif "status" in event:
+                store.client.set_terminated(run_id, event["status"], end_time=event["time"])
+
+    def _events(self, start: int) -> Iterator[dict[str, Any]]:
+        if not self.outbox.exists():
+            return
+        with self.outbox.open() as stream:
+            stream.seek(start)
+            for line in stream:
+                yield json.loads(line)

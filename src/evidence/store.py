@@ -1,0 +1,103 @@
+"""The MLflow store: found or made, once, before anybody writes to it."""
+
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from src.errors import Refusal
+from src.settings import TrackingSettings
+
+DATABASE = "mlflow.db"  # MLflow's own default name, so that a plain `mlflow ui` finds it
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store and the experiment in it that this data set's runs belong to."""
+
+    uri: str
+    experiment_id: str
+
+    @cached_property
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    def find_run(self, key: str) -> str | None:
+        """The id of the run tagged with `key` (see runs.py), if there is one that is not deleted."""
+        found = self.client.search_runs([self.experiment_id], f"tags.`trialbook.key` = '{key}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+
+def tracking_uri(tracking: TrackingSettings, root: Path) -> str:
+    """tracking.uri, else MLFLOW_TRACKING_URI, else mlflow.db in `root`."""
+    return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / DATABASE}"
+
+
+def open_store(tracking: TrackingSettings, root: Path) -> Store:
+    """Make the database and the experiment if they are not there. Raises Refusal if the store cannot be used."""
+    uri = tracking_uri(tracking, root)
+    (root / "mlruns").mkdir(parents=True, exist_ok=True)
+    _quiet()
+    with FileLock(root / "mlruns" / ".mlflow.lock"):
+        try:
+            if uri.startswith("sqlite:///"):
+                _make_database(Path(uri.removeprefix("sqlite:///")))
+            return Store(uri, _experiment(uri, tracking.experiment, root))
+        except Refusal:
+            raise
+        except Exception as error:  # MLflow and the drivers below it raise what they like
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise Refusal(
+                f"The MLflow store at {_without_password(uri)} (tracking.uri, or MLFLOW_TRACKING_URI, or the default) "
+                f"cannot be used: {first}"
+            ) from error
+
+
+def _make_database(path: Path) -> None:
+    """All tables in a scratch file first, then one rename: a kill in between leaves no half-made database."""
+    if path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    scratch = path.with_name(path.name + ".part")
+    scratch.unlink(missing_ok=True)
+    made = SqlAlchemyStore(f"sqlite:///{scratch}", str(path.parent / "mlruns"))
+    made.engine.dispose()
+    scratch.rename(path)
+
+
+def _experiment(uri: str, name: str, root: Path) -> str:
+    """The experiment's id; a new one on a local database keeps its artifacts below mlruns/."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            raise Refusal(
+                f"The MLflow experiment {name} was deleted. Restore it (mlflow experiments restore -x "
+                f"{found.experiment_id}), or use another one: tracking.experiment=<name>."
+            )
+        return str(found.experiment_id)
+    local = None if uri.startswith("http") else (root.resolve() / "mlruns" / "artifacts" / name).as_uri()
+    return str(client.create_experiment(name, artifact_location=local))
+
+
+def _quiet() -> None:
+    for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _without_password(uri: str) -> str:
+    from urllib.parse import urlsplit, urlunsplit
+
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

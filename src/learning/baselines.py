@@ -1,0 +1,83 @@
+"""What a fine-tuned model has to beat, judged on the same validation split. A YAML names them by their function."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.learning import metrics
+from src.learning.checkpoints import Checkpoint
+from src.learning.finetune import Goal, Lesson, evaluate_untrained
+from src.records import Outcome, State
+from src.settings import Recipe
+
+Classifier = Any  # fit(texts, labels), predict_proba(texts) -> [n_examples, n_labels]
+
+
+def majority() -> Classifier:
+    """The most frequent label of train, always."""
+    from sklearn.dummy import DummyClassifier
+
+    return DummyClassifier(strategy="prior")
+
+
+def tfidf_logreg() -> Classifier:
+    """TF-IDF of words and word pairs (sublinear), then L2 logistic regression with C=10. Fixed, not searched."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=2000)
+    )
+
+
+CLASSIC: dict[str, Callable[[], Classifier]] = {"majority": majority, "tfidf_logreg": tfidf_logreg}
+
+
+def judge_classic(name: str, train: pd.DataFrame, validation: pd.DataFrame, goal: Goal) -> Outcome:
+    """Fit the baseline `name` on `train` (columns text, label) and judge it on `validation`."""
+    began = time.monotonic()
+    model = CLASSIC[name]().fit(train["text"], train["label"])
+    fitted = time.monotonic()
+    chances = model.predict_proba(validation["text"])
+    seconds = time.monotonic() - fitted
+    labels = validation["label"].to_numpy()
+    found = metrics.compute(labels, chances)
+    picked = chances[np.arange(len(labels)), labels]
+    found["loss"] = float(-np.log(np.clip(picked, 1e-12, None)).mean())
+    return Outcome(
+        state=State.COMPLETE,
+        score=found[goal.metric],
+        metrics=found,
+        seconds=time.monotonic() - began,
+        megabytes=_size(model),
+        ms_per_1000_texts=seconds / len(validation) * 1e6,
+    )
+
+
+def judge_untuned(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: Goal, folder: Path) -> Outcome:
+    """The model without fine-tuning. A checkpoint without a fitting head answers by a random one."""
+    began = time.monotonic()
+    evaluation = evaluate_untrained(recipe, checkpoint, lesson, folder)
+    return Outcome(
+        state=State.COMPLETE,
+        score=evaluation.metrics[goal.metric],
+        metrics=evaluation.metrics,
+        seconds=time.monotonic() - began,
+        megabytes=checkpoint.megabytes,
+        ms_per_1000_texts=evaluation.seconds / len(lesson.validation) * 1e6,
+    )
+
+
+def _size(model: Classifier) -> float:
+    """MB (10**6 bytes) of the fitted model as joblib would store it."""
+    import joblib
+
+    stream = io.BytesIO()
+    joblib.dump(model, stream)
+    return len(stream.getvalue()) / 1e6

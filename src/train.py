@@ -1,0 +1,26 @@
+"""One tracked run of one configuration: `python -m src.train optimizer.learning_rate=1e-4`."""
+
+import hydra
+from omegaconf import DictConfig
+
+import hydra_plugins.trialbook as plugins
+from src.commands import answered
+
+plugins.register()
+
+
+def train(cfg: DictConfig) -> None:
+    """Check, train, record, deliver."""
+    from pathlib import Path
+
+    from src import config, runner
+    from src.paths import Paths
+
+    with answered():
+        runner.train(config.settings_from(cfg, config.task_overrides()), Paths(Path.cwd()))
+
+
+main = hydra.main(version_base="1.3", config_path="../conf", config_name="config")(train)
+
+if __name__ == "__main__":
+    main()
