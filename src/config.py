@@ -49,13 +49,17 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         problems.append(f"seed is {seed!r}; it is a whole number from 0 to 4294967295.")
     Refusal.when_any(problems)
-    assert data and model and study and storage and tracking
+    assert data is not None
+    assert model is not None
+    assert study is not None
+    assert storage is not None
+    assert tracking is not None
     if not STUDY_NAME.fullmatch(study.name):
         raise Refusal(
             f"study.name is {study.name!r}; a study's name is its folder's too: up to 80 letters, digits, '.', '_' "
             "and '-', a letter or digit first."
         )
-    shown = OmegaConf.masked_copy(cfg, [k for k in cfg if k != "hydra"])
+    shown = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
     return Settings(
         data=data,
         recipe=Recipe(model, optimizer, schedule, trainer, seed),
@@ -102,7 +106,11 @@ def _spelled(value: object) -> str:
     if isinstance(value, (int, float)):
         return repr(value)
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_./:@-][A-Za-z0-9_./:@-]*", text) and text.lower() not in ("null", "true", "false"):
+    if re.fullmatch(r"[A-Za-z_./:@-][A-Za-z0-9_./:@-]*", text) and text.lower() not in (
+        "null",
+        "true",
+        "false",
+    ):
         return text
     escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", text)
     return f"'{escaped}'"
@@ -134,8 +142,9 @@ def _read(kind: type[T], where: str, values: Mapping[str, Any], problems: list[s
     if not values:
         return None
     names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in sorted(set(values) - names):
-        problems.append(f"{where}.{key} is no setting; {where} has {', '.join(sorted(names))}.")
+    problems += [
+        f"{where}.{key} is no setting; {where} has {', '.join(sorted(names))}." for key in sorted(set(values) - names)
+    ]
     try:
         return TypeAdapter(kind).validate_python({k: v for k, v in values.items() if k in names})
     except ValidationError as error:

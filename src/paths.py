@@ -23,5 +23,3 @@ class Paths:
     def training(self, name: str) -> Path:
         """A single training's scratch folder (python -m src.train)."""
         return self.root / "mlruns" / "trainings" / name
-
-

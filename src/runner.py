@@ -78,8 +78,8 @@ def refuse_shared_names(plans: Sequence[Plan]) -> None:
     for name, n in Counter(plan.settings.study.name for plan in plans).items():
         if n > 1:
             raise Refusal(
-                f"{n} of the studies on the command line are called {name}; let study.name say what differs, for example "
-                "study.name='${data.name}-${model.name}-${seed}'."
+                f"{n} of the studies on the command line are called {name}; let study.name say what differs, for "
+                "example study.name='${data.name}-${model.name}-${seed}'."
             )
 
 
@@ -334,7 +334,7 @@ def _of_training(overrides: Sequence[str]) -> list[str]:
 
 
 def _how_to_load(uri: str) -> str:
-    return f"mlflow.transformers.load_model({uri!r})(\"a warm, funny film\")"
+    return f'mlflow.transformers.load_model({uri!r})("a warm, funny film")'
 
 
 def _as_trial(outcome: Any) -> TrialRecord:

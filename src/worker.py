@@ -17,7 +17,7 @@ from src.evidence.runs import Run
 from src.evidence.store import Store, open_store
 from src.learning import baselines, checkpoints, devices, names
 from src.learning.checkpoints import Checkpoint
-from src.learning.finetune import BEST, Goal, Lesson, TrainingFailed, calibrate, fine_tune
+from src.learning.finetune import Goal, Lesson, calibrate, failure_reason, fine_tune
 from src.paths import Paths
 from src.records import Calibration, Evaluation, Outcome, Point, State, TrialRecord
 from src.search import space as spaces
@@ -189,7 +189,7 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
         return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
     except Exception as error:  # one failing trial is a failed trial, never the end of the study
         watch.run.text("error.txt", traceback.format_exc())
-        return Outcome(State.FAIL, reason=_reason(error))
+        return Outcome(State.FAIL, reason=failure_reason(error))
 
 
 def keep_best_checkpoints(book: Book) -> None:
@@ -251,22 +251,12 @@ def _judge(desk: Desk, name: str, scratch: Path) -> Outcome:
         checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
         return baselines.judge_untuned(desk.settings.recipe, checkpoint, lesson, desk.goal, scratch)
     except Exception as error:  # a baseline that cannot be judged is said to have failed
-        return Outcome(State.FAIL, reason=_reason(error))
+        return Outcome(State.FAIL, reason=failure_reason(error))
 
 
 def _measure(desk: Desk, scratch: Path) -> Calibration:
     checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
     return calibrate(desk.settings.recipe, checkpoint, lesson, scratch)
-
-
-def _reason(error: Exception) -> str:
-    import torch
-
-    first = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, TrainingFailed):
-        return first
-    short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in first
-    return f"{'out of memory' if short else type(error).__name__}: {first}"
 
 
 def _write(file: Path, content: str) -> None:

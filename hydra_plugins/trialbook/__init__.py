@@ -40,6 +40,8 @@ class TrialbookSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from hydra_plugins.trialbook import _studies
 
+        assert self.config is not None
+
         return _studies.run(self.context, self.task, self.config, arguments)
 
 

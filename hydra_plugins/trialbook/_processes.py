@@ -16,7 +16,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 MOST_REPLACEMENTS = 5  # of one worker, over the launch
-PRELOAD = ["src.worker", "mlflow", "transformers.trainer"]  # imported once, in the process that all workers fork from
+PRELOAD = [
+    "src.worker",
+    "mlflow",
+    "transformers.trainer",
+]  # imported once, in the process that all workers fork from
 
 
 def context() -> Any:
@@ -37,7 +41,7 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
-def launch(  # noqa: PLR0913
+def launch(
     hydra_context: HydraContext,
     task: TaskFunction,
     config: DictConfig,
@@ -52,7 +56,9 @@ def launch(  # noqa: PLR0913
 
     def start(index: int) -> BaseProcess:
         process: BaseProcess = made.Process(
-            target=_run, args=(payload, list(job_overrides[index]), initial_job_idx + index), name=f"worker-{index}"
+            target=_run,
+            args=(payload, list(job_overrides[index]), initial_job_idx + index),
+            name=f"worker-{index}",
         )
         process.start()
         return process

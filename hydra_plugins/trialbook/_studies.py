@@ -42,14 +42,19 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments
     return returns
 
 
-def _launch(  # noqa: PLR0913
-    context: HydraContext, task: TaskFunction, config: DictConfig, overrides: Sequence[str], workers: int, root: Path
+def _launch(
+    context: HydraContext,
+    task: TaskFunction,
+    config: DictConfig,
+    overrides: Sequence[str],
+    workers: int,
+    root: Path,
 ) -> Sequence[JobReturn]:
     """One batch of jobs, a worker each, with whatever launcher the config names."""
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     OmegaConf.set_readonly(config.hydra, None)
-    root = f"worker.root='{root.resolve()}'"
-    jobs = [[*overrides, f"worker.index={i}", f"worker.of={workers}", root] for i in range(workers)]
+    where = f"worker.root='{root.resolve()}'"
+    jobs = [[*overrides, f"worker.index={i}", f"worker.of={workers}", where] for i in range(workers)]
     done = launcher.launch(jobs, initial_job_idx=0)
     if failed := [ret for ret in done if ret.status != JobStatus.COMPLETED]:
         print(f"{len(failed)} of {workers} workers ended with an error: {failed[0]._return_value!r}")

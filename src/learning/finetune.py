@@ -61,7 +61,7 @@ class Goal:
         return old is None or (new > old if self.direction == "maximize" else new < old)
 
 
-def fine_tune(  # noqa: PLR0913
+def fine_tune(
     recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: Goal, watcher: Watcher, folder: Path
 ) -> Outcome:
     """Train once; keep the weights of the best evaluation in `folder`/best.
@@ -103,6 +103,15 @@ def evaluate_untrained(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, f
     found = trainer.evaluate()
     shutil.rmtree(folder, ignore_errors=True)
     return Evaluation(0, 1.0, 0, _metrics(found), found["eval_runtime"])
+
+
+def failure_reason(error: Exception) -> str:
+    """Why a training failed, in one line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, TrainingFailed):
+        return first
+    short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in first
+    return f"{'out of memory' if short else type(error).__name__}: {first}"
 
 
 def supports_bf16() -> bool:
@@ -163,14 +172,14 @@ class _EpochSampler(Sampler[int]):
         return iter(torch.randperm(len(self.lengths), generator=generator).tolist())
 
 
-class _Trainer(Trainer):  # type: ignore[misc]
+class _Trainer(Trainer):
     """The Trainer with orders of its own: training by (seed, epoch), evaluation as the rows lie."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         data = self.train_dataset if train_dataset is None else train_dataset
         strategy = self.args.train_sampling_strategy
         if strategy not in ("random", "group_by_length"):
-            return super()._get_train_sampler(data)  # type: ignore[no-any-return]
+            return super()._get_train_sampler(data)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return _EpochSampler(self.train_dataset["length"][:], batch, self.args.seed, strategy == "group_by_length")
 
@@ -178,7 +187,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return SequentialSampler(eval_dataset)
 
 
-class _Judge(TrainerCallback):  # type: ignore[misc]
+class _Judge(TrainerCallback):
     """Evaluates at the rungs, keeps the best weights, hands everything to the watcher, ends what it is told to."""
 
     def __init__(self, trainer: _Trainer, goal: Goal, watcher: Watcher, folder: Path, n_validation: int) -> None:
@@ -216,7 +225,7 @@ class _Judge(TrainerCallback):  # type: ignore[misc]
         examples = min(state.global_step * batch, round(float(state.epoch or 0) * len(self.trainer.train_dataset)))
         evaluation = Evaluation(state.global_step, share, examples, found, metrics["eval_runtime"])
         self.seconds.append(evaluation.seconds)
-        if self.goal.better(found[self.goal.metric], self.best and self.best.metrics[self.goal.metric]):
+        if self.goal.better(found[self.goal.metric], self.best.metrics[self.goal.metric] if self.best else None):
             save(self.trainer.model, self.trainer.processing_class, self.folder / BEST)
             self.best = evaluation
         reason = self.watcher.evaluated(evaluation)
@@ -240,7 +249,7 @@ class _Judge(TrainerCallback):  # type: ignore[misc]
         )
 
 
-class _Timer(TrainerCallback):  # type: ignore[misc]
+class _Timer(TrainerCallback):
     """The time of each optimizer step."""
 
     def __init__(self) -> None:
@@ -268,5 +277,10 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def _metrics(found: Mapping[str, float]) -> dict[str, float]:
     """The metrics of an evaluation, without the Trainer's prefix and its timing."""
-    timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_model_preparation_time")
+    timing = (
+        "eval_runtime",
+        "eval_samples_per_second",
+        "eval_steps_per_second",
+        "eval_model_preparation_time",
+    )
     return {k.removeprefix("eval_"): float(v) for k, v in found.items() if k.startswith("eval_") and k not in timing}

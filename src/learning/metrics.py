@@ -13,7 +13,7 @@ import numpy as np
 DESCRIPTION = "scikit-learn's {name}, average={average}, zero_division=0."
 
 
-class SklearnMetric(evaluate.Metric):  # type: ignore[misc]
+class SklearnMetric(evaluate.Metric):
     """accuracy, f1, precision or recall of scikit-learn as an evaluate.Metric; `config_name` is '<name>-<average>'."""
 
     def _info(self) -> evaluate.MetricInfo:

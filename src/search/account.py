@@ -42,10 +42,10 @@ class Account:
         """What the study will cost at most, from the calibration."""
         first = measured[0]
         speed = 1 / (sum(c.seconds_per_example for c in measured) / len(measured))
+        threads = f"{first.threads} thread{'s' * (first.threads != 1)} each"
         self.say(
-            f"  expected: at most {_minutes(seconds)} and {gigabytes:.2f} GB on disk, at {speed:.0f} training examples per "
-            f"second and worker ({first.device}, {first.threads} thread{'s' * (first.threads != 1)} each); less where "
-            "trials are pruned"
+            f"  expected: at most {_minutes(seconds)} and {gigabytes:.2f} GB on disk, at {speed:.0f} training examples "
+            f"per second and worker ({first.device}, {threads}); less where trials are pruned"
         )
 
     def trial(self, trial: TrialRecord, done: int, best: TrialRecord | None) -> None:
@@ -70,7 +70,9 @@ class Account:
             table.add_column(name, justify="right", min_width=6)
         table.add_column("settings", overflow="fold")
         sign = -1 if direction == "maximize" else 1
-        ranked = sorted((t for t in trials if t.state == State.COMPLETE), key=lambda t: (sign * (t.score or 0), t.number))
+        ranked = sorted(
+            (t for t in trials if t.state == State.COMPLETE), key=lambda t: (sign * (t.score or 0), t.number)
+        )
         for trial in ranked[:TOP]:
             settings = " ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in trial.params.items())
             note = "" if trial.origin == "sampler" else f" ({trial.origin})"
@@ -82,11 +84,15 @@ class Account:
 
     def ending(self, reason: str, counts: Mapping[str, int], seconds: float) -> None:
         parts = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-        self.say(f"\nStudy {self.study.name} is over: {reason}. Trials: {parts or 'none'}; {_minutes(seconds)} of searching.")
+        self.say(
+            f"\nStudy {self.study.name} is over: {reason}. Trials: {parts or 'none'}; {_minutes(seconds)} of searching."
+        )
 
     def best(self, trial: TrialRecord, overrides: Sequence[str], places: Mapping[str, str]) -> None:
         """The best settings, where they lie, and what to type next."""
-        self.say(f"\nBest: trial {trial.number}, {self.study.metric} {trial.score:.4f} on the validation split, one seed.")
+        self.say(
+            f"\nBest: trial {trial.number}, {self.study.metric} {trial.score:.4f} on the validation split, one seed."
+        )
         self.say("  " + " ".join(overrides))
         width = max(map(len, places))
         for name, text in places.items():

@@ -28,9 +28,7 @@ def check(settings: Settings, space: Space, options: Mapping[str, list[str]]) ->
     return _warnings(settings, space)
 
 
-def _key(
-    parameter: Parameter, settings: Settings, space: Space, options: Mapping[str, list[str]]
-) -> list[str]:
+def _key(parameter: Parameter, settings: Settings, space: Space, options: Mapping[str, list[str]]) -> list[str]:
     key, group = parameter.key, parameter.key.split(".", maxsplit=1)[0]
     if key == "seed" or key.endswith(".seed"):
         return [f"space.{key}: a seed is not searched; it would only pick a lucky one."]

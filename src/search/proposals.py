@@ -115,8 +115,12 @@ class WholePoints(BaseSampler):
         return {key: by_key[key] for key in self._point}
 
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
+        """The point that was proposed when its keys were asked for."""
         return {key: self._point[key] for key in search_space}
 
     def sample_independent(

@@ -1,5 +1,6 @@
 """The space of a study: its shape is the config's, its leaves say what may vary."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,8 +183,20 @@ def _range(leaf: Mapping[str, Any], own: Any) -> BaseDistribution:
         raise ValueError(f"{' and '.join(missing)} has no value; a range needs low and high (or choices).")
     low, high, step, log = leaf["low"], leaf["high"], leaf.get("step"), leaf.get("log", False)
     for word, value in (("low", low), ("high", high), ("step", step)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value != value):
+        if value is not None and not _is_number(value):
             raise ValueError(f"{word} is {value!r}; it is a number.")
+    _check_range(low, high, step, log)
+    whole = all(isinstance(v, int) for v in (low, high, step) if v is not None)
+    if whole and not isinstance(own, float):
+        return IntDistribution(low, high, log=log, step=1 if step is None else step)
+    return FloatDistribution(float(low), float(high), log=log, step=step)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_range(low: float, high: float, step: float | None, log: Any) -> None:
     if not isinstance(log, bool):
         raise ValueError(f"log is {log!r}; it is true or false.")
     if low > high:
@@ -196,10 +209,6 @@ def _range(leaf: Mapping[str, Any], own: Any) -> BaseDistribution:
         raise ValueError(f"step is {step}; it is above 0.")
     if step is not None and abs(round((high - low) / step) * step - (high - low)) > 1e-9 * max(1.0, abs(high)):
         raise ValueError(f"high {high} is not low {low} plus a whole number of steps of {step}; both ends count.")
-    whole = all(isinstance(v, int) for v in (low, high, step) if v is not None)
-    if whole and not isinstance(own, float):
-        return IntDistribution(low, high, log=log, step=1 if step is None else step)
-    return FloatDistribution(float(low), float(high), log=log, step=step)
 
 
 def _ordered(parameters: list[Parameter]) -> list[Parameter]:

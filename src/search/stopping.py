@@ -15,9 +15,7 @@ def best_of(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None
     return min(done, key=lambda t: (sign * (t.score or 0.0), t.number))
 
 
-def enough(
-    ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float
-) -> str | None:
+def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float) -> str | None:
     """Why no further trial is to start, or None. `ended`: the trials with a final state, in the order they ended."""
     if len(ended) >= study.n_trials:
         return f"all {study.n_trials} trials are done"

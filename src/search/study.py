@@ -84,8 +84,8 @@ class Book:
         ]
         if changed:
             raise Refusal(
-                f"The study {self.name} exists, defined otherwise: {'; '.join(changed)}. Trials of both would not compare. "
-                f"Either undo the change and continue it, or start another one: study.name={self.name}-2."
+                f"The study {self.name} exists, defined otherwise: {'; '.join(changed)}. Trials of both would not "
+                f"compare. Either undo the change and continue it, or start another one: study.name={self.name}-2."
             )
         return True
 
@@ -175,7 +175,8 @@ class Book:
         """Make `frozen` this process's own; a trial that killed its workers too often ends as failed."""
         leases.take(self._lease(frozen.number))
         if "outcome" in frozen.user_attrs:  # killed after its end was stored, before its state was
-            return self._settle(frozen, frozen.user_attrs["outcome"])
+            self._settle(frozen, frozen.user_attrs["outcome"])
+            return None
         trial = optuna.Trial(self.study, frozen._trial_id)
         starts = int(trial.user_attrs.get("starts", 0)) + 1
         if starts > MOST_STARTS:

@@ -60,7 +60,12 @@ def near_duplicates(held_out: pd.Series, train: pd.Series) -> int:
     if held_out.empty or train.empty:
         return 0
     vectorise = HashingVectorizer(
-        ngram_range=(3, 3), token_pattern=_WORD.pattern, n_features=2**22, binary=True, norm=None, alternate_sign=False
+        ngram_range=(3, 3),
+        token_pattern=_WORD.pattern,
+        n_features=2**22,
+        binary=True,
+        norm=None,
+        alternate_sign=False,
     )
     a, b = vectorise.transform(held_out), vectorise.transform(train)
     seen = np.asarray(a.sum(axis=0)).ravel() + np.asarray(b.sum(axis=0)).ravel()

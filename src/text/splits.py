@@ -46,7 +46,8 @@ def make_splits(raw: Frames, data: DataSettings) -> Splits:
     if missing:
         raise Refusal(
             f"{data.path or data.hub_id} has no split for {' and '.join(missing)} (data.splits is {data.splits}), and "
-            f"data.carve does not say what to cut out; for example +data.carve.{missing[0]}='{{source: train, size: 0.2}}'."
+            f"data.carve does not say what to cut out; for example "
+            f"+data.carve.{missing[0]}='{{source: train, size: 0.2}}'."
         )
     if "test" in frames:
         frames["test"] = _subset(frames["test"], "test", data)
@@ -86,16 +87,16 @@ def _indices(label: pd.Series, where: str, data: DataSettings) -> np.ndarray:
     numbers = pd.to_numeric(label, errors="coerce")
     if (numbers == HIDDEN).any():
         raise Refusal(
-            f"{where} has {int((numbers == HIDDEN).sum())} hidden labels ({HIDDEN}). Hidden labels are no use here: let "
-            "data.splits point to splits with labels, and data.carve say what to cut out of them."
+            f"{where} has {int((numbers == HIDDEN).sum())} hidden labels ({HIDDEN}). Hidden labels are no use here: "
+            "let data.splits point to splits with labels, and data.carve say what to cut out of them."
         )
     index = label.map(by_name) if label.map(by_name).notna().all() else numbers
     bad = ~index.isin(range(len(names)))
     if bad.any():
         found = ", ".join(repr(v) for v in label[bad].unique()[:5])
         raise Refusal(
-            f"{where} has {int(bad.sum())} labels outside data.label_names: {found}. Allowed are {', '.join(names)}, or "
-            f"their indices 0 to {len(names) - 1}."
+            f"{where} has {int(bad.sum())} labels outside data.label_names: {found}. Allowed are {', '.join(names)}, "
+            f"or their indices 0 to {len(names) - 1}."
         )
     return index.astype(int).to_numpy()
 
@@ -113,8 +114,8 @@ def _carve(frames: Frames, split: str, data: DataSettings, notes: dict[str, int]
     pool = source[overlap.whole_texts(source["text"])] if data.drop_parts else source
     if not 0 < size < len(pool):
         raise Refusal(
-            f"data.carve.{split}.size is {rule.size:g}, which asks for {size} of {len(pool)} examples in {rule.source}; "
-            "leave some for both."
+            f"data.carve.{split}.size is {rule.size:g}, which asks for {size} of {len(pool)} examples in "
+            f"{rule.source}; leave some for both."
         )
     frames[split] = sample(pool, size, data.split_seed, data.balance, f"data.carve.{split}")
     frames[rule.source] = source.drop(frames[split].index)
@@ -133,8 +134,8 @@ def sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, where: str)
         have = frame["label"].value_counts()
         if short := [label for label in labels if have[label] < counts[label]]:
             raise Refusal(
-                f"{where} asks for {size} balanced examples, {counts[short[0]]} of each label; label {short[0]} has only "
-                f"{have[short[0]]}."
+                f"{where} asks for {size} balanced examples, {counts[short[0]]} of each label; label {short[0]} has "
+                f"only {have[short[0]]}."
             )
         picked = [frame[frame["label"] == label].sample(n, random_state=seed) for label, n in counts.items()]
         return pd.concat(picked).sort_index()
@@ -146,7 +147,7 @@ def sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, where: str)
     return frame.loc[sorted(chosen)]
 
 
-def _without(  # noqa: PLR0913
+def _without(
     frame: pd.DataFrame,
     other: pd.DataFrame,
     data: DataSettings,
@@ -178,7 +179,9 @@ def _cap(frame: pd.DataFrame, split: str, data: DataSettings) -> pd.DataFrame:
 def _report(final: Frames, notes: dict[str, int]) -> None:
     notes["texts_with_conflicting_labels"] = overlap.conflicting(pd.concat(final.values()))
     for split in ("validation", "test"):
-        notes[f"{split}_near_duplicates_in_train"] = overlap.near_duplicates(final[split]["text"], final["train"]["text"])
+        notes[f"{split}_near_duplicates_in_train"] = overlap.near_duplicates(
+            final[split]["text"], final["train"]["text"]
+        )
 
 
 def _check_classes(final: Frames, data: DataSettings) -> None:
