@@ -13,6 +13,9 @@ def answered() -> Iterator[None]:
     """A refusal is printed and exits 2, a study that ended early exits 1; traces only with HYDRA_FULL_ERROR=1."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("\nStopped. Everything trained so far is kept; the same command continues.", file=sys.stderr)
+        raise SystemExit(130) from None
     except (Refusal, StudyEnded) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -57,6 +57,7 @@ class ModelSettings:
     checkpoint: str
     dropout: float
     max_tokens: int
+    learning_rate: float  # of its default recipe; conf/optimizer takes it from here
     pins: dict[str, Pin] = field(default_factory=dict)
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -54,8 +55,11 @@ def open_store(tracking: TrackingSettings, root: Path) -> Store:
         except Exception as error:  # MLflow and the drivers below it raise what they like
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise Refusal(
-                f"The MLflow store at {_without_password(uri)} (tracking.uri, or MLFLOW_TRACKING_URI, or the default) "
-                f"cannot be used: {first}"
+                _masked(
+                    f"The MLflow store at {uri} (tracking.uri, or MLFLOW_TRACKING_URI, or the default) cannot be used: "
+                    f"{first}",
+                    uri,
+                )
             ) from error
 
 
@@ -94,10 +98,7 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _without_password(uri: str) -> str:
-    from urllib.parse import urlsplit, urlunsplit
-
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+def _masked(text: str, uri: str) -> str:
+    """`text` without the password in `uri`."""
+    password = urlsplit(uri).password
+    return text.replace(f":{password}@", ":***@") if password else text

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 
 from src.errors import Refusal
 from src.learning import arguments, names
+from src.search.proposals import build_sampler
 from src.search.space import Parameter, Space
+from src.search.targets import build
 from src.settings import Settings
 
 SEARCHABLE = ("model", "optimizer", "schedule", "trainer")
@@ -20,10 +22,16 @@ def check(settings: Settings, space: Space, options: Mapping[str, list[str]]) ->
     if not space.parameters:
         problems.append("space is empty: a study needs at least one key to search (python -m src.train trains one).")
     problems += _study(settings, space) + _enqueued(settings, space)
-    try:
-        names.direction_of(settings.study.metric, settings.study.direction, len(settings.data.label_names))
-    except Refusal as refusal:
-        problems += refusal.problems
+    study, node = settings.study, settings.pruner
+    for attempt in (
+        lambda: names.direction_of(study.metric, study.direction, len(settings.data.label_names)),
+        lambda: build_sampler(settings.sampler, study.seed),
+        lambda: build(node, "pruner"),
+    ):
+        try:
+            attempt()
+        except Refusal as refusal:
+            problems += refusal.problems
     Refusal.when_any(problems)
     return _warnings(settings, space)
 
@@ -43,7 +51,7 @@ def _key(parameter: Parameter, settings: Settings, space: Space, options: Mappin
     searched_groups = {p.key for p in space.parameters if "." not in p.key}
     if key not in space.base and group not in searched_groups:
         return [f"space.{key}: the config has no {key}; searching it would change nothing.{_near(key, space)}"]
-    if key in ("model.name", "model.pins"):
+    if key in ("model.name", "model.pins", "model.learning_rate"):
         return [f"space.{key}: nothing in a training reads {key}; to search models, use space.model.choices."]
     if (why := arguments.unconsumed(settings.recipe).get(key)) and not parameter.when:
         return [f"space.{key}: nothing would read it, because {why}."]

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
 from optuna.study import Study
@@ -16,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from src.records import Point
 from src.search.space import Space
-from src.search.targets import resolve
+from src.search.targets import expected_warnings, made, resolve
 
 ATTEMPTS = 20  # of the sampler, before an unseen point is taken at random
 COUNTABLE = 100_000  # points of a finite space that are looked through for an unseen one
@@ -34,9 +33,7 @@ def build_sampler(node: Mapping[str, Any], seed: int) -> BaseSampler:
     make, options = resolve(node, "sampler")
     if "seed" in inspect.signature(make).parameters:
         options["seed"] = seed
-    with _expected_warnings():
-        sampler: BaseSampler = make(**options)
-    return sampler
+    return made(make, options, "sampler")
 
 
 def key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -91,7 +88,7 @@ class WholePoints(BaseSampler):
         if attempt > ATTEMPTS // 2:
             sampler = RandomSampler(seed=derived_seed(self.seed, trial.number, attempt))
         shadow = copy.deepcopy(trial)
-        with _expected_warnings():
+        with expected_warnings():
             sampler.before_trial(study, shadow)
             joint = sampler.sample_relative(study, shadow, sampler.infer_relative_search_space(study, shadow))
             point: Point = {}
@@ -129,18 +126,3 @@ class WholePoints(BaseSampler):
         """Only for a trial that was killed between two of its keys: the rest of its point."""
         rng = RandomSampler(seed=derived_seed(self.seed, trial.number))
         return rng.sample_independent(study, trial, param_name, param_distribution)
-
-
-class _expected_warnings:  # noqa: N801
-    """Optuna marks some samplers experimental, and warns of fallbacks that the lint has named already."""
-
-    def __enter__(self) -> None:
-        import warnings
-
-        self._catch = warnings.catch_warnings()
-        self._catch.__enter__()
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.simplefilter("ignore", UserWarning)
-
-    def __exit__(self, *error: Any) -> None:
-        self._catch.__exit__(*error)

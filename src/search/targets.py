@@ -1,8 +1,12 @@
 """YAML names a class by its dotted path; this finds it, among the packages that are allowed."""
 
 import importlib
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
 
 from src.errors import Refusal
 
@@ -27,10 +31,24 @@ def resolve(node: Mapping[str, Any], where: str) -> tuple[Callable[..., Any], di
     return target, options
 
 
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Optuna marks some classes experimental, and warns of fallbacks that the lint has named already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
 def build(node: Mapping[str, Any], where: str) -> Any:
     """Call the target with its options."""
-    target, options = resolve(node, where)
+    return made(*resolve(node, where), where)
+
+
+def made(target: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
+    """The target called with its options; raises Refusal if it does not take them."""
     try:
-        return target(**options)
+        with expected_warnings():
+            return target(**options)
     except (TypeError, ValueError) as error:
         raise Refusal(f"{where} cannot be made: {error}") from error

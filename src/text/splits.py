@@ -90,7 +90,7 @@ def _indices(label: pd.Series, where: str, data: DataSettings) -> np.ndarray:
             f"{where} has {int((numbers == HIDDEN).sum())} hidden labels ({HIDDEN}). Hidden labels are no use here: "
             "let data.splits point to splits with labels, and data.carve say what to cut out of them."
         )
-    index = label.map(by_name) if label.map(by_name).notna().all() else numbers
+    index = label.astype(str).map(by_name).astype(float).fillna(numbers)
     bad = ~index.isin(range(len(names)))
     if bad.any():
         found = ", ".join(repr(v) for v in label[bad].unique()[:5])

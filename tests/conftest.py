@@ -1,0 +1,99 @@
+"""Helpers: real commands in folders of their own, and small settings, data and spaces."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import hydra_plugins.trialbook as plugins
+from src.config import CONF_DIR, settings_from
+from src.settings import Settings
+
+TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2"]
+FAST = [*TINY, "study.baselines=[majority]", "study.rungs=[0.5,1.0]", "space.trainer.num_train_epochs.high=2"]
+plugins.register()
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that commands run in, as a user would run them."""
+
+    folder: Path
+
+    def run(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
+        process = self.start(module, *arguments, env=env)
+        out, err = process.communicate(timeout=240)
+        return Done(process.returncode, out, err)
+
+    def start(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder, env=clean_environment() | (env or {}), text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def sweep(self, *arguments: str, env: dict[str, str] | None = None) -> Done:
+        return self.run("src.sweep", "-m", *arguments, env=env)
+
+    def study(self, name: str) -> Path:
+        return self.folder / "mlruns" / "studies" / name
+
+
+def clean_environment() -> dict[str, str]:
+    dropped = ("MLFLOW", "HYDRA", "OMP_NUM_THREADS")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    return kept | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(CONF_DIR.parent)}
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mlflow.set_tracking_uri writes it into the environment, where the next test would find it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+    """A small study that ran to its end, with all baselines: for tests that only read."""
+    place = Place(tmp_path_factory.mktemp("finished"))
+    done = place.sweep(
+        *TINY, "study.name=small", "study.n_trials=4", "workers=2", "space.optimizer.learning_rate.low=1e-4"
+    )
+    assert done.code == 0, done.err + done.out
+    return place, done
+
+
+def settings_of(*overrides: str, config: str = "config") -> Settings:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return settings_from(compose(config, overrides=list(overrides), return_hydra_config=True), overrides)
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    return settings_of
+
+
+def write_rows(path: Path, rows: Sequence[tuple[str, object]], header: str = "text,label") -> Path:
+    import csv
+
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+    return path

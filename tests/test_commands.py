@@ -1,0 +1,293 @@
+"""The commands as people type them: real processes, a real store, a tiny random model."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from src import runner
+from src.errors import Refusal
+from src.paths import Paths
+from tests.conftest import FAST, TINY, Done, Place, clean_environment, settings_of
+
+
+def runs(place: Place, kind: str) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return client.search_runs(experiments, f"tags.kind = '{kind}'", order_by=["attributes.start_time"])
+
+
+def test_a_study_runs_to_its_end_and_says_what_came_of_it(finished: tuple[Place, Done]) -> None:
+    _, done = finished
+    out = done.out
+    assert "Study small: accuracy on the validation split, 4 trials, 2 workers" in out
+    assert "starter: 100 train, 100 validation; 100 test examples stay sealed" in out
+    assert "search optimizer.learning_rate   0.0001 .. 0.0005, log" in out
+    assert re.search(r"expected: at most .* GB on disk, at \d+ training examples per second and worker \(cpu", out)
+    assert len(re.findall(r"^\[\d/4\] trial \d", out, re.MULTILINE)) == 4
+    assert "baseline tfidf_logreg" in out
+    assert "Study small is over: all 4 trials are done." in out
+    assert "Best: trial" in out
+    assert not done.err.strip()
+
+
+def test_mlflow_shows_a_parent_its_trials_and_baselines(finished: tuple[Place, Done]) -> None:
+    place, _ = finished
+    (parent,) = runs(place, "study")
+    trials, baselines = runs(place, "trial"), runs(place, "baseline")
+    assert [len(trials), len(baselines)] == [4, 3]
+    assert {r.data.tags["mlflow.parentRunId"] for r in trials + baselines} == {parent.info.run_id}
+    assert parent.info.status == "FINISHED"
+    assert float(parent.data.tags["best.score"]) == parent.data.metrics["best/score"]
+    for run in trials:
+        assert run.data.tags["study"] == "small"
+        assert run.data.tags["trial.state"] in ("COMPLETE", "PRUNED")
+        assert run.info.status == {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}[run.data.tags["trial.state"]]
+        assert {
+            "optimizer.learning_rate",
+            "trainer.num_train_epochs",
+            "optimizer.weight_decay",
+            "model.dropout",
+        } <= set(run.data.params)
+        assert len(run.data.params) < 30
+        assert {"data.fingerprint", "command", "machine", "threads", "launched.by"} <= set(run.data.tags)
+    assert {r.data.tags["baseline"] for r in baselines} == {"majority", "tfidf_logreg", "untuned"}
+    assert {int(r.data.tags["trial.number"]) for r in trials} == {0, 1, 2, 3}
+
+
+def test_curves_have_each_step_once_and_whole_names(finished: tuple[Place, Done]) -> None:
+    place, _ = finished
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    run = next(r for r in runs(place, "trial") if r.data.tags["trial.number"] == "0")
+    names = {f"validation/{m}" for m in ("loss", "accuracy", "f1", "precision", "recall")}
+    assert names | {"train/loss", "train/learning_rate", "train/grad_norm"} <= set(run.data.metrics)
+    for name, points in {"train/loss": 10, "validation/accuracy": 3}.items():
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, name)]
+        assert len(steps) == len(set(steps)) == points, (name, steps)
+    assert {"model/megabytes", "model/ms_per_1000_texts", "score"} <= set(run.data.metrics)
+    artifacts = {f.path for f in client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "environment.json"} <= artifacts
+
+
+def test_a_plain_mlflow_in_the_folder_sees_everything(finished: tuple[Place, Done]) -> None:
+    place, _ = finished
+    code = "import mlflow; print(len(mlflow.search_runs(experiment_names=['starter'])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=place.folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "8"
+
+
+def test_the_best_checkpoint_answers_as_a_pipeline_and_is_the_only_one(finished: tuple[Place, Done]) -> None:
+    place, done = finished
+    uri = re.search(r"models:/m-\w+", done.out)[0]
+    mlflow.set_tracking_uri(f"sqlite:///{place.folder}/mlflow.db")
+    (answer,) = mlflow.transformers.load_model(uri)("a warm, funny film")
+    assert answer["label"] in ("negative", "positive")
+    weights = list((place.folder / "mlruns" / "studies").rglob("*.safetensors"))
+    assert len(weights) == 1
+    assert len(list((place.folder / "mlruns" / "artifacts").rglob("*.safetensors"))) == 1
+
+
+def test_the_same_command_again_adds_nothing_and_more_trials_continue(
+    finished: tuple[Place, Done],
+) -> None:
+    place, _ = finished
+    same = [*TINY, "study.name=small", "workers=2", "space.optimizer.learning_rate.low=1e-4"]
+    again = place.sweep(*same, "study.n_trials=4")
+    assert again.code == 0, again.err
+    assert "4 trials (4 done, 0 to go)" in again.out
+    assert "[5/" not in again.out
+    assert len(runs(place, "trial")) == 4
+    assert len(runs(place, "study")) == 1
+    refused = place.sweep(*same, "study.n_trials=4", "data.max_examples=120")
+    assert refused.code == 2
+    assert "The study small exists, defined otherwise: data was" in refused.err
+    assert "study.name=small-2" in refused.err
+    assert "Traceback" not in refused.err + refused.out
+
+
+def test_a_grid_of_six_points_ends_at_six(place: Place) -> None:
+    done = place.sweep(
+        *FAST[:-1], "study.name=grid", "space=empty", "sampler=grid", "study.n_trials=10", "study.rungs=[1.0]",
+        "+space.trainer.num_train_epochs={low: 1, high: 3}", "+space.model.dropout={choices: [0.1, 0.2]}",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "Study grid is over: all 6 points of the space have been tried. Trials: 6" in done.out
+    assert len(runs(place, "trial")) == 6
+
+
+@pytest.mark.long
+def test_one_study_per_model_in_one_command(place: Place) -> None:
+    arguments = [*FAST, "study.n_trials=1", "pruner=none,median", "launcher=inline"]
+    refused = place.sweep(*arguments, "study.name=twins")
+    assert refused.code == 2
+    assert "2 of the studies on the command line are called twins" in refused.err
+    done = place.sweep(*arguments, "study.name='p-${hydra:runtime.choices.pruner}'")
+    assert done.code == 0, done.err
+    assert "Study p-none is over" in done.out
+    assert "Study p-median is over" in done.out
+
+
+def test_the_plan_costs_nothing(place: Place) -> None:
+    done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true")
+    assert done.code == 0, done.err
+    assert "expected: at most" in done.out
+    assert "study.plan_only=true: nothing was trained." in done.out
+    assert not (place.folder / "mlflow.db").exists()
+    assert not place.study("plan").exists()
+
+
+REFUSED = [
+    (["study.metric=auc"], "study.metric is 'auc'; with 2 labels it is one of loss, accuracy, f1, precision, recall."),
+    (["+space.seed={low: 1, high: 3}", "study.n_trials=0"], "a seed is not searched"),
+    (["model=checkpoint", "model.checkpoint=/nowhere"], "and there is no such folder"),
+    (["data=files", "data.path=none.csv", "data.label_names=[a,b]"], "there is no such file or folder"),
+    (["sampler._target_=os.system"], "sampler._target_ is os.system; it lies in optuna.samplers"),
+    (
+        ["pruner._target_=optuna.pruners.Nothing"],
+        "pruner._target_ is optuna.pruners.Nothing, and there is no such thing",
+    ),
+    (["+sampler.colour=red"], "sampler cannot be made: "),
+    (["+trainer.require_gpu=true", "trainer.use_cpu=true"], "trainer=gpu asks for a GPU, and torch finds none here"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "says"), REFUSED)
+def test_what_is_refused_leaves_no_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refusal) as caught:
+        runner.check(settings_of(*TINY, *arguments), Paths(tmp_path))
+    assert says in str(caught.value)
+    assert not (tmp_path / "mlflow.db").exists()
+    assert not (tmp_path / "mlruns" / "studies").exists()
+
+
+@pytest.mark.parametrize(("arguments", "says"), [(["study=foo"], "study=foo replaces the whole group"), REFUSED[1]])
+def test_a_refused_command_exits_2_in_plain_words(place: Place, arguments: list[str], says: str) -> None:
+    done = place.sweep(*TINY, *arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert not (place.folder / "mlflow.db").exists()
+    assert not (place.folder / "mlruns" / "studies").exists()
+
+
+def test_hydras_own_errors_keep_1(place: Place) -> None:
+    done = place.sweep("model=gpt9")
+    assert done.code == 1
+    assert "minilm" in done.err
+
+
+def test_failing_trials_end_the_study_with_their_reason(place: Place) -> None:
+    done = place.sweep(
+        *FAST, "study.name=bad", "optimizer=sgd", "schedule=constant", "~space.optimizer.weight_decay",
+        "space.optimizer.learning_rate.low=1e29", "space.optimizer.learning_rate.high=1e30", "study.max_failures=2",
+        "study.n_trials=6", "workers=1",
+    )  # fmt: skip
+    assert done.code == 1
+    assert "2 trials in a row failed (study.max_failures)" in done.err
+    assert "the training loss became nan" in done.err
+    failed = runs(place, "trial")
+    assert [r.info.status for r in failed] == ["FAILED", "FAILED"]
+    artifacts = MlflowClient(f"sqlite:///{place.folder}/mlflow.db").list_artifacts(failed[0].info.run_id)
+    assert "error.txt" in {f.path for f in artifacts}
+
+
+@pytest.mark.long
+def test_a_budget_ends_running_trials_too(place: Place) -> None:
+    arguments = [*TINY, "study.name=b", "study.n_trials=500", "study.budget_minutes=0.1", "study.baselines=[majority]"]
+    done = place.sweep(*arguments, "workers=2")
+    assert done.code == 0, done.err
+    assert "Study b is over: the budget of 0.1 minutes is spent." in done.out
+    assert "RUNNING" not in done.out
+    again = place.sweep(*arguments, "workers=2")
+    assert "the budget of 0.1 minutes is spent" in again.out
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The worker processes: children of the server that they are forked from."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [c for c in children if c.ppid() != process.pid]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_taken_up(place: Place) -> None:
+    arguments = [
+        *FAST,
+        "data.max_examples=600",
+        "study.name=k",
+        "study.n_trials=4",
+        "workers=2",
+        "trainer.per_device_train_batch_size=2",
+    ]
+    process = place.start("src.sweep", "-m", *arguments)
+    wait_until(lambda: list(place.study("k").glob("trials/*/run/outbox.jsonl")))
+    time.sleep(1)
+    os.kill(workers_of(process)[-1].pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "was killed by signal 9; another takes its place" in out
+    assert "all 4 trials are done" in out
+    found = runs(place, "trial")
+    assert sorted(int(r.data.tags["trial.number"]) for r in found) == [0, 1, 2, 3]
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    for run in found:
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+        assert len(steps) == len(set(steps))
+
+
+def test_a_killed_command_is_continued_by_the_same_command(place: Place) -> None:
+    arguments = [*FAST, "study.name=k", "study.n_trials=5", "workers=2"]
+    process = place.start("src.sweep", "-m", *arguments)
+    wait_until(lambda: list(place.study("k").glob("trials/*/run/outbox.jsonl")))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = place.sweep(*arguments)
+    assert done.code == 0, done.err
+    assert "all 5 trials are done" in done.out
+    assert sorted(int(r.data.tags["trial.number"]) for r in runs(place, "trial")) == [0, 1, 2, 3, 4]
+    assert len(runs(place, "study")) == 1
+    assert {r.info.status for r in runs(place, "trial")} <= {"FINISHED", "KILLED"}
+
+
+def test_train_makes_one_tracked_run_with_its_model(place: Place) -> None:
+    done = place.run("src.train", *TINY, "trainer.num_train_epochs=1", "optimizer.learning_rate=1e-3")
+    assert done.code == 0, done.err
+    (run,) = runs(place, "train")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optimizer.learning_rate"] == "0.001"
+    assert run.data.tags["command"].startswith("python -m src.train model=tiny")
+    mlflow.set_tracking_uri(f"sqlite:///{place.folder}/mlflow.db")
+    assert mlflow.transformers.load_model(run.data.tags["model.uri"])("dull")[0]["label"] in ("negative", "positive")
+    assert place.run("src.train", "optimizer.colour=red").code == 1
+    assert place.run("src.train", "+optimizer.colour=red").code == 2
+
+
+def test_help_names_the_groups(place: Place) -> None:
+    done = place.run("src.sweep", "--help")
+    assert done.code == 0
+    assert "sweeps: imdb, imdb_1k, imdb_3k, sst2, starter" in done.out

@@ -1,0 +1,56 @@
+"""Every YAML in conf/ and sweeps/ composes, is read, and passes the checks that come before any training."""
+
+import pytest
+
+from src.config import CONF_DIR, SWEEPS_DIR, group_options
+from src.learning import arguments
+from src.search import lint, space
+from src.search.targets import build
+from src.worker import base_values
+from tests.conftest import settings_of
+
+NEEDED = {
+    "data/files": ["data.path=reviews.csv", "data.label_names=[no,yes]"],
+    "model/checkpoint": ["model.checkpoint=some/model"],
+    "space/empty": ["+space.optimizer.learning_rate={low: 1e-5, high: 1e-4}"],
+    "sampler/grid": ["space=empty", "+space.trainer.num_train_epochs={low: 1, high: 3}"],
+}
+OPTIONS = [f"{group}/{option}" for group, options in group_options().items() for option in options]
+SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
+
+
+def test_every_yaml_is_walked() -> None:
+    files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
+    assert len(files) == len(OPTIONS) + len(SWEEPS) + 2  # and config.yaml, sweep.yaml
+    assert (len(OPTIONS), len(SWEEPS)) == (39, 5)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_composes_and_passes(option: str) -> None:
+    group, name = option.split("/")
+    check(f"{group}={name}", *NEEDED.get(option, []))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_sweep_composes_and_passes(sweep: str) -> None:
+    check(f"sweeps={sweep}")
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, *(f"../sweeps/{s}" for s in SWEEPS)])
+def test_file_says_what_it_is(option: str) -> None:
+    first = (CONF_DIR / f"{option}.yaml").read_text().splitlines()[:2]
+    assert any(line.startswith("# ") and "@package" not in line for line in first), option
+
+
+def test_the_default_space_is_the_four() -> None:
+    found = space.parse(settings_of().space, {})
+    assert [p.key for p in found.parameters] == [
+        "optimizer.learning_rate", "optimizer.weight_decay", "trainer.num_train_epochs", "model.dropout",
+    ]  # fmt: skip
+
+
+def check(*overrides: str) -> None:
+    settings = settings_of(*overrides, config="sweep")
+    arguments.check(settings.recipe)
+    lint.check(settings, space.parse(settings.space, base_values(settings)), group_options())
+    build(settings.pruner, "pruner")

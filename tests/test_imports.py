@@ -1,0 +1,51 @@
+"""The import contracts hold, and break when an import is planted."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.config import ROOT
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    runner = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as c; c()"
+    return subprocess.run([sys.executable, "-c", runner], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    for name in ("src", "hydra_plugins"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_contracts_hold(house: Path) -> None:
+    done = lint(house)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("text/splits.py", "import optuna"),
+        ("learning/metrics.py", "import mlflow"),
+        ("search/study.py", "import hydra"),
+        ("runner.py", "import transformers"),
+        ("evidence/runs.py", "import torch"),
+        ("text/tokens.py", "from src.learning import names"),
+        ("search/study.py", "from src.evidence import runs"),
+        ("worker.py", "from src import runner"),
+        ("learning/checkpoints.py", "import accelerate"),
+        ("search/account.py", "import matplotlib"),
+    ],
+)
+def test_a_planted_import_breaks_them(house: Path, module: str, line: str) -> None:
+    file = house / "src" / module
+    file.write_text(f"{line}\n{file.read_text()}")
+    done = lint(house)
+    assert done.returncode == 1, done.stdout
+    assert "BROKEN" in done.stdout

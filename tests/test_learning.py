@@ -1,0 +1,346 @@
+"""Checkpoints, metrics, fine-tuning, baselines: real models, small data."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sklearn_metrics
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from src.errors import Refusal
+from src.learning import arguments, baselines, checkpoints, devices, metrics, names
+from src.learning.finetune import (
+    BEST,
+    Goal,
+    Lesson,
+    TrainingFailed,
+    _EpochSampler,
+    _trainer,
+    calibrate,
+    evaluate_untrained,
+    failure_reason,
+    fine_tune,
+)
+from src.records import Evaluation, State
+from src.settings import Settings
+from src.text import corpus, tokens
+from tests.conftest import settings_of
+
+GOAL = Goal("accuracy", "maximize", (0.5, 1.0))
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99}
+ARCHITECTURES = {
+    "bert": (BertConfig, BertForSequenceClassification, SMALL),
+    "roberta": (RobertaConfig, RobertaForSequenceClassification, SMALL),
+    "electra": (ElectraConfig, ElectraForSequenceClassification, {**SMALL, "embedding_size": 16}),
+    "distilbert": (
+        DistilBertConfig, DistilBertForSequenceClassification,
+        {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 99},
+    ),
+}  # fmt: skip
+
+
+class Listener:
+    """A watcher that keeps what it hears, and can end the training."""
+
+    def __init__(self, stop_at: float | None = None, stop_after_steps: int | None = None) -> None:
+        self.curves: list[tuple[int, Mapping[str, float]]] = []
+        self.evaluations: list[Evaluation] = []
+        self.stop_at, self.left = stop_at, stop_after_steps
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        self.curves.append((step, values))
+
+    def evaluated(self, evaluation: Evaluation) -> str | None:
+        self.evaluations.append(evaluation)
+        return "bad" if evaluation.share == self.stop_at else None
+
+    def stop_reason(self) -> str | None:
+        if self.left is None:
+            return None
+        self.left -= 1
+        return "late" if self.left <= 0 else None
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def material(cache: Path, *overrides: str) -> tuple[Settings, checkpoints.Checkpoint, Lesson]:
+    settings = settings_of("model=tiny", "data.max_examples=80", "trainer.logging_steps=2", *overrides)
+    made = corpus.prepare(settings.data, cache)
+    checkpoint = checkpoints.resolve(settings.recipe.model, cache)
+    tokenizer = checkpoints.load_tokenizer(checkpoint)
+    parts = [
+        tokens.tokenised(made, s, tokenizer, settings.recipe.model.max_tokens, cache) for s in ("train", "validation")
+    ]
+    return settings, checkpoint, Lesson(parts[0], parts[1], tokenizer, made.label_names)
+
+
+# --- checkpoints ---
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None:
+    config, model, options = ARCHITECTURES[kind]
+    model(config(**options)).save_pretrained(tmp_path)
+    settings = settings_of("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=0.37").recipe.model
+    built = checkpoints.build(checkpoints.resolve(settings, tmp_path), settings, ("a", "b", "c"), 1)
+    found = [m.p for m in built.modules() if isinstance(m, torch.nn.Dropout)]
+    assert len(found) >= 4
+    assert set(found) == {0.37}
+    assert built.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:
+    settings, checkpoint, _ = material(cache)
+    heads = [
+        checkpoints.build(checkpoint, settings.recipe.model, ("a", "b", "c"), seed).classifier.weight
+        for seed in (1, 2, 1)
+    ]
+    assert torch.equal(heads[0], heads[2])
+    assert not torch.equal(heads[0], heads[1])
+
+
+def test_minilm_comes_from_its_package_with_verified_weights(cache: Path) -> None:
+    found = checkpoints.resolve(settings_of().recipe.model, cache)
+    assert found.source == "package"
+    assert found.megabytes == pytest.approx(90.87, abs=0.01)
+    assert found.fingerprint == "53aa51172d142c89"
+
+
+def folder_with(tmp_path: Path, **change: str) -> Path:
+    """A checkpoint folder with one thing wrong."""
+    source = checkpoints.resolve(settings_of("model=tiny").recipe.model, tmp_path / "cache").folder
+    folder = tmp_path / "model"
+    shutil.copytree(source, folder)
+    match change:
+        case {"without": name}:
+            (folder / name).unlink()
+        case {"only": name}:
+            (folder / "model.safetensors").rename(folder / name)
+        case {"model_type": kind}:
+            config = json.loads((folder / "config.json").read_text())
+            (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"without": "config.json"}, "holds no config.json; a checkpoint is a folder written by save_pretrained"),
+        ({"without": "model.safetensors"}, "holds no safetensors weights; save it again with save_pretrained."),
+        ({"only": "pytorch_model.bin"}, "(only pytorch_model.bin, which is a pickle and not loaded)"),
+        (
+            {"model_type": "gpt2"},
+            "a model of type gpt2; model.dropout can be set for bert, distilbert, electra, roberta.",
+        ),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_refused(tmp_path: Path, change: dict[str, str], says: str) -> None:
+    folder = folder_with(tmp_path, **change)
+    with pytest.raises(Refusal) as caught:
+        checkpoints.resolve(settings_of("model=checkpoint", f"model.checkpoint={folder}").recipe.model, tmp_path)
+    assert says in str(caught.value)
+
+
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
+    model = settings_of("model=tiny").recipe.model
+    pinned = dataclasses.replace(model, pins={model.checkpoint: dataclasses.replace(model.pin, sha256="0" * 64)})
+    with pytest.raises(Refusal, match=f"not {'0' * 64} as conf/model says"):
+        checkpoints.resolve(pinned, tmp_path)
+
+
+def test_pins_hold_for_the_checkpoint_they_name_only(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path)
+    found = checkpoints.resolve(settings_of("model=minilm", f"model.checkpoint={folder}").recipe.model, tmp_path)
+    assert (found.source, found.revision) == ("folder", None)
+
+
+def test_an_unreachable_hub_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Refusal, match=r"give a local folder: model\.checkpoint=<folder>\."):
+        checkpoints.resolve(settings_of("model=distilbert").recipe.model, tmp_path)
+
+
+# --- metrics ---
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+def test_metrics_are_scikit_learns(n_labels: int) -> None:
+    rng = np.random.default_rng(n_labels)
+    labels, logits = rng.integers(n_labels, size=200), rng.normal(size=(200, n_labels))
+    found, picked = metrics.compute(labels, logits), logits.argmax(axis=1)
+    average, suffix = ("binary", "") if n_labels == 2 else ("macro", "_macro")
+    assert found["accuracy"] == sklearn_metrics.accuracy_score(labels, picked)
+    for name in ("f1", "precision", "recall"):
+        assert found[name + suffix] == getattr(sklearn_metrics, f"{name}_score")(labels, picked, average=average)
+    assert {"loss", *found} == set(names.metric_names(n_labels))
+
+
+# --- fine-tuning ---
+
+
+def test_a_training_is_judged_at_its_rungs_and_keeps_the_best_weights(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=4", "optimizer.learning_rate=3e-3")
+    ear = Listener()
+    goal = Goal("loss", "minimize", (0.25, 0.5, 1.0))
+    outcome = fine_tune(settings.recipe, checkpoint, lesson, goal, ear, tmp_path)
+    assert [(e.step, e.share, e.examples) for e in ear.evaluations] == [(5, 0.25, 80), (10, 0.5, 160), (20, 1.0, 320)]
+    assert outcome.state == State.COMPLETE
+    assert outcome.score == min(e.metrics["loss"] for e in ear.evaluations)
+    assert [step for step, _ in ear.curves] == list(range(2, 21, 2))
+    assert set(ear.curves[0][1]) == {"train/loss", "train/learning_rate", "train/grad_norm", "train/epoch"}
+    assert outcome.megabytes == (tmp_path / BEST / "model.safetensors").stat().st_size / 1e6
+    kept = dataclasses.replace(checkpoint, folder=tmp_path / BEST)
+    again = evaluate_untrained(settings.recipe, kept, lesson, tmp_path / "again")
+    assert again.metrics["loss"] == pytest.approx(outcome.score, abs=1e-6)
+
+
+def test_the_score_belongs_to_the_kept_weights_also_when_the_last_are_worse(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "schedule.warmup_steps=0.9", "optimizer.learning_rate=0.3")
+    ear = Listener()
+    outcome = fine_tune(settings.recipe, checkpoint, lesson, Goal("loss", "minimize", (0.1, 0.5, 1.0)), ear, tmp_path)
+    losses = [e.metrics["loss"] for e in ear.evaluations]
+    assert losses[-1] > min(losses) == outcome.score
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / BEST).config.id2label[1] == "positive"
+
+
+def test_the_same_seed_gives_the_same_numbers(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=1")
+    outcomes = [fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(), tmp_path / str(i)) for i in (1, 2)]
+    assert outcomes[0].metrics == outcomes[1].metrics
+
+
+def test_a_told_end_prunes(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=2")
+    pruned = fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(stop_at=0.5), tmp_path / "a")
+    assert (pruned.state, pruned.reason, pruned.share) == (State.PRUNED, "bad", 0.5)
+    stopped = fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(stop_after_steps=3), tmp_path / "b")
+    assert (stopped.state, stopped.reason, stopped.share, stopped.score) == (State.PRUNED, "late", 0.3, None)
+
+
+def test_a_loss_that_is_no_number_fails_fast(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "schedule=constant", "optimizer=sgd", "optimizer.learning_rate=1e30")
+    with pytest.raises(TrainingFailed, match=r"the training loss became nan by step \d"):
+        fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(), tmp_path)
+
+
+def test_orders_depend_on_seed_and_epoch_and_group_lengths() -> None:
+    lengths = list(np.random.default_rng(0).integers(5, 90, size=400))
+    sampler, other = (_EpochSampler(lengths, 16, seed, group=True) for seed in (1, 2))
+    first = list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    sampler.set_epoch(0)
+    assert first == list(sampler) != second != list(other)
+    assert sorted(first) == list(range(400))
+
+    def padded(order: list[int]) -> int:
+        return sum(16 * max(lengths[i] for i in order[k : k + 16]) for k in range(0, 400, 16))
+
+    assert padded(first) < 0.75 * padded(list(_EpochSampler(lengths, 16, 1, group=False)))
+
+
+def test_the_trainer_takes_the_groups_verbatim(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "schedule=cosine", "trainer.label_smoothing_factor=0.1")
+    args = _trainer(settings.recipe, checkpoint, lesson, tmp_path).args
+    assert (args.optim, args.lr_scheduler_type, args.warmup_steps) == ("adamw_torch_fused", "cosine", 0.1)
+    assert (args.label_smoothing_factor, args.learning_rate, args.seed) == (0.1, 3e-4, 42)
+    assert args.report_to == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "sgd"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_every_optimizer_and_schedule_trains(cache: Path, tmp_path: Path, optimizer: str, schedule: str) -> None:
+    settings, checkpoint, lesson = material(
+        cache, f"optimizer={optimizer}", f"schedule={schedule}", "trainer.num_train_epochs=1", "trainer=cpu"
+    )
+    arguments.check(settings.recipe)
+    ear = Listener()
+    assert fine_tune(settings.recipe, checkpoint, lesson, GOAL, ear, tmp_path).state == State.COMPLETE
+    rates = [values["train/learning_rate"] for _, values in ear.curves]
+    assert (len(set(rates)) == 1) == (schedule == "constant")
+
+
+def test_calibration_measures_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache)
+    found = calibrate(settings.recipe, checkpoint, lesson, tmp_path / "scratch")
+    assert 0 < found.seconds_per_example < 1
+    assert 0 < found.seconds_per_evaluated < 1
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of memory: CUDA out of memory. Tried"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), "out of memory: [enforce"),
+        (TrainingFailed("the loss"), "the loss"),
+        (KeyError("x"), "KeyError: 'x'"),
+    ],
+)
+def test_a_failure_has_a_reason(error: Exception, says: str) -> None:
+    assert failure_reason(error).startswith(says)
+
+
+# --- arguments ---
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("+trainer.eval_strategy=epoch", "trainer.eval_strategy is set by Trialbook itself"),
+        ("+trainer.num_epochs=3", "trainer.num_epochs is no field of transformers.TrainingArguments."),
+        ("+optimizer.learning_rat=3", "Did you mean learning_rate?"),
+        ("optimizer.optim=sgd", "optimizer.adam_beta1 would be read by nothing, because optimizer.optim is sgd"),
+        ("schedule.lr_scheduler_type=constant", "schedule.warmup_steps would be read by nothing"),
+    ],
+)
+def test_keys_that_no_training_reads_are_refused(override: str, says: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        arguments.check(settings_of(override).recipe)
+    assert says in str(caught.value)
+
+
+# --- baselines, devices ---
+
+
+def test_baselines_are_judged_on_the_same_validation_rows(cache: Path) -> None:
+    made = corpus.prepare(settings_of().data, cache)
+    train, validation = made.frame("train"), made.frame("validation")
+    majority = baselines.judge_classic("majority", train, validation, GOAL)
+    assert majority.score == pytest.approx((validation["label"] == 0).mean())
+    linear = baselines.judge_classic("tfidf_logreg", train, validation, GOAL)
+    assert 0.75 < linear.score < 0.9
+    assert set(linear.metrics) == set(names.metric_names(2))
+    assert linear.megabytes > majority.megabytes > 0
+
+
+@pytest.mark.parametrize(
+    ("machine", "n_trials", "workers"),
+    [
+        ((2, 20.0, 0), 8, 2),
+        ((2, 20.0, 0), 1, 1),
+        ((8, 5.0, 0), 8, 2),
+        ((64, 500.0, 0), 99, 16),
+        ((64, 500.0, 4), 99, 4),
+    ],
+)
+def test_workers_that_pay(machine: tuple[int, float, int], n_trials: int, workers: int) -> None:
+    assert devices.workers_that_pay(devices.Machine(*machine), n_trials) == workers

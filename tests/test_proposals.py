@@ -1,0 +1,98 @@
+"""Proposals: whole points, none twice, and the same ones after any interruption; for every sampler."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from src.records import Outcome, State
+from src.search.space import parse
+from src.search.study import Book
+from src.settings import Settings
+from src.worker import base_values
+from tests.conftest import settings_of
+
+CONDITIONAL = "+space.optimizer.adam_beta2={low: 0.9, high: 0.999, when: {trainer.num_train_epochs: [3, 4]}}"
+GRID = [
+    "space=empty",
+    "+space.trainer.num_train_epochs={low: 1, high: 3}",
+    "+space.model.dropout={choices: [0.1, 0.2]}",
+]
+SAMPLERS = ["tpe", "gp", "random", "cmaes", "qmc"]
+
+
+def open_book(folder: Path, *overrides: str) -> Book:
+    settings = settings_of("study.name=s", *overrides)
+    book = Book(settings, parse(settings.space, base_values(settings)), "maximize", folder)
+    book.create({"space": book.space.describe()})
+    return book
+
+
+def loss_free(point: dict[str, float]) -> float:
+    """A smooth made-up score: the machinery is under test, not a training."""
+    return 1 - abs(float(point.get("optimizer.learning_rate", 0)) - 1e-4) - float(point.get("model.dropout", 0)) / 9
+
+
+def finish(book: Book, most: int = 10**6) -> list[dict[str, object]]:
+    """Run up to `most` further trials without any training."""
+    points = []
+    while len(points) < most and (claim := book.claim()) is not None:
+        points.append(claim.point)
+        book.tell(claim.number, Outcome(State.COMPLETE, score=loss_free(claim.point), metrics={}))
+    return points
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_interrupted_study_proposes_what_an_uninterrupted_one_does(tmp_path: Path, sampler: str) -> None:
+    overrides = [f"sampler={sampler}", "study.n_trials=12", CONDITIONAL]
+    whole = finish(open_book(tmp_path / "a", *overrides))
+    pieces = [p for most in (1, 4, 20) for p in finish(open_book(tmp_path / "b", *overrides), most)]
+    assert whole == pieces
+    assert len({str(p) for p in whole}) == len(whole) == 12
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, "grid"])
+def test_a_finite_space_is_tried_whole_and_then_ends(tmp_path: Path, sampler: str) -> None:
+    if sampler == "cmaes":
+        GRID_HERE = [GRID[0], GRID[1], "+space.model.dropout={low: 0.1, high: 0.2, step: 0.1}"]  # noqa: N806
+    else:
+        GRID_HERE = GRID  # noqa: N806
+    book = open_book(tmp_path, f"sampler={sampler}", *GRID_HERE, "study.n_trials=10")
+    points = finish(book)
+    assert len(points) == len({str(sorted(p.items())) for p in points}) == 6
+    assert book.enough() == "all 6 points of the space have been tried"
+
+
+def test_a_condition_decides_which_keys_a_point_has(tmp_path: Path) -> None:
+    points = finish(open_book(tmp_path, CONDITIONAL, "study.n_trials=12"))
+    assert any("optimizer.adam_beta2" in p for p in points)
+    for point in points:
+        assert ("optimizer.adam_beta2" in point) == (point["trainer.num_train_epochs"] in (3, 4))
+
+
+def test_trial_0_is_the_default_recipe_and_enqueued_settings_follow(
+    tmp_path: Path, settings: Callable[..., Settings]
+) -> None:
+    known = (
+        "{optimizer.learning_rate: 1e-4, optimizer.weight_decay: 0.0, trainer.num_train_epochs: 2, model.dropout: 0.2}"
+    )
+    book = open_book(tmp_path, f"study.enqueue=[{known},{{trainer.num_train_epochs: 1}}]", "study.n_trials=4")
+    first, second, third, _ = finish(book)
+    flat = settings().recipe.flat()
+    assert first == {key: flat[key] for key in first}
+    assert second["optimizer.learning_rate"] == 1e-4
+    assert third["trainer.num_train_epochs"] == 1
+    assert [t.origin for t in book.trials()] == ["default recipe", "enqueued", "enqueued", "sampler"]
+
+
+def test_a_raised_total_goes_on_and_a_lowered_one_adds_nothing(tmp_path: Path) -> None:
+    assert len(finish(open_book(tmp_path, "study.n_trials=3"))) == 3
+    assert len(finish(open_book(tmp_path, "study.n_trials=5"))) == 2
+    assert finish(open_book(tmp_path, "study.n_trials=4")) == []
+
+
+def test_qmc_points_are_one_sequence(tmp_path: Path) -> None:
+    """Its spread over the unit interval is that of a Sobol sequence, not of random points."""
+    points = finish(open_book(tmp_path, "sampler=qmc", "study.n_trials=18"))
+    values = sorted(float(p["model.dropout"]) / 0.3 for p in points[2:])  # the first two are not the sequence's
+    assert max(abs(v - (i + 0.5) / 16) for i, v in enumerate(values)) < 1 / 8

@@ -1,0 +1,127 @@
+"""The space: what YAML means, and what the lint says of it."""
+
+import pytest
+
+from src.config import group_options
+from src.errors import Refusal
+from src.search import lint
+from src.search.space import parse
+from src.worker import base_values
+from tests.conftest import settings_of
+
+BASE = {"trainer.num_train_epochs": 3, "optimizer.weight_decay": 0.01, "optimizer.optim": "adamw_torch_fused"}
+
+
+def one(**leaf: object) -> str:
+    return str(parse({"trainer": {"num_train_epochs": leaf}}, BASE).parameters[0])
+
+
+def test_both_ends_of_an_integer_range_count() -> None:
+    (parameter,) = parse({"trainer": {"num_train_epochs": {"low": 1, "high": 4}}}, BASE).parameters
+    assert parameter.values() == [1, 2, 3, 4]
+
+
+def test_whole_numbers_for_a_float_setting_make_a_float_range() -> None:
+    (parameter,) = parse({"optimizer": {"weight_decay": {"low": 0, "high": 1}}}, BASE).parameters
+    assert type(parameter.distribution).__name__ == "FloatDistribution"
+
+
+def test_a_group_and_a_key_of_it_can_both_be_searched() -> None:
+    tree = {"model": {"choices": ["tiny", "minilm"], "dropout": {"low": 0.0, "high": 0.3, "step": 0.1}}}
+    assert [p.key for p in parse(tree, {}).parameters] == ["model", "model.dropout"]
+
+
+def test_conditions_hold_a_parameter_back_and_come_after_their_parent() -> None:
+    tree = {
+        "optimizer": {
+            "adam_beta2": {"low": 0.9, "high": 0.99, "step": 0.09, "when": {"optimizer.optim": "adamw_torch"}},
+            "optim": {"choices": ["sgd", "adamw_torch"]},
+        }
+    }
+    space = parse(tree, BASE)
+    assert [p.key for p in space.parameters] == ["optimizer.optim", "optimizer.adam_beta2"]
+    assert list(space.points()) == [
+        {"optimizer.optim": "sgd"},
+        {"optimizer.optim": "adamw_torch", "optimizer.adam_beta2": 0.9},
+        {"optimizer.optim": "adamw_torch", "optimizer.adam_beta2": 0.99},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("leaf", "says"),
+    [
+        ({"low": 4, "high": 1}, "low 4 is above high 1."),
+        ({"low": 1}, "high has no value; a range needs low and high (or choices)."),
+        ({"low": 1, "high": 9, "log": True, "step": 2}, "log and step do not go together; give choices instead."),
+        ({"low": 0, "high": 9, "log": True}, "log needs low above 0; it is 0."),
+        ({"low": 1, "high": 4, "step": 2}, "high 4 is not low 1 plus a whole number of steps of 2; both ends count."),
+        ({"low": 1, "high": 4, "step": 0}, "step is 0; it is above 0."),
+        ({"low": "a", "high": 4}, "low is 'a'; it is a number."),
+        ({"low": 1, "high": float("inf")}, "high is inf; it is a number."),
+        ({"choices": []}, "choices is []; it is a list of at least one value."),
+        ({"choices": [1, 1]}, "choices [1, 1] names a value twice."),
+        ({"choices": [1], "low": 1}, "choices and low do not go together."),
+        ({"choices": [[1]]}, "choices holds [1]; choices are numbers, words, true, false or null."),
+    ],
+)
+def test_a_bad_range_is_refused(leaf: dict[str, object], says: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        one(**leaf)
+    assert str(caught.value) == f"space.trainer.num_train_epochs: {says}"
+
+
+def test_a_circle_of_conditions_is_refused() -> None:
+    tree = {"a": {"choices": [1], "when": {"b": 1}}, "b": {"choices": [1], "when": {"a": 1}}}
+    with pytest.raises(Refusal, match="depend on each other in a circle"):
+        parse(tree, {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["+space.optimizer.learning_rat={low: 1e-5, high: 1e-4}"],
+         "the config has no optimizer.learning_rat; searching it would change nothing. Did you mean optimizer.learning_rate?"),
+        (["+space.seed={low: 1, high: 9}"], "a seed is not searched"),
+        (["+space.data.split_seed={low: 1, high: 9}"], "a seed is not searched|only model"),
+        (["+space.data.balance={choices: [true, false]}"], "only model, optimizer, schedule, trainer can be searched"),
+        (["+space.model.choices=[minilm,gpt9]"], "gpt9 is no option of the group model; it has bert, checkpoint"),
+        (["schedule=constant", "+space.schedule.warmup_steps={low: 0.0, high: 0.2}"], "no schedule.warmup_steps"),
+        (["+trainer.max_steps=5"], "nothing would read it, because trainer.max_steps decides the length"),
+        (["+space.optimizer.adam_beta2={low: 0.9, high: 0.99, when: {schedule.nothing: 1}}"], "schedule.nothing is neither"),
+        (["+space.optimizer.adam_beta2={low: 0.9, high: 0.99, when: {optimizer.optim: sgd}}"], "so it would never count"),
+        (["study.metric=auc"], "study.metric is 'auc'; with 2 labels it is one of loss, accuracy, f1, precision, recall."),
+        (["study.direction=minimize"], "study.direction is 'minimize', but accuracy gets better as it gets larger"),
+        (["study.metric=loss", "study.direction=maximize"], "loss gets better as it gets smaller"),
+        (["study.rungs=[0.5]"], "study.rungs is [0.5]; it is a rising list of shares"),
+        (["study.rungs=[0.5,0.25,1.0]"], "study.rungs is"),
+        (["study.n_trials=0"], "study.n_trials is 0; it is at least 1."),
+        (["study.budget_minutes=0"], "study.budget_minutes is 0"),
+        (["study.patience=0"], "study.patience is 0"),
+        (["study.baselines=[oracle]"], "study.baselines names oracle; there are majority, tfidf_logreg, untuned."),
+        (["sampler=grid"], "sampler=grid needs a finite space; give optimizer.learning_rate"),
+        (["study.enqueue=[{optimizer.learning_rate: 5.0}]"], "study.enqueue[0]: optimizer.learning_rate = 5.0 is not in"),
+        (["study.enqueue=[{model.name: x}]"], "study.enqueue[0]: model.name is not searched"),
+        (["space=empty"], "space is empty"),
+    ],
+)  # fmt: skip
+def test_the_lint_refuses(overrides: list[str], says: str) -> None:
+    settings = settings_of(*overrides)
+    with pytest.raises(Refusal) as caught:
+        lint.check(settings, parse(settings.space, base_values(settings)), group_options())
+    assert any(text in str(caught.value) for text in says.split("|"))
+
+
+def test_the_lint_names_samplers_that_fall_back_to_random() -> None:
+    condition = "+space.optimizer.adam_beta2={low: 0.9, high: 0.999, when: {trainer.num_train_epochs: [3, 4]}}"
+    for sampler, name in {"gp": "GP", "qmc": "QMC", "cmaes": "CMA-ES"}.items():
+        settings = settings_of(condition, f"sampler={sampler}")
+        warnings = lint.check(settings, parse(settings.space, base_values(settings)), group_options())
+        assert warnings == [f"{name} samples conditional parameters at random: optimizer.adam_beta2."]
+
+
+def test_a_default_recipe_outside_the_space_is_said() -> None:
+    settings = settings_of("space.optimizer.learning_rate.high=1e-4")
+    (warning,) = lint.check(settings, parse(settings.space, base_values(settings)), group_options())
+    assert warning.startswith(
+        "The default recipe lies outside the space, so it is not trial 0: optimizer.learning_rate"
+    )

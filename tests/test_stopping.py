@@ -1,0 +1,51 @@
+"""When a study has had enough."""
+
+import dataclasses
+
+import pytest
+
+from src.records import State, TrialRecord
+from src.search.stopping import best_of, enough
+from src.settings import StudySettings
+from tests.conftest import settings_of
+
+
+def rules(**changes: object) -> StudySettings:
+    return dataclasses.replace(settings_of("study.n_trials=10").study, **changes)
+
+
+def ended(*scores: float | None) -> list[TrialRecord]:
+    """Trials by score; None is a failed one."""
+    return [
+        TrialRecord(i, State.FAIL if s is None else State.COMPLETE, {}, s, reason="boom" if s is None else None)
+        for i, s in enumerate(scores)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trials", "changes", "seconds", "says"),
+    [
+        (ended(0.5), {}, 0, None),
+        (ended(*[0.5] * 10), {}, 0, "all 10 trials are done"),
+        (ended(*[None, 0.5] * 5), {}, 0, "all 10 trials are done"),
+        (ended(0.5), {"budget_minutes": 2.0}, 119, None),
+        (ended(0.5), {"budget_minutes": 2.0}, 120, "the budget of 2 minutes is spent"),
+        (ended(0.5, 0.9), {"target": 0.9}, 0, "trial 1 reached the target of 0.9 with 0.9000"),
+        (ended(0.5, 0.8), {"target": 0.9}, 0, None),
+        (ended(0.9, 0.5), {"patience": 2}, 0, None),
+        (ended(0.9, 0.5, 0.9), {"patience": 2}, 0,
+         "2 trials in a row brought nothing better than trial 0 (study.patience)"),
+        (ended(0.9, None, None), {"max_failures": 3}, 0, None),
+        (ended(None, None, None), {"max_failures": 3}, 0,
+         "3 trials in a row failed (study.max_failures), the last, trial 2, because boom"),
+        (ended(None, None, 0.5, None), {"max_failures": 3}, 0, None),
+    ],
+)  # fmt: skip
+def test_enough(trials: list[TrialRecord], changes: dict[str, object], seconds: float, says: str | None) -> None:
+    assert enough(trials, rules(**changes), "maximize", seconds) == says
+
+
+def test_less_is_better_when_minimising() -> None:
+    trials = ended(0.5, 0.2, 0.9)
+    assert best_of(trials, "minimize").number == 1
+    assert enough(trials, rules(target=0.2), "minimize", 0) == "trial 1 reached the target of 0.2 with 0.2000"
