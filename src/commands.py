@@ -14,7 +14,7 @@ def answered() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\nStopped. Everything trained so far is kept; the same command continues.", file=sys.stderr)
+        print("Stopped. Everything trained so far is kept; the same command continues it.", file=sys.stderr)
         raise SystemExit(130) from None
     except (Refusal, StudyEnded) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

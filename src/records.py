@@ -16,6 +16,7 @@ class State(StrEnum):
     COMPLETE = "COMPLETE"
     PRUNED = "PRUNED"
     FAIL = "FAIL"
+    PAUSED = "PAUSED"  # at a rung or drained: continues from its checkpoint
     RUNNING = "RUNNING"
     WAITING = "WAITING"
 
@@ -41,17 +42,26 @@ class Record:
 
 @dataclass(frozen=True)
 class Evaluation(Record):
-    """Metrics on the whole validation split at one moment of a training."""
+    """Metrics on the validation split at one moment of a training."""
 
     step: int  # optimizer steps done
     share: float  # of the trial's own schedule, in (0, 1]
     examples: int  # training examples seen
     metrics: Mapping[str, float]  # loss, accuracy, ... without prefix
     seconds: float  # of the evaluation
+    whole: bool = True  # on the whole split; else on the part that rungs are judged on
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}, outside (0, 1]")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """An order to end a training now: as PRUNED, or as PAUSED, with a checkpoint to continue from."""
+
+    state: State
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Outcome(Record):
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the kept evaluation
     step: int | None = None  # of the kept evaluation
     share: float | None = None  # how far the training got
+    steps: int | None = None  # optimizer steps done
     seconds: float = 0.0
     megabytes: float | None = None  # of the weights on disk
     ms_per_1000_texts: float | None = None
@@ -78,7 +89,10 @@ class TrialRecord(Record):
     params: Mapping[str, Any]
     score: float | None
     reason: str | None = None
+    rung: int | None = None  # the last one it was judged at, in percent of its schedule
+    rung_score: float | None = None
     share: float | None = None  # how far the training got
+    steps: int | None = None  # optimizer steps done
     seconds: float | None = None  # from start to end, wall-clock
     metrics: Mapping[str, float] = field(default_factory=dict)
     run_id: str | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import config, worker
+from src import config, mirror, worker
 from src.errors import Refusal, StudyEnded
 from src.evidence import delivered
 from src.evidence.runs import Run
@@ -118,12 +118,12 @@ def train(settings: Settings, paths: Paths) -> None:
     folder = paths.training(f"{time.strftime('%Y-%m-%d_%H-%M-%S')}-{time.monotonic_ns() % 10**6:06d}")
     run = Run(folder / "run", f"train/{folder.name}", f"train-{settings.data.name}-{settings.recipe.model.name}")
     run.status(State.RUNNING)
-    run.tags({**desk.facts(settings), "kind": "train", "study": ""})
-    worker.describe_training(run, settings, [], settings.overrides)
+    run.tags({**mirror.facts(desk.corpus, ""), "kind": "train"})
+    mirror.describe_training(run, settings, [], settings.overrides)
     run.deliver(desk.store)
     account.say(f"Training {settings.recipe.model.checkpoint} on {settings.data.name}: {desk.corpus.sizes}")
     outcome = worker.attempt_training(settings.recipe, desk, worker.TrainingRun(run, desk.store), folder / "training")
-    worker.record_outcome(run, outcome)
+    mirror.record_outcome(run, outcome)
     run.deliver(desk.store)
     if outcome.state == State.FAIL:
         raise StudyEnded(f"The training failed: {outcome.reason} (its traceback is on the run, error.txt).")
@@ -185,13 +185,12 @@ def _mean_epochs(plan: Plan) -> float:
 def _study_run(plan: Plan, book: Book, store: Store) -> Run:
     """The parent of all runs of the study."""
     study = plan.settings.study
-    run = Run(book.folder / "run", f"{book.study.user_attrs['uid']}/study", study.name)
-    if not run.mark.exists():
+    run = mirror.study_run(book)
+    if not run.described:
+        mirror.describe(run, plan.settings)
         run.params({f"space.{k}": v for k, v in plan.space.describe().items()})
         run.params({"study.metric": study.metric, "study.direction": plan.direction, "study.seed": study.seed})
-        run.text("definition.yaml", plan.settings.yaml)
-    desk = worker.Desk(plan.settings, plan.paths)
-    run.tags({**desk.facts(plan.settings), "kind": "study", "study.state": "RUNNING"})
+    run.tags({**mirror.facts(plan.corpus, study.name), "kind": "study", "study.state": "RUNNING"})
     run.status(State.RUNNING)
     if not run.deliver(store):
         raise Refusal(f"The MLflow store at {store.uri} does not take records: {run.problem}")
@@ -210,6 +209,7 @@ class _Watch:
         self.plan, self.book, self.run, self.store, self.account = plan, book, run, store, account
         self._over = threading.Event()
         self._said = {t.number for t in book.ended()}
+        self._rungs = {(t.number, t.rung) for t in book.trials()}
         self._priced = False
         self._thread = threading.Thread(target=self._look_on, daemon=True, name="account")
 
@@ -233,6 +233,7 @@ class _Watch:
         if not self._priced and len(_calibrations(self.plan)) >= self.plan.workers:
             _say_price(self.plan, self.account, len(self._said))
             self._priced = True
+        self._say_rungs()
         ended = self.book.ended()
         for done, trial in enumerate(ended, start=1):
             if trial.number not in self._said:
@@ -240,6 +241,15 @@ class _Watch:
                 best = stopping.best_of(ended[:done], self.book.direction)
                 self.account.trial(trial, done, best)
                 self._record(done, best)
+
+    def _say_rungs(self) -> None:
+        """Where trials pause, the ends come late: say what is known on the way."""
+        if not self.book.pauses:
+            return
+        for trial in self.book.trials():
+            if trial.rung is not None and trial.rung < 100 and (trial.number, trial.rung) not in self._rungs:
+                self._rungs.add((trial.number, trial.rung))
+                self.account.rung(trial)
 
     def _record(self, done: int, best: TrialRecord | None) -> None:
         """Best so far as a curve over ended trials, and as tags; never as params, which cannot change."""
@@ -278,13 +288,13 @@ def _settle_runs(book: Book, store: Store, trials: list[TrialRecord]) -> str | N
     problem = None
     for trial in trials:
         if State(trial.state).final:
-            run = worker.trial_run(book, trial.number)
+            run = mirror.trial_run(book, trial.number)
             if not run.ended:
-                worker.record_outcome(run, trial)
+                mirror.record_outcome(run, trial)
             run.deliver(store)
             problem = run.problem or problem
     for name in book.rules.baselines:
-        run = worker.baseline_run(book, name)
+        run = mirror.baseline_run(book, name)
         run.deliver(store)
         problem = run.problem or problem
     return problem
@@ -297,7 +307,7 @@ def _deliver_best(plan: Plan, book: Book, run: Run, store: Store, best: TrialRec
     if number == str(best.number):
         return uri
     settings = plan.settings
-    new = _deliver_model(store, worker.trial_run(book, best.number), book.trial_folder(best.number) / "training",
+    new = _deliver_model(store, mirror.trial_run(book, best.number), book.trial_folder(best.number) / "training",
                          plan.corpus, settings)  # fmt: skip
     file.write_text(f"{best.number} {new}")
     run.tags({"best.model": new})

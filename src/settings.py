@@ -79,6 +79,9 @@ class StudySettings:
     enqueue: list[dict[str, Any]]
     baselines: list[str]
     keep_checkpoints: int
+    rung_examples: int | None
+    disk_budget_gb: float | None
+    max_restarts: int
     plan_only: bool
     seed: int
 

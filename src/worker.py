@@ -1,7 +1,6 @@
 """What one worker does: take a trial, train it, record it, tell it; then the baselines that nobody has done."""
 
 import json
-import shlex
 import shutil
 import time
 import traceback
@@ -11,23 +10,26 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from src import config
+from src import config, drain, mirror
 from src.evidence import environment
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store
 from src.learning import baselines, checkpoints, devices, names
 from src.learning.checkpoints import Checkpoint
-from src.learning.finetune import Goal, Lesson, calibrate, failure_reason, fine_tune
+from src.learning.finetune import Lesson, calibrate, failure_reason, fine_tune
+from src.learning.judge import Goal
 from src.paths import Paths
-from src.records import Calibration, Evaluation, Outcome, Point, State, TrialRecord
+from src.records import Calibration, Evaluation, Outcome, Point, State, Stop
+from src.search import life, stopping
 from src.search import space as spaces
-from src.search import stopping
-from src.search.study import Book, Claim
+from src.search.life import Claim
+from src.search.study import Book
 from src.settings import ModelSettings, Recipe, Settings
 from src.text import corpus as corpora
 from src.text import tokens
 
 BUDGET_LOOK_SECONDS = 2.0  # how often a training looks at the study's budget
+WAIT_SECONDS = 0.3  # between two looks for a trial that another worker may let go on
 
 
 class Desk:
@@ -37,7 +39,8 @@ class Desk:
         self.settings, self.paths = settings, paths
         self.corpus = corpora.prepare(settings.data, paths.cache)
         metric, asked = settings.study.metric, settings.study.direction
-        self.goal = Goal(metric, names.direction_of(metric, asked, len(self.corpus.label_names)), settings.study.rungs)
+        direction = names.direction_of(metric, asked, len(self.corpus.label_names))
+        self.goal = Goal(metric, direction, settings.study.rungs, settings.study.rung_examples)
         self._lessons: dict[tuple[str, int], tuple[Checkpoint, Lesson]] = {}
 
     @cached_property
@@ -57,20 +60,6 @@ class Desk:
             self._lessons[key] = found, Lesson(train, validation, tokenizer, self.corpus.label_names)
         return self._lessons[key]
 
-    def facts(self, settings: Settings) -> dict[str, str]:
-        """Tags that every run carries."""
-        data = {f"data.fingerprint.{split}": print_ for split, print_ in self.corpus.fingerprints.items()}
-        commit = environment.git_commit()
-        return {
-            "study": settings.study.name,
-            "data": settings.data.name,
-            "data.fingerprint": self.corpus.fingerprint,
-            **data,
-            "machine": environment.machine(),
-            "mlflow.source.name": "trialbook",
-            **({"mlflow.source.git.commit": commit} if commit else {}),
-        }
-
 
 class TrainingRun:
     """Watches one training: its curves and evaluations go to its run, its scores to whoever judges them."""
@@ -81,35 +70,38 @@ class TrainingRun:
     def curve(self, step: int, values: Mapping[str, float]) -> None:
         self.run.metrics(step, values)
 
-    def evaluated(self, evaluation: Evaluation) -> str | None:
+    def evaluated(self, evaluation: Evaluation) -> Stop | None:
         """Record the evaluation and send everything so far: one batched write."""
-        values = {f"validation/{name}": value for name, value in evaluation.metrics.items()}
+        prefix = "validation" if evaluation.whole else "rung"
+        values = {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
         self.run.metrics(evaluation.step, {**values, "train/examples": float(evaluation.examples)})
         self.run.deliver(self.store)
         return None
 
-    def stop_reason(self) -> str | None:
+    def asked_to_stop(self) -> Stop | None:
         return None
 
 
 class TrialRun(TrainingRun):
-    """A training that is a trial: the pruner hears its scores, and the study's budget may end it."""
+    """A training that is a trial: the study hears its scores, and its budget or a signal may end it."""
 
     def __init__(self, run: Run, store: Store, book: Book, claim: Claim) -> None:
         super().__init__(run, store)
         self.book, self.claim = book, claim
         self._looked = time.monotonic()
 
-    def evaluated(self, evaluation: Evaluation) -> str | None:
+    def evaluated(self, evaluation: Evaluation) -> Stop | None:
         super().evaluated(evaluation)
-        return self.book.report(self.claim, evaluation)
+        return life.report(self.book, self.claim, evaluation)
 
-    def stop_reason(self) -> str | None:
+    def asked_to_stop(self) -> Stop | None:
+        if drain.asked():
+            return Stop(State.PAUSED, drain.REASON)
         if time.monotonic() - self._looked < BUDGET_LOOK_SECONDS:
             return None
         self._looked = time.monotonic()
         if stopping.over_budget(self.book.rules, self.book.spent()):
-            return f"the study's budget of {self.book.rules.budget_minutes:g} minutes was spent"
+            return Stop(State.PRUNED, f"the study's budget of {self.book.rules.budget_minutes:g} minutes was spent")
         return None
 
 
@@ -126,10 +118,15 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
     space = spaces.parse(settings.space, base_values(settings))
     book = Book(settings, space, desk.goal.direction, paths.study(settings.study.name))
     overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
-    while (claim := book.claim()) is not None:
-        _run_trial(desk, book, claim, overrides, threads)
-    for name in settings.study.baselines:
-        _run_baseline(desk, book, name)
+    while not drain.asked():
+        if (claim := life.claim(book)) is not None:
+            _run_trial(desk, book, claim, overrides, threads)
+        elif _one_baseline(desk, book):
+            continue
+        elif life.more_may_come(book):
+            time.sleep(WAIT_SECONDS)
+        else:
+            return
 
 
 def base_values(settings: Settings) -> Point:
@@ -143,43 +140,10 @@ def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
     return corpora.content_key(recipe, fingerprint, str(workers), environment.machine())
 
 
-def trial_run(book: Book, number: int) -> Run:
-    """The run that mirrors trial `number`, a child of the study's run."""
-    parent = (book.folder / "run" / "run_id").read_text()
-    uid = book.study.user_attrs["uid"]
-    return Run(book.trial_folder(number) / "run", f"{uid}/trial/{number}", f"trial-{number:04d}", parent)
-
-
-def baseline_run(book: Book, name: str) -> Run:
-    parent = (book.folder / "run" / "run_id").read_text()
-    uid = book.study.user_attrs["uid"]
-    return Run(book.folder / "baselines" / name, f"{uid}/baseline/{name}", f"baseline-{name}", parent)
-
-
 def baseline_outcomes(book: Book) -> dict[str, Outcome]:
     """The baselines that are done, in the study's order."""
     files = {name: book.folder / "baselines" / name / "outcome.json" for name in book.rules.baselines}
     return {name: Outcome.from_json(file.read_text()) for name, file in files.items() if file.exists()}
-
-
-def describe_training(run: Run, settings: Settings, first: Sequence[str], overrides: Sequence[str]) -> None:
-    """Params (the keys in `first` first), the whole config, versions, the command that repeats the training."""
-    flat = {k: v for k, v in settings.recipe.flat().items() if v is not None}
-    choices = {key: settings.choices[key] for key in first if key in settings.choices}
-    run.params({**choices, **{k: flat[k] for k in first if k in flat}, **flat, "data.name": settings.data.name})
-    command = shlex.join(["python", "-m", "src.train", *overrides])
-    run.tags({"command": command, "launched.by": environment.command_line()})
-    run.text("config.yaml", settings.yaml)
-    run.text("environment.json", json.dumps(environment.versions(), indent=1))
-
-
-def record_outcome(run: Run, outcome: Outcome | TrialRecord) -> None:
-    """The end of a run: its numbers beside its score, its state and reason, its MLflow status."""
-    numbers = {"model/megabytes": outcome.megabytes, "model/ms_per_1000_texts": outcome.ms_per_1000_texts,
-               "score": outcome.score, "share_of_schedule": outcome.share, "seconds": outcome.seconds}  # fmt: skip
-    run.metrics(0, {k: v for k, v in numbers.items() if v is not None})
-    run.tags({"trial.state": outcome.state, "trial.reason": outcome.reason})
-    run.status(State(outcome.state))
 
 
 def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Path) -> Outcome:
@@ -202,46 +166,62 @@ def keep_best_checkpoints(book: Book) -> None:
         kept = {t.number for t in ranked[: book.rules.keep_checkpoints]}
         for trial in ended:
             if trial.number not in kept:
-                shutil.rmtree(book.trial_folder(trial.number) / "training", ignore_errors=True)
+                shutil.rmtree(book.training_folder(trial.number), ignore_errors=True)
 
 
 def _run_trial(desk: Desk, book: Book, claim: Claim, overrides: Sequence[str], threads: int) -> None:
-    run = trial_run(book, claim.number)
+    """Train the claimed trial until it ends, pauses or is drained; then let go of it."""
+    run = mirror.trial_run(book, claim.number)
     point = config.as_overrides(claim.point)
     settings = config.compose([*overrides, *point])
     run.status(State.RUNNING)
-    run.tags({**desk.facts(settings), "kind": "trial", "trial.number": claim.number, "trial.state": State.RUNNING,
-              "trial.origin": claim.origin, "threads": threads})  # fmt: skip
-    if claim.starts == 1:
-        describe_training(run, settings, list(claim.point), [*overrides, *point])
+    about = {"kind": "trial", "trial.number": claim.number, "trial.state": State.RUNNING, "trial.origin": claim.origin}
+    run.tags({**mirror.facts(desk.corpus, book.name), **about, "threads": threads})
+    if not run.described:
+        mirror.describe_training(run, settings, list(claim.point), [*overrides, *point])
     if run.deliver(desk.store):
-        book.note_run(claim, run.run_id(desk.store))
-    folder = claim.folder / "training"
+        life.note_run(claim, run.run_id(desk.store))
+    folder = book.training_folder(claim.number)
     outcome = attempt_training(settings.recipe, desk, TrialRun(run, desk.store, book, claim), folder)
-    book.tell(claim.number, outcome)
-    record_outcome(run, outcome)
+    if outcome.state != State.PAUSED:
+        life.tell(book, claim.number, outcome)
+        mirror.record_outcome(run, outcome)
+        keep_best_checkpoints(book)
+    else:
+        mirror.record_outcome(run, outcome)
+        if outcome.reason == drain.REASON:
+            life.release(book, claim)
+        else:
+            life.pause(book, claim, outcome)
     run.deliver(desk.store)
-    keep_best_checkpoints(book)
 
 
-def _run_baseline(desk: Desk, book: Book, name: str) -> None:
-    """Judge the baseline `name` if no other worker does or did."""
-    run = baseline_run(book, name)
-    file = run.folder / "outcome.json"
-    try:
-        with FileLock(run.folder / "lock", blocking=False):
-            if file.exists():
-                return
-            run.status(State.RUNNING)
-            run.tags({**desk.facts(desk.settings), "kind": "baseline", "baseline": name})
-            outcome = _judge(desk, name, run.folder / "scratch")
-            run.params({"baseline": name, "data.name": desk.settings.data.name})
-            run.metrics(0, {f"validation/{k}": v for k, v in outcome.metrics.items()})
-            record_outcome(run, outcome)
-            _write(file, outcome.to_json())
-            run.deliver(desk.store)
-    except Timeout:
-        return
+def _one_baseline(desk: Desk, book: Book) -> bool:
+    """Judge a baseline that is neither done nor in another worker's hands; False if there is none."""
+    done = baseline_outcomes(book)
+    for name in book.rules.baselines:
+        run = mirror.baseline_run(book, name)
+        try:
+            with FileLock(run.folder / "lock", blocking=False):
+                if name not in done and not (run.folder / "outcome.json").exists():
+                    _run_baseline(desk, book, name, run)
+                    return True
+        except Timeout:
+            continue
+    return False
+
+
+def _run_baseline(desk: Desk, book: Book, name: str, run: Run) -> None:
+    run.status(State.RUNNING)
+    run.tags({**mirror.facts(desk.corpus, book.name), "kind": "baseline", "baseline": name})
+    outcome = _judge(desk, name, run.folder / "scratch")
+    if not run.described:
+        mirror.describe(run, desk.settings)
+        run.params({"baseline": name, "data.name": desk.settings.data.name})
+    run.metrics(0, {f"validation/{k}": v for k, v in outcome.metrics.items()})
+    mirror.record_outcome(run, outcome)
+    _write(run.folder / "outcome.json", outcome.to_json())
+    run.deliver(desk.store)
 
 
 def _judge(desk: Desk, name: str, scratch: Path) -> Outcome:

@@ -274,6 +274,29 @@ def test_a_killed_command_is_continued_by_the_same_command(place: Place) -> None
     assert {r.info.status for r in runs(place, "trial")} <= {"FINISHED", "KILLED"}
 
 
+def test_ctrl_c_saves_and_the_same_command_continues(place: Place) -> None:
+    arguments = [*FAST, "data.max_examples=600", "study.name=c", "study.n_trials=3", "workers=2", "pruner=none"]
+    process = place.start("src.sweep", "-m", *arguments, "trainer.per_device_train_batch_size=2")
+    wait_until(lambda: len(list(place.study("c").glob("trials/*/run/outbox.jsonl"))) == 2)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopping: workers finish their step and save where they are." in out
+    assert "the same command continues it" in err
+    assert "Traceback" not in err
+    assert {r.info.status for r in runs(place, "trial")} == {"SCHEDULED"}
+    saved = [f.parent.name for f in place.study("c").glob("trials/*/training/checkpoint-*/progress.json")]
+    assert len(saved) == 2
+    done = place.sweep(*arguments, "trainer.per_device_train_batch_size=2")
+    assert done.code == 0, done.err
+    assert {r.info.status for r in runs(place, "trial")} == {"FINISHED"}
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    for run in runs(place, "trial"):
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+        assert steps == list(range(2, 2 * len(steps) + 1, 2))
+
+
 def test_train_makes_one_tracked_run_with_its_model(place: Place) -> None:
     done = place.run("src.train", *TINY, "trainer.num_train_epochs=1", "optimizer.learning_rate=1e-3")
     assert done.code == 0, done.err

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn import metrics as sklearn_metrics
 from transformers import (
     AutoModelForSequenceClassification,
@@ -25,10 +26,7 @@ from transformers import (
 from src.errors import Refusal
 from src.learning import arguments, baselines, checkpoints, devices, metrics, names
 from src.learning.finetune import (
-    BEST,
-    Goal,
     Lesson,
-    TrainingFailed,
     _EpochSampler,
     _trainer,
     calibrate,
@@ -36,7 +34,9 @@ from src.learning.finetune import (
     failure_reason,
     fine_tune,
 )
-from src.records import Evaluation, State
+from src.learning.judge import BEST, Goal, TrainingFailed
+from src.learning.resume import last_checkpoint
+from src.records import Evaluation, State, Stop
 from src.settings import Settings
 from src.text import corpus, tokens
 from tests.conftest import settings_of
@@ -57,7 +57,10 @@ ARCHITECTURES = {
 class Listener:
     """A watcher that keeps what it hears, and can end the training."""
 
-    def __init__(self, stop_at: float | None = None, stop_after_steps: int | None = None) -> None:
+    def __init__(
+        self, stop_at: float | None = None, stop_after_steps: int | None = None, state: State = State.PRUNED
+    ) -> None:
+        self.state = state
         self.curves: list[tuple[int, Mapping[str, float]]] = []
         self.evaluations: list[Evaluation] = []
         self.stop_at, self.left = stop_at, stop_after_steps
@@ -65,15 +68,15 @@ class Listener:
     def curve(self, step: int, values: Mapping[str, float]) -> None:
         self.curves.append((step, values))
 
-    def evaluated(self, evaluation: Evaluation) -> str | None:
+    def evaluated(self, evaluation: Evaluation) -> Stop | None:
         self.evaluations.append(evaluation)
-        return "bad" if evaluation.share == self.stop_at else None
+        return Stop(self.state, "bad") if evaluation.share == self.stop_at else None
 
-    def stop_reason(self) -> str | None:
+    def asked_to_stop(self) -> Stop | None:
         if self.left is None:
             return None
         self.left -= 1
-        return "late" if self.left <= 0 else None
+        return Stop(self.state, "late") if self.left == 0 else None
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +236,63 @@ def test_a_told_end_prunes(cache: Path, tmp_path: Path) -> None:
     assert (pruned.state, pruned.reason, pruned.share) == (State.PRUNED, "bad", 0.5)
     stopped = fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(stop_after_steps=3), tmp_path / "b")
     assert (stopped.state, stopped.reason, stopped.share, stopped.score) == (State.PRUNED, "late", 0.3, None)
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+@pytest.mark.parametrize("cuts", [[3], [5, 9], [5, 1, 1, 7], [14]])
+def test_a_training_cut_anywhere_and_continued_equals_an_uninterrupted_one(
+    cache: Path, tmp_path: Path, strategy: str, cuts: list[int]
+) -> None:
+    settings, checkpoint, lesson = material(
+        cache, "trainer.num_train_epochs=4", f"trainer.train_sampling_strategy={strategy}", "model.dropout=0.2",
+        "optimizer.learning_rate=3e-3", "trainer.logging_steps=3",
+    )  # fmt: skip
+    goal = Goal("loss", "minimize", (0.25, 0.5, 1.0))
+    straight, pieces = Listener(), Listener()
+    whole = fine_tune(settings.recipe, checkpoint, lesson, goal, straight, tmp_path / "a")
+    for cut in cuts:
+        ear = Listener(stop_after_steps=cut, state=State.PAUSED)
+        outcome = fine_tune(settings.recipe, checkpoint, lesson, goal, ear, tmp_path / "b")
+        assert (outcome.state, outcome.reason) == (State.PAUSED, "late")
+        assert last_checkpoint(tmp_path / "b").name == f"checkpoint-{outcome.steps}"
+        pieces.curves += ear.curves
+        pieces.evaluations += ear.evaluations
+    ear = Listener()
+    outcome = fine_tune(settings.recipe, checkpoint, lesson, goal, ear, tmp_path / "b")
+    pieces.curves += ear.curves
+    pieces.evaluations += ear.evaluations
+    assert pieces.curves == straight.curves
+    assert [(e.step, e.metrics) for e in pieces.evaluations] == [(e.step, e.metrics) for e in straight.evaluations]
+    assert (outcome.score, outcome.step, outcome.state) == (whole.score, whole.step, State.COMPLETE)
+    weights = [load_file(tmp_path / side / BEST / "model.safetensors") for side in "ab"]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_pause_at_a_rung_continues_past_it(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=2")
+    first = Listener(stop_at=0.5, state=State.PAUSED)
+    paused = fine_tune(settings.recipe, checkpoint, lesson, GOAL, first, tmp_path)
+    assert (paused.state, paused.share, paused.reason) == (State.PAUSED, 0.5, "bad")
+    second = Listener()
+    assert fine_tune(settings.recipe, checkpoint, lesson, GOAL, second, tmp_path).state == State.COMPLETE
+    assert [e.share for e in first.evaluations + second.evaluations] == [0.5, 1.0]
+
+
+def test_a_half_written_checkpoint_is_not_continued_from(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=2")
+    fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(stop_after_steps=3, state=State.PAUSED), tmp_path)
+    (tmp_path / "checkpoint-9").mkdir()
+    (tmp_path / "checkpoint-9" / "model.safetensors").write_bytes(b"torn")
+    assert last_checkpoint(tmp_path).name == "checkpoint-3"
+
+
+def test_rungs_can_be_judged_on_a_part_and_the_score_never_is(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=2")
+    ear = Listener()
+    goal = dataclasses.replace(GOAL, rung_examples=20)
+    outcome = fine_tune(settings.recipe, checkpoint, lesson, goal, ear, tmp_path)
+    assert [(e.share, e.whole) for e in ear.evaluations] == [(0.5, False), (1.0, True)]
+    assert (outcome.step, outcome.score) == (ear.evaluations[1].step, ear.evaluations[1].metrics["accuracy"])
 
 
 def test_a_loss_that_is_no_number_fails_fast(cache: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from src.records import Outcome, State
+from src.search import life
 from src.search.space import parse
 from src.search.study import Book
 from src.settings import Settings
@@ -36,9 +37,9 @@ def loss_free(point: dict[str, float]) -> float:
 def finish(book: Book, most: int = 10**6) -> list[dict[str, object]]:
     """Run up to `most` further trials without any training."""
     points = []
-    while len(points) < most and (claim := book.claim()) is not None:
+    while len(points) < most and (claim := life.claim(book)) is not None:
         points.append(claim.point)
-        book.tell(claim.number, Outcome(State.COMPLETE, score=loss_free(claim.point), metrics={}))
+        life.tell(book, claim.number, Outcome(State.COMPLETE, score=loss_free(claim.point), metrics={}))
     return points
 
 

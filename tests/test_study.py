@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from src.errors import Refusal
+from src.learning import resume
 from src.records import Evaluation, Outcome, State
-from src.search import leases
+from src.search import leases, life
+from src.search.study import Book
 from tests.test_proposals import finish, open_book
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -20,13 +22,13 @@ SPAWN = multiprocessing.get_context("spawn")
 def feed(folder: str, *overrides: str) -> None:
     """A worker whose training is a short sleep."""
     book = open_book(Path(folder), *overrides)
-    while (claim := book.claim()) is not None:
+    while (claim := life.claim(book)) is not None:
         time.sleep(0.01)
-        book.tell(claim.number, Outcome(State.COMPLETE, score=claim.number / 100))
+        life.tell(book, claim.number, Outcome(State.COMPLETE, score=claim.number / 100))
 
 
 def claim_and_hang(folder: str, *overrides: str) -> None:
-    open_book(Path(folder), *overrides).claim()
+    life.claim(open_book(Path(folder), *overrides))
     (Path(folder) / "claimed").touch()
     time.sleep(600)
 
@@ -54,31 +56,31 @@ def test_a_killed_workers_trial_is_taken_up_under_its_number(tmp_path: Path) -> 
     wait_for(tmp_path / "claimed")
     book = open_book(tmp_path, "study.n_trials=2")
     (begun,) = book.trials()
-    assert book.claim().number == 1  # trial 0 is in living hands
+    assert life.claim(book).number == 1  # trial 0 is in living hands
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
-    again = book.claim()
+    again = life.claim(book)
     assert (again.number, again.point, again.starts) == (0, begun.params, 2)
-    assert book.claim() is None
+    assert life.claim(book) is None
 
 
 def test_a_trial_that_kills_every_worker_ends_as_failed(tmp_path: Path) -> None:
     book = open_book(tmp_path, "study.n_trials=2")
-    for _ in range(3):
-        assert book.claim().number == 0
+    for _ in range(4):
+        assert life.claim(book).number == 0
         leases.drop(tmp_path / "trials" / "0000" / "lease.json")
-    assert book.claim().number == 1
+    assert life.claim(book).number == 1
     assert book.trials()[0].state == State.FAIL
-    assert book.trials()[0].reason == "its worker died 3 times"
+    assert book.trials()[0].reason == "its worker died 4 times at the same place"
 
 
 def test_an_end_stored_before_the_kill_counts(tmp_path: Path) -> None:
     book = open_book(tmp_path, "study.n_trials=1")
-    claim = book.claim()
-    details = {"state": "COMPLETE", "score": 0.7, "reason": None}
+    claim = life.claim(book)
+    details = {"state": "COMPLETE", "score": 0.7}
     claim.trial.set_user_attr("outcome", details)
     leases.drop(claim.folder / "lease.json")
-    assert book.claim() is None
+    assert life.claim(book) is None
     assert (book.trials()[0].state, book.trials()[0].score) == (State.COMPLETE, 0.7)
 
 
@@ -103,28 +105,30 @@ def test_a_changed_definition_is_refused_with_the_two_ways_out(tmp_path: Path, w
 def test_pruning_compares_scores_at_the_same_share_of_the_schedule(tmp_path: Path) -> None:
     book = open_book(tmp_path, "study.n_trials=9")
     for _ in range(4):
-        claim = book.claim()
-        assert book.report(claim, evaluation(0.25, 0.5, step=1000 * (claim.number + 1))) is None
-        book.report(claim, evaluation(1.0, 0.9, step=9999))
-        book.tell(claim.number, Outcome(State.COMPLETE, score=0.9))
-    good, bad = book.claim(), book.claim()
-    assert book.report(good, evaluation(0.25, 0.55, step=7)) is None  # below 0.9, but above 0.5 at its own share
-    reason = book.report(bad, evaluation(0.25, 0.4, step=7))
-    assert reason == "MedianPruner: accuracy 0.4000 after 25 % of its schedule"
-    book.tell(bad.number, Outcome(State.PRUNED, score=0.4, reason=reason))
-    assert (book.trials()[5].state, book.trials()[5].reason) == (State.PRUNED, reason)
+        claim = life.claim(book)
+        assert life.report(book, claim, evaluation(0.25, 0.5, step=1000 * (claim.number + 1))) is None
+        life.report(book, claim, evaluation(1.0, 0.9, step=9999))
+        life.tell(book, claim.number, Outcome(State.COMPLETE, score=0.9))
+    good, bad = life.claim(book), life.claim(book)
+    assert life.report(book, good, evaluation(0.25, 0.55, step=7)) is None  # below 0.9, but above 0.5 at its own share
+    reason = life.report(book, bad, evaluation(0.25, 0.4, step=7))
+    assert (reason.state, reason.reason) == (State.PRUNED, "MedianPruner: accuracy 0.4000 after 25 % of its schedule")
+    life.tell(book, bad.number, Outcome(State.PRUNED, score=0.4, reason=reason.reason))
+    assert (book.trials()[5].state, book.trials()[5].reason) == (State.PRUNED, reason.reason)
 
 
 @pytest.mark.parametrize("pruner", ["none", "median", "halving", "hyperband", "patient"])
 def test_every_pruner_judges_a_study_to_its_end(tmp_path: Path, pruner: str) -> None:
     book = open_book(tmp_path, f"pruner={pruner}", "study.n_trials=14")
-    while (claim := book.claim()) is not None:
+    while (claim := life.claim(book)) is not None:
         level = ((claim.number * 5) % 14) / 14
         reason = None
         for share in (0.25, 0.5, 1.0):
-            reason = reason or book.report(claim, evaluation(share, level + share / 10 - (level < 0.3) * share, step=1))
+            reason = reason or life.report(
+                book, claim, evaluation(share, level + share / 10 - (level < 0.3) * share, step=1)
+            )
         state = State.PRUNED if reason else State.COMPLETE
-        book.tell(claim.number, Outcome(state, score=level, reason=reason))
+        life.tell(book, claim.number, Outcome(state, score=level, reason=reason.reason if reason else None))
     states = [t.state for t in book.trials()]
     assert len(states) == 14
     assert states.count(State.PRUNED) == 0 if pruner == "none" else states.count(State.PRUNED) > 0
@@ -149,3 +153,118 @@ def wait_for(path: Path, seconds: float = 60) -> None:
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not come"
         time.sleep(0.05)
+
+
+# --- asynchronous halving ---
+
+LEVELS = [0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2, 0.6, 0.4]  # how good trial 0, 1, ... is at every rung
+
+
+def step(book: Book, mine: life.Claim, rung: int) -> bool:
+    """Train trial `mine` to `rung` percent and report; False if it is to pause there, with its checkpoint."""
+    folder = book.training_folder(mine.number) / f"checkpoint-{rung}"
+    folder.mkdir(parents=True, exist_ok=True)
+    stop = life.report(book, mine, evaluation(rung / 100, LEVELS[mine.number], step=rung))
+    if rung == 100:
+        life.tell(book, mine.number, Outcome(State.COMPLETE, score=LEVELS[mine.number]))
+        return False
+    resume.complete(folder, {"rung": rung / 100})
+    if stop:
+        assert stop.state == State.PAUSED
+        life.pause(book, mine, Outcome(State.PAUSED, score=LEVELS[mine.number], share=rung / 100, reason=stop.reason))
+    return stop is None
+
+
+def at(book: Book, mine: life.Claim) -> int:
+    return resume.rung_of(book.training_folder(mine.number)) or 0
+
+
+def halve(book: Book, most: int = 10**6) -> list[tuple[int, int]]:
+    """One worker: (trial, rung) in the order they were trained."""
+    trained = []
+    while len(trained) < most and (mine := life.claim(book)) is not None:
+        go_on = True
+        while go_on and len(trained) < most:
+            rung = next(r for r in (25, 50, 100) if r > at(book, mine))
+            trained.append((mine.number, rung))
+            go_on = step(book, mine, rung)
+        leases.drop(book.lease(mine.number))
+    return trained
+
+
+def test_halving_pauses_trials_and_continues_the_best_third(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9")
+    trained = halve(book)
+    assert sorted(n for n, rung in trained if rung == 25) == list(range(9))
+    continued = [n for n, rung in trained if rung == 50]
+    assert {1, 5} <= set(continued)
+    assert len(continued) <= 4  # a third of nine, and what was among the best when few had come
+    assert (1, 100) in trained
+    states = {t.number: t.state for t in book.trials()}
+    assert states[1] == State.COMPLETE
+    assert set(states.values()) == {State.COMPLETE, State.PRUNED}
+    assert book.enough() == "all 9 trials are done"
+    reasons = [t.reason for t in book.trials() if t.state == State.PRUNED]
+    assert set(reasons) <= {f"paused at {r} % of its schedule, and not among the best of its rung" for r in (25, 50)}
+    assert not list(tmp_path.glob("trials/*/training/checkpoint-*"))
+
+
+def test_halving_cut_anywhere_trains_what_it_would_have(tmp_path: Path) -> None:
+    overrides = ["pruner=asha", "study.n_trials=9"]
+    whole = halve(open_book(tmp_path / "whole", *overrides))
+    for cut in range(1, len(whole)):
+        folder = tmp_path / str(cut)
+        pieces = halve(open_book(folder, *overrides), cut) + halve(open_book(folder, *overrides))
+        assert pieces == whole, cut
+
+
+def test_a_small_study_still_brings_one_trial_to_its_end(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=2")
+    halve(book)
+    assert [t.state for t in book.trials()] == [State.PRUNED, State.COMPLETE]
+
+
+def test_a_kill_between_report_and_checkpoint_repeats_the_rung_and_between_checkpoint_and_pause_waits(
+    tmp_path: Path,
+) -> None:
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9")
+    first = life.claim(book)
+    assert life.report(book, first, evaluation(0.25, 0.5, step=1)) is not None
+    leases.drop(book.lease(0))
+    again = life.claim(book)  # no checkpoint: it is taken up at once, and judged again
+    assert again.number == 0
+    assert life.report(book, again, evaluation(0.25, 0.5, step=1)).state == State.PAUSED
+    folder = book.training_folder(0) / "checkpoint-1"
+    folder.mkdir(parents=True)
+    resume.complete(folder, {"rung": 0.25})
+    leases.drop(book.lease(0))
+    assert life.waits(book, book.frozen(0))
+    assert life.claim(book).number == 1
+
+
+def test_the_disk_budget_ends_the_worst_paused_trial_first(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9", "study.disk_budget_gb=0.0000025")
+    for _ in range(3):
+        mine = life.claim(book)
+        folder = book.training_folder(mine.number) / "checkpoint-25"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"x" * 1000)
+        assert (step(book, mine, 25)) == (mine.number == 99)
+    states = {t.number: (t.state, t.reason) for t in book.trials()}
+    assert states[2] == (State.PRUNED, "its checkpoint went for study.disk_budget_gb=2.5e-06")
+    assert [states[n][0] for n in (0, 1)] == [State.RUNNING, State.RUNNING]
+
+
+def test_a_worker_waits_while_another_may_let_a_trial_go_on(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=2")
+    mine, other = life.claim(book), life.claim(book)
+    assert (mine.number, other.number) == (0, 1)
+    assert not step(book, mine, 25)
+    assert life.claim(book) is None
+    assert life.more_may_come(book)
+    assert step(book, other, 25)  # the last, and the best: it goes on by itself
+    step(book, other, 50)
+    step(book, other, 100)
+    assert life.claim(book) is None
+    assert not life.more_may_come(book)
+    assert [t.state for t in book.trials()] == [State.PRUNED, State.COMPLETE]

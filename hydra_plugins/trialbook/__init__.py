@@ -48,13 +48,18 @@ class TrialbookSweeper(Sweeper):
 class TrialbookLauncher(Launcher):
     """Jobs as processes of this machine, each on its own: one that is killed takes no other along, and is replaced."""
 
+    def __init__(self, most_replacements: int) -> None:
+        self.most_replacements = most_replacements
+
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from hydra_plugins.trialbook import _processes
 
-        return _processes.launch(self.context, self.task, self.config, job_overrides, initial_job_idx)
+        return _processes.launch(
+            self.context, self.task, self.config, job_overrides, initial_job_idx, self.most_replacements
+        )
 
 
 @dataclass
@@ -65,6 +70,7 @@ class SweeperConf:
 @dataclass
 class LauncherConf:
     _target_: str = "hydra_plugins.trialbook.TrialbookLauncher"
+    most_replacements: int = 10  # of one killed worker, over one launch
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="trialbook", node=SweeperConf, provider="trialbook")

@@ -1,6 +1,7 @@
 """The local launcher's work: worker processes that share their imports, watched, and replaced when killed."""
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Sequence
 from multiprocessing.connection import wait
@@ -15,7 +16,6 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-MOST_REPLACEMENTS = 5  # of one worker, over the launch
 PRELOAD = [
     "src.worker",
     "mlflow",
@@ -47,6 +47,7 @@ def launch(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     initial_job_idx: int,
+    most_replacements: int,
 ) -> Sequence[JobReturn]:
     """Run the jobs at once and wait for all. A job whose process is killed is started again, the others go on."""
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
@@ -66,26 +67,47 @@ def launch(
     running = {index: start(index) for index in range(len(job_overrides))}
     replaced = dict.fromkeys(running, 0)
     codes: dict[int, int] = {}
-    try:
+    with _Signals(running) as signals:
         while running:
             wait([p.sentinel for p in running.values()])
             for index, process in list(running.items()):
                 if process.exitcode is None:
                     continue
                 del running[index]
-                if process.exitcode < 0 and replaced[index] < MOST_REPLACEMENTS:
+                if process.exitcode < 0 and not signals.seen and replaced[index] < most_replacements:
                     replaced[index] += 1
                     print(f"worker {index} was killed by signal {-process.exitcode}; another takes its place")
                     running[index] = start(index)
                 else:
                     codes[index] = process.exitcode
-    except BaseException:
-        for process in running.values():
-            process.terminate()
-        for process in running.values():
-            process.join()
-        raise
+    if signals.seen:
+        raise KeyboardInterrupt
     return [_returned(codes[i], overrides) for i, overrides in enumerate(job_overrides)]
+
+
+class _Signals:
+    """Ctrl-C or SIGTERM once: workers stop at a safe point. Twice: they are killed; what they saved is continued."""
+
+    def __init__(self, running: dict[int, BaseProcess]) -> None:
+        self.running, self.seen = running, 0
+
+    def __enter__(self) -> "_Signals":
+        self.before = {s: signal.signal(s, self._heard) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, _signal: int, _frame: object) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            print("\nStopping: workers finish their step and save where they are. Once more: at once.", flush=True)
+        for process in list(self.running.values()):
+            if self.seen == 1:
+                process.terminate()
+            else:
+                process.kill()
 
 
 def _returned(code: int, overrides: Sequence[str]) -> JobReturn:
@@ -99,9 +121,9 @@ def _returned(code: int, overrides: Sequence[str]) -> JobReturn:
 
 def _run(payload: bytes, overrides: list[str], index: int) -> None:
     """In the worker's process: compose the job's config and run the task, as Hydra does."""
-    import signal
+    from src import drain
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching process decides
+    drain.listen()
     hydra_context, task, config, state = cloudpickle.loads(payload)
     setup_globals()
     Singleton.set_state(state)

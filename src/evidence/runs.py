@@ -13,7 +13,14 @@ from typing import Any
 from src.evidence.store import Store
 from src.records import State
 
-STATUS = {State.COMPLETE: "FINISHED", State.PRUNED: "KILLED", State.FAIL: "FAILED", State.RUNNING: "RUNNING"}
+STATUS = {
+    State.COMPLETE: "FINISHED",
+    State.PRUNED: "KILLED",
+    State.FAIL: "FAILED",
+    State.RUNNING: "RUNNING",
+    State.PAUSED: "SCHEDULED",
+}
+OPEN = (STATUS[State.RUNNING], STATUS[State.PAUSED])
 PARAM_LENGTH = 6000  # MLflow's own limit
 BATCH = 1000  # metrics in one request, MLflow's own limit
 
@@ -27,10 +34,12 @@ class Run:
         self.outbox, self.mark = folder / "outbox.jsonl", folder / "delivered"
         self.problem: str | None = None
         self.ended = False  # whether its end is written
+        self.described = False  # whether its params are
         self._last: dict[str, int] = {}
         self._cut_torn_line()
         for event in self._events(0):
-            self.ended = event["status"] != STATUS[State.RUNNING] if "status" in event else self.ended
+            self.ended = event["status"] not in OPEN if "status" in event else self.ended
+            self.described = self.described or "params" in event
             for metric in event.get("metrics", {}):
                 self._last[metric] = max(self._last.get(metric, -1), event["step"])
 
@@ -120,8 +129,8 @@ class Run:
         for event in events:
             if "text" in event:
                 store.client.log_text(run_id, event["text"], event["file"])
-            if "status" in event and event["status"] == "RUNNING":
-                store.client.update_run(run_id, status="RUNNING")
+            if event.get("status") in OPEN:
+                store.client.update_run(run_id, status=event["status"])
             elif "status" in event:
                 store.client.set_terminated(run_id, event["status"], end_time=event["time"])
 

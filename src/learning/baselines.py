@@ -11,7 +11,8 @@ import pandas as pd
 
 from src.learning import metrics
 from src.learning.checkpoints import Checkpoint
-from src.learning.finetune import Goal, Lesson, evaluate_untrained
+from src.learning.finetune import Lesson, evaluate_untrained
+from src.learning.judge import Goal
 from src.records import Outcome, State
 from src.settings import Recipe
 

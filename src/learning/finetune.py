@@ -1,12 +1,11 @@
 """Fine-tuning through the Hugging Face Trainer: its one home."""
 
-import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,28 +14,11 @@ from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, Trai
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from src.learning import metrics
-from src.learning.checkpoints import WEIGHTS, Checkpoint, build
-from src.records import Calibration, Evaluation, Outcome, State
+from src.learning.checkpoints import Checkpoint, build
+from src.learning.judge import Goal, Judge, TrainingFailed, Watcher, plain_metrics
+from src.learning.resume import last_checkpoint
+from src.records import Calibration, Evaluation, Outcome
 from src.settings import Recipe
-
-BEST = "best"  # the folder, below a training's own, of the weights that earned its score
-
-
-class TrainingFailed(Exception):
-    """The training cannot go on, for the reason given."""
-
-
-class Watcher(Protocol):
-    """Who hears of a training as it goes, and may end it."""
-
-    def curve(self, step: int, values: Mapping[str, float]) -> None:
-        """Training metrics at optimizer step `step`."""
-
-    def evaluated(self, evaluation: Evaluation) -> str | None:
-        """An evaluation of the whole validation split; a returned reason ends the training as pruned."""
-
-    def stop_reason(self) -> str | None:
-        """Asked after every step; a returned reason ends the training as pruned."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +31,36 @@ class Lesson:
     label_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What the score is, and at which shares of the schedule it is taken."""
-
-    metric: str
-    direction: str
-    rungs: Sequence[float]
-
-    def better(self, new: float, old: float | None) -> bool:
-        return old is None or (new > old if self.direction == "maximize" else new < old)
-
-
 def fine_tune(
     recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: Goal, watcher: Watcher, folder: Path
 ) -> Outcome:
-    """Train once; keep the weights of the best evaluation in `folder`/best.
+    """Train once, from the last whole checkpoint in `folder` if there is one; keep the best weights in `folder`/best.
 
-    The score is the best evaluation's, and those weights are the ones kept. Raises TrainingFailed when the loss is no
-    number.
+    The score is the best whole evaluation's, and those weights are the ones kept. Raises TrainingFailed when the loss
+    is no number.
     """
     began = time.monotonic()
     trainer = _trainer(recipe, checkpoint, lesson, folder)
-    judge = _Judge(trainer, goal, watcher, folder, len(lesson.validation))
+    whole = trainer.eval_dataset
+    judge = Judge(trainer, goal, watcher, folder, (_part(whole, goal.rung_examples), whole))
+    start = last_checkpoint(folder)
+    if start is not None:
+        trainer.add_callback(judge.take_up(start))
     trainer.add_callback(judge)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
     return judge.outcome(time.monotonic() - began)
+
+
+def _part(validation: Any, size: int | None) -> Any:
+    """A stratified part of `validation`, always the same; all of it where `size` asks for no less."""
+    if size is None or size >= len(validation):
+        return validation
+    from sklearn.model_selection import train_test_split
+
+    rows, _ = train_test_split(
+        np.arange(len(validation)), train_size=size, stratify=validation["labels"][:], random_state=0
+    )
+    return validation.select(np.sort(rows))
 
 
 def calibrate(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Path) -> Calibration:
@@ -102,7 +88,7 @@ def evaluate_untrained(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, f
     trainer = _trainer(recipe, checkpoint, lesson, folder)
     found = trainer.evaluate()
     shutil.rmtree(folder, ignore_errors=True)
-    return Evaluation(0, 1.0, 0, _metrics(found), found["eval_runtime"])
+    return Evaluation(0, 1.0, 0, plain_metrics(found), found["eval_runtime"])
 
 
 def failure_reason(error: Exception) -> str:
@@ -130,7 +116,7 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
         report_to="none",
         seed=recipe.seed,
         eval_strategy="no",  # the Judge evaluates, at shares of the schedule
-        save_strategy="no",
+        save_strategy="no",  # and says when to write a checkpoint
         logging_strategy="steps",
         logging_nan_inf_filter=False,  # a loss that is no number must be seen
         disable_tqdm=True,
@@ -187,68 +173,6 @@ class _Trainer(Trainer):
         return SequentialSampler(eval_dataset)
 
 
-class _Judge(TrainerCallback):
-    """Evaluates at the rungs, keeps the best weights, hands everything to the watcher, ends what it is told to."""
-
-    def __init__(self, trainer: _Trainer, goal: Goal, watcher: Watcher, folder: Path, n_validation: int) -> None:
-        self.trainer, self.goal, self.watcher, self.folder = trainer, goal, watcher, folder
-        self.n_validation = n_validation
-        self.shares: dict[int, float] = {}  # optimizer step -> share of the schedule
-        self.best: Evaluation | None = None
-        self.seconds: list[float] = []
-        self.reason: str | None = None
-        self.reached = 0.0
-
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        self.shares = {max(1, math.ceil(share * state.max_steps)): share for share in sorted(self.goal.rungs)}
-
-    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.reached = state.global_step / state.max_steps
-        control.should_evaluate = state.global_step in self.shares
-        if reason := self.watcher.stop_reason():
-            self.reason, control.should_training_stop = reason, True
-
-    def on_log(self, _args: Any, state: Any, _control: Any, logs: Mapping[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        values = {f"train/{key}": float(logs[key]) for key in ("loss", "learning_rate", "grad_norm") if key in logs}
-        if not math.isfinite(values["train/loss"]):
-            raise TrainingFailed(f"the training loss became {logs['loss']} by step {state.global_step}")
-        self.watcher.curve(state.global_step, {**values, "train/epoch": float(state.epoch or 0)})
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Mapping[str, float], **_: Any) -> None:
-        share = self.shares[state.global_step]
-        found = _metrics(metrics)
-        if not math.isfinite(found["loss"]):
-            raise TrainingFailed(f"the validation loss became {found['loss']} by step {state.global_step}")
-        batch = args.train_batch_size * args.gradient_accumulation_steps
-        examples = min(state.global_step * batch, round(float(state.epoch or 0) * len(self.trainer.train_dataset)))
-        evaluation = Evaluation(state.global_step, share, examples, found, metrics["eval_runtime"])
-        self.seconds.append(evaluation.seconds)
-        if self.goal.better(found[self.goal.metric], self.best.metrics[self.goal.metric] if self.best else None):
-            save(self.trainer.model, self.trainer.processing_class, self.folder / BEST)
-            self.best = evaluation
-        reason = self.watcher.evaluated(evaluation)
-        if reason and share < 1:
-            self.reason, control.should_training_stop = reason, True
-
-    def outcome(self, seconds: float) -> Outcome:
-        weights = self.folder / BEST / WEIGHTS
-        pruned = self.reason is not None and self.reached < 1
-        best = self.best
-        return Outcome(
-            state=State.PRUNED if pruned else State.COMPLETE,
-            score=best.metrics[self.goal.metric] if best else None,
-            metrics=best.metrics if best else {},
-            step=best.step if best else None,
-            share=self.reached,
-            seconds=seconds,
-            megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
-            ms_per_1000_texts=min(self.seconds) / self.n_validation * 1e6 if self.seconds else None,
-            reason=self.reason if pruned else None,
-        )
-
-
 class _Timer(TrainerCallback):
     """The time of each optimizer step."""
 
@@ -263,24 +187,3 @@ class _Timer(TrainerCallback):
         if len(self.ends) < 2:
             raise TrainingFailed("the training data make fewer than two optimizer steps")
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
-
-
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Weights and tokenizer into `folder`, which changes from the old ones to the new ones in one rename."""
-    scratch = folder.with_name(folder.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(scratch)
-    tokenizer.save_pretrained(scratch)
-    shutil.rmtree(folder, ignore_errors=True)
-    scratch.rename(folder)
-
-
-def _metrics(found: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of an evaluation, without the Trainer's prefix and its timing."""
-    timing = (
-        "eval_runtime",
-        "eval_samples_per_second",
-        "eval_steps_per_second",
-        "eval_model_preparation_time",
-    )
-    return {k.removeprefix("eval_"): float(v) for k, v in found.items() if k.startswith("eval_") and k not in timing}

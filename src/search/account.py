@@ -60,6 +60,10 @@ class Account:
             f"{values}{tail}"
         )
 
+    def rung(self, trial: TrialRecord) -> None:
+        """One line for a trial that was judged at a rung, where trials pause there."""
+        self.say(f"      trial {trial.number:<3} at {trial.rung:>2} %   {trial.rung_score:.4f}")
+
     def result(self, trials: Sequence[TrialRecord], baselines: Mapping[str, Outcome], direction: str) -> None:
         """The best trials and the baselines, one table."""
         metrics = [m for t in trials if t.state == State.COMPLETE for m in t.metrics][:5] or [self.study.metric]

@@ -80,6 +80,10 @@ def _study(settings: Settings, space: Space) -> list[str]:
     ]  # fmt: skip
     if study.patience is not None and study.patience < 1:
         problems.append(f"study.patience is {study.patience}; it is at least 1, or null.")
+    if study.rung_examples is not None and study.rung_examples < 2 * len(settings.data.label_names):
+        problems.append(f"study.rung_examples is {study.rung_examples}; it is at least two per label, or null.")
+    if study.disk_budget_gb is not None and study.disk_budget_gb <= 0:
+        problems.append(f"study.disk_budget_gb is {study.disk_budget_gb}; it is above 0, or null.")
     if study.budget_minutes is not None and not study.budget_minutes > 0:
         problems.append(f"study.budget_minutes is {study.budget_minutes}; it is above 0, or null.")
     rungs = study.rungs

@@ -1,10 +1,8 @@
 """A study and its trials: created once, continued by the same command, exact in number."""
 
 import json
-import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from src.errors import Refusal
-from src.records import Evaluation, Outcome, Point, State, TrialRecord
+from src.records import State, TrialRecord
 from src.search import leases, stopping
+from src.search.halving import Asha
 from src.search.proposals import WholePoints, exhausted
 from src.search.space import Space
 from src.search.storage import load, open_storage
@@ -24,19 +23,6 @@ from src.settings import Settings, StudySettings
 
 PLACES = ("model.checkpoint", "model.name")  # not part of a definition: the weights' hash is
 FINAL = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-MOST_STARTS = 3  # of one trial; a trial whose worker dies every time is a failed trial
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A trial that this process works on."""
-
-    number: int
-    point: Point
-    folder: Path
-    trial: optuna.Trial
-    origin: str
-    starts: int
 
 
 class Book:
@@ -117,23 +103,31 @@ class Book:
 
     def ended(self) -> list[TrialRecord]:
         """Trials with a final state, in the order they ended."""
-        every = self.study.get_trials(deepcopy=False, states=FINAL)
-        return [_record(t) for t in sorted(every, key=lambda t: (t.datetime_complete, t.number))]
+        return [_record(t) for t in sorted(self.of_state(*FINAL), key=lambda t: (t.datetime_complete, t.number))]
 
     def best(self) -> TrialRecord | None:
         return stopping.best_of(self.trials(), self.direction)
 
+    def over(self) -> str | None:
+        """Why no trial is to start or to be continued any more, or None."""
+        return stopping.enough(self.ended(), self.rules, self.direction, self.spent())
+
     def enough(self) -> str | None:
-        """Why no further trial is to start, or None."""
-        if reason := stopping.enough(self.ended(), self.rules, self.direction, self.spent()):
+        """Why the study is at its end, or None."""
+        if reason := self.over():
             return reason
-        if exhausted(self.space, self.study):
+        if exhausted(self.space, self.study) and not self.unfinished():
             return f"all {sum(1 for _ in self.space.points())} points of the space have been tried"
         return None
 
     def unfinished(self) -> list[int]:
-        """Numbers of trials that a process works on, or died on."""
-        return [t.number for t in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+        """Numbers of trials that were begun and have no end yet: in work, paused, or left by a dead process."""
+        return [t.number for t in self.of_state(TrialState.RUNNING)]
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials pause at rungs, to be continued or not."""
+        return isinstance(self.study.pruner, Asha)
 
     # --- time ---
 
@@ -150,91 +144,29 @@ class Book:
             scratch.write_text(json.dumps({"seconds": self.spent() + seconds}))
             scratch.replace(self.folder / "spent.json")
 
-    # --- trials ---
+    # --- what the life of a trial needs (life.py) ---
 
-    def claim(self) -> Claim | None:
-        """The next trial for this process: one whose worker died, else a new one; None when there is enough.
+    def of_state(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states)
 
-        Under the study's lock, point included: the total is exact and no point is given out twice.
-        """
-        with self.lock:
-            for frozen in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-                if not leases.alive(self._lease(frozen.number)) and (claim := self._take(frozen)):
-                    return claim
-            running = len(self.unfinished())
-            if self.enough() or running + len(self.ended()) >= self.rules.n_trials:
-                return None
-            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-            for frozen in waiting:
-                leases.take(self._lease(frozen.number))
-                self.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-                return self._take(frozen)
-            return None
-
-    def _take(self, frozen: FrozenTrial) -> Claim | None:
-        """Make `frozen` this process's own; a trial that killed its workers too often ends as failed."""
-        leases.take(self._lease(frozen.number))
-        if "outcome" in frozen.user_attrs:  # killed after its end was stored, before its state was
-            self._settle(frozen, frozen.user_attrs["outcome"])
-            return None
-        trial = optuna.Trial(self.study, frozen._trial_id)
-        starts = int(trial.user_attrs.get("starts", 0)) + 1
-        if starts > MOST_STARTS:
-            self.tell(frozen.number, Outcome(State.FAIL, reason=f"its worker died {MOST_STARTS} times"))
-            return None
-        trial.set_user_attr("starts", starts)
-        trial.set_user_attr("began", trial.user_attrs.get("began", time.time()))
-        point: Point = {}
-        for parameter in self.space.parameters:
-            if parameter in self.space.active(point):
-                point[parameter.key] = parameter.suggest(trial)
-        origin = str(trial.user_attrs.get("origin", "sampler"))
-        return Claim(frozen.number, point, self.trial_folder(frozen.number), trial, origin, starts)
-
-    def report(self, claim: Claim, evaluation: Evaluation) -> str | None:
-        """Tell the pruner of a score at its share of the schedule, in percent; a reason if the trial is to end."""
-        score = evaluation.metrics[self.rules.metric]
-        percent = round(evaluation.share * 100)
-        claim.trial.report(score, percent)
-        if evaluation.share >= 1 or not claim.trial.should_prune():
-            return None
-        pruner = type(self.study.pruner).__name__
-        return f"{pruner}: {self.rules.metric} {score:.4f} after {percent} % of its schedule"
-
-    def tell(self, number: int, outcome: Outcome) -> None:
-        """End a trial. All that is known of it is stored before its state becomes final."""
-        frozen = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
-        if frozen.state in FINAL:
-            return
-        details = {
-            "state": str(outcome.state),
-            "reason": outcome.reason,
-            "share": outcome.share,
-            "score": outcome.score,
-            "metrics": dict(outcome.metrics),
-            "megabytes": outcome.megabytes,
-            "ms_per_1000_texts": outcome.ms_per_1000_texts,
-            "seconds": time.time() - float(frozen.user_attrs.get("began", time.time())),
-        }
-        self.storage.set_trial_user_attr(frozen._trial_id, "outcome", details)
-        self._settle(frozen, details)
-
-    def _settle(self, frozen: FrozenTrial, details: Mapping[str, Any]) -> None:
-        state = TrialState[details["state"]]
-        self.study.tell(frozen.number, details["score"] if state == TrialState.COMPLETE else None, state=state)
-        leases.drop(self._lease(frozen.number))
-
-    def note_run(self, claim: Claim, run_id: str) -> None:
-        """Remember the MLflow run that mirrors the trial."""
-        claim.trial.set_user_attr("run_id", run_id)
+    def frozen(self, number: int) -> FrozenTrial:
+        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
 
-    def _lease(self, number: int) -> Path:
+    def training_folder(self, number: int) -> Path:
+        """Checkpoints and best weights of trial `number`."""
+        return self.trial_folder(number) / "training"
+
+    def lease(self, number: int) -> Path:
         folder = self.trial_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / "lease.json"
+
+    def held(self, number: int) -> bool:
+        """Whether a living process works on trial `number`."""
+        return leases.alive(self.lease(number))
 
 
 def definition(settings: Settings, space: Space, fingerprint: str, weights: str) -> dict[str, Any]:
@@ -260,7 +192,10 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         params=dict(trial.params),
         score=score,
         reason=outcome.get("reason"),
+        rung=max(trial.intermediate_values, default=None),
+        rung_score=trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None,
         share=outcome.get("share"),
+        steps=outcome.get("steps"),
         seconds=outcome.get("seconds"),
         metrics=outcome.get("metrics", {}),
         run_id=trial.user_attrs.get("run_id"),

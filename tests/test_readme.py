@@ -1,0 +1,74 @@
+"""What the README says is true: its commands compose, its tables list what there is, its YAML passes the checks."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from src.config import CONF_DIR, ROOT, SWEEPS_DIR, group_options
+from src.learning import arguments
+from src.search import lint, space
+from src.worker import base_values
+from tests.conftest import settings_of
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^python -m src\.(sweep|train)(?: -m)?([^#\n]*)", README, re.MULTILINE)
+
+
+def test_the_two_commands_stand_there() -> None:
+    assert "pip install -e '.[starter]' && python -m src.sweep -m" in README
+    assert "pip install -e '.[test]' && pytest" in README
+
+
+@pytest.mark.parametrize(("module", "arguments"), [c for c in COMMANDS if "--help" not in c[1]])
+def test_every_command_composes_and_passes(module: str, arguments: str) -> None:
+    check(*shlex.split(arguments), config={"sweep": "sweep", "train": "config"}[module])
+
+
+def test_enough_commands_were_found() -> None:
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("group", ["data", "model", "sampler", "pruner", "sweeps"])
+def test_the_table_lists_every_option(group: str) -> None:
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
+    options = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml")) if group == "sweeps" else group_options()[group]
+    assert sorted(set(re.findall(r"`([a-z0-9_]+)`", row)) - {group} | ({group} & set(options))) == options
+
+
+def test_the_space_in_the_readme_passes() -> None:
+    text = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)[1]
+    found = OmegaConf.create(text)
+    settings = settings_of("data=imdb_1k", "space=empty")
+    parsed = space.parse(OmegaConf.to_container(found.space), base_values(settings))
+    lint.check(settings, parsed, group_options())
+    assert [p.key for p in parsed.parameters][-1] == "optimizer.adam_beta2"
+
+
+@pytest.mark.parametrize(
+    "place", re.findall(r"^(?:  )?((?:[a-z_]+(?:\.py|/) ?)+)", README.split("## The house")[1], re.M)
+)
+def test_the_picture_shows_what_is_there(place: str) -> None:
+    for name in place.split():
+        assert any((base / name).exists() for base in (ROOT, ROOT / "src")), name
+
+
+def test_the_architecture_picture_names_every_module_at_the_top() -> None:
+    picture = (ROOT / "src" / "__init__.py").read_text()
+    for module in (ROOT / "src").iterdir():
+        if module.suffix == ".py" and module.stem != "__init__":
+            assert module.name in picture, module.name
+        if module.is_dir() and not module.name.startswith("__"):
+            assert f"{module.name}/" in picture
+
+
+def check(*overrides: str, config: str) -> None:
+    settings = settings_of(*overrides, config=config)
+    arguments.check(settings.recipe)
+    lint.check(settings, space.parse(settings.space, base_values(settings)), group_options())
+
+
+def test_conf_is_where_the_readme_says() -> None:
+    assert Path(ROOT) / "conf" == CONF_DIR
