@@ -5,6 +5,8 @@ How the data flows, top to bottom; every import points down or sideways along a 
     sweep.py   train.py             the commands (behind Hydra's -m: hydra_plugins/, the sweeper and the local launcher)
          |        |
     runner.py     commands.py       the order of things in the launching process; how ends and refusals are answered
+    watch.py      closing.py        ... while workers work; ... when they have ended
+    plan.py                         ... before they start: every check there is, and the price
          |
     worker.py                       the order of things in a worker: claim, train, record, tell
          |

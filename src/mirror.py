@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from src.evidence import environment
 from src.evidence.runs import Run
@@ -24,6 +25,11 @@ def trial_run(book: Book, number: int) -> Run:
 
 def baseline_run(book: Book, name: str) -> Run:
     return Run(book.folder / "baselines" / name, f"{_uid(book)}/baseline/{name}", f"baseline-{name}", _parent(book))
+
+
+def experiment_file(study_folder: Path) -> Path:
+    """Holds the id of the MLflow experiment that the study's runs belong to."""
+    return study_folder / "run" / "experiment_id"
 
 
 def facts(corpus: Corpus, study: str) -> dict[str, str]:

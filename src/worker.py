@@ -5,7 +5,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -13,14 +12,14 @@ from filelock import FileLock, Timeout
 from src import config, drain, mirror
 from src.evidence import environment
 from src.evidence.runs import Run
-from src.evidence.store import Store, open_store
+from src.evidence.store import Store, tracking_uri
 from src.learning import baselines, checkpoints, devices, names
 from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import Lesson, calibrate, failure_reason, fine_tune
 from src.learning.judge import Goal
 from src.paths import Paths
 from src.records import Calibration, Evaluation, Outcome, Point, State, Stop
-from src.search import life, stopping
+from src.search import leases, life, stopping
 from src.search import space as spaces
 from src.search.life import Claim
 from src.search.study import Book
@@ -35,17 +34,21 @@ WAIT_SECONDS = 0.3  # between two looks for a trial that another worker may let 
 class Desk:
     """What a worker keeps from trial to trial: the data, tokenised once per model, and where records go."""
 
-    def __init__(self, settings: Settings, paths: Paths) -> None:
-        self.settings, self.paths = settings, paths
+    def __init__(self, settings: Settings, paths: Paths, store: Store | None = None) -> None:
+        self.settings, self.paths, self._store = settings, paths, store
         self.corpus = corpora.prepare(settings.data, paths.cache)
         metric, asked = settings.study.metric, settings.study.direction
         direction = names.direction_of(metric, asked, len(self.corpus.label_names))
         self.goal = Goal(metric, direction, settings.study.rungs, settings.study.rung_examples)
         self._lessons: dict[tuple[str, int], tuple[Checkpoint, Lesson]] = {}
 
-    @cached_property
+    @property
     def store(self) -> Store:
-        return open_store(self.settings.tracking, self.paths.root)
+        """Where records go. A study's workers learn it from its folder: they start also while a server is down."""
+        if self._store is None:
+            uri = tracking_uri(self.settings.tracking, self.paths.root)
+            self._store = Store(uri, mirror.experiment_file(self.paths.study(self.settings.study.name)).read_text())
+        return self._store
 
     def lesson(self, model: ModelSettings) -> tuple[Checkpoint, Lesson]:
         """The checkpoint and the data as its tokenizer cuts them."""
@@ -182,7 +185,8 @@ def _run_trial(desk: Desk, book: Book, claim: Claim, overrides: Sequence[str], t
     if run.deliver(desk.store):
         life.note_run(claim, run.run_id(desk.store))
     folder = book.training_folder(claim.number)
-    outcome = attempt_training(settings.recipe, desk, TrialRun(run, desk.store, book, claim), folder)
+    with leases.kept(book.lease(claim.number)):
+        outcome = attempt_training(settings.recipe, desk, TrialRun(run, desk.store, book, claim), folder)
     if outcome.state != State.PAUSED:
         life.tell(book, claim.number, outcome)
         mirror.record_outcome(run, outcome)

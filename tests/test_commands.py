@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src import runner
+from src import plan
 from src.errors import Refusal
 from src.paths import Paths
 from tests.conftest import FAST, TINY, Done, Place, clean_environment, settings_of
@@ -174,7 +174,7 @@ def test_what_is_refused_leaves_no_study(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Refusal) as caught:
-        runner.check(settings_of(*TINY, *arguments), Paths(tmp_path))
+        plan.check(settings_of(*TINY, *arguments), Paths(tmp_path))
     assert says in str(caught.value)
     assert not (tmp_path / "mlflow.db").exists()
     assert not (tmp_path / "mlruns" / "studies").exists()

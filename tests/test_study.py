@@ -93,6 +93,20 @@ def test_a_reused_process_id_does_not_hold_a_lease(tmp_path: Path) -> None:
     assert not leases.alive(lease)
 
 
+def test_a_lease_of_another_host_lives_while_it_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = tmp_path / "lease.json"
+    lease.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0}))
+    assert leases.alive(lease)
+    old = time.time() - leases.SILENCE_SECONDS - 1
+    os.utime(lease, (old, old))
+    assert not leases.alive(lease)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
+    with leases.kept(lease):
+        wait_for(lease)
+        time.sleep(0.2)
+    assert leases.alive(lease)
+
+
 @pytest.mark.parametrize(("what", "value"), [("space", {"a": "b"}), ("metric", "f1"), ("data", "other")])
 def test_a_changed_definition_is_refused_with_the_two_ways_out(tmp_path: Path, what: str, value: object) -> None:
     book = open_book(tmp_path)
@@ -135,11 +149,12 @@ def test_every_pruner_judges_a_study_to_its_end(tmp_path: Path, pruner: str) -> 
 
 
 def test_the_time_spent_adds_up_over_resumes(tmp_path: Path) -> None:
-    open_book(tmp_path).spend(10)
+    open_book(tmp_path).spend(100, 110)
     book = open_book(tmp_path, "study.budget_minutes=0.5")
-    book.spend(19)
+    book.spend(200, 215)
+    book.spend(211, 219)  # another launch, at the same time
     assert book.enough() is None
-    book.spend(1.5)
+    book.spend(300, 301.5)
     assert book.enough() == "the budget of 0.5 minutes is spent"
     assert finish(book) == []
 

@@ -18,6 +18,7 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments
 
     _processes.warm_up()
     from src import config as configs
+    from src import plan as planning
     from src import runner
     from src.commands import answered
     from src.paths import Paths
@@ -30,8 +31,8 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments
         for overrides in studies:
             composed = context.config_loader.load_sweep_config(config, list(overrides))
             HydraConfig.instance().set_config(composed)
-            plans.append((runner.check(configs.settings_from(composed, overrides), paths), composed, overrides))
-        runner.refuse_shared_names([plan for plan, _, _ in plans])
+            plans.append((planning.check(configs.settings_from(composed, overrides), paths), composed, overrides))
+        planning.refuse_shared_names([plan for plan, _, _ in plans])
         returns: list[JobReturn] = []
         for plan, composed, overrides in plans:
 

@@ -22,6 +22,7 @@ STATUS = {
 }
 OPEN = (STATUS[State.RUNNING], STATUS[State.PAUSED])
 PARAM_LENGTH = 6000  # MLflow's own limit
+QUIET_SECONDS = 30.0  # between two tries to reach a store that is down
 BATCH = 1000  # metrics in one request, MLflow's own limit
 
 
@@ -33,6 +34,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.outbox, self.mark = folder / "outbox.jsonl", folder / "delivered"
         self.problem: str | None = None
+        self._quiet_until = 0.0
         self.ended = False  # whether its end is written
         self.described = False  # whether its params are
         self._last: dict[str, int] = {}
@@ -93,8 +95,14 @@ class Run:
         tags = {"trialbook.key": self.key} | ({"mlflow.parentRunId": self.parent} if self.parent else {})
         return str(store.client.create_run(store.experiment_id, run_name=self.name, tags=tags).info.run_id)
 
-    def deliver(self, store: Store) -> bool:
-        """Send what MLflow does not have yet; False (and `problem`) if it could not be sent: try again later."""
+    def deliver(self, store: Store, patient: bool = False) -> bool:
+        """Send what MLflow does not have yet; False (and `problem`) if it could not be sent: try again later.
+
+        After a failure the next try waits a while, so that a training is not held up by a store that is down; a
+        `patient` caller, with nothing else to do, tries at once.
+        """
+        if not patient and time.monotonic() < self._quiet_until:
+            return False
         try:
             start = int(self.mark.read_text()) if self.mark.exists() else 0
             end = self.outbox.stat().st_size if self.outbox.exists() else 0
@@ -106,6 +114,7 @@ class Run:
             self.problem = None
         except Exception as error:  # a tracker that is down, slow or full must not end a training
             self.problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._quiet_until = time.monotonic() + QUIET_SECONDS
         return self.problem is None
 
     def _send(self, store: Store, events: list[dict[str, Any]]) -> None:

@@ -61,7 +61,7 @@ def claim(book: Book) -> Claim | None:
 
 def more_may_come(book: Book) -> bool:
     """Whether a trial in other hands may yet let a paused one go on: worth waiting for."""
-    return book.pauses and any(book.held(number) for number in book.unfinished())
+    return book.pauses and bool(book.in_work())
 
 
 def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:

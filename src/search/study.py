@@ -59,10 +59,9 @@ class Book:
 
     def existing(self, definition: Mapping[str, Any]) -> bool:
         """Whether the study exists; raises Refusal if it was defined otherwise."""
-        found = load(self.name, self.storage)
-        if found is None:
+        if not self.created():
             return False
-        before = found.user_attrs.get("definition", {})
+        before = self.study.user_attrs["definition"]
         changed = [
             f"{key} was {_brief(before.get(key))} and is {_brief(definition.get(key))}"
             for key in sorted({*before, *definition})
@@ -74,6 +73,11 @@ class Book:
                 f"compare. Either undo the change and continue it, or start another one: study.name={self.name}-2."
             )
         return True
+
+    def created(self) -> bool:
+        """Whether there is a study yet, wholly made."""
+        found = load(self.name, self.storage)
+        return found is not None and "definition" in found.user_attrs
 
     def create(self, definition: Mapping[str, Any]) -> None:
         """Create the study if need be, and room for `n_trials` trials: the default recipe first, then enqueued ones."""
@@ -120,6 +124,10 @@ class Book:
             return f"all {sum(1 for _ in self.space.points())} points of the space have been tried"
         return None
 
+    def in_work(self) -> list[int]:
+        """Numbers of trials that a living process works on."""
+        return [number for number in self.unfinished() if self.held(number)]
+
     def unfinished(self) -> list[int]:
         """Numbers of trials that were begun and have no end yet: in work, paused, or left by a dead process."""
         return [t.number for t in self.of_state(TrialState.RUNNING)]
@@ -133,16 +141,23 @@ class Book:
 
     def spent(self) -> float:
         """Wall-clock seconds of searching, over all resumes."""
-        try:
-            return float(json.loads((self.folder / "spent.json").read_text())["seconds"])
-        except (FileNotFoundError, ValueError, KeyError):
-            return 0.0
+        return self._clock()["seconds"]
 
-    def spend(self, seconds: float) -> None:
+    def spend(self, since: float, until: float) -> None:
+        """Add a stretch of searching (seconds since the epoch); what two launches share counts once."""
         with self.lock:
+            clock = self._clock()
+            seconds = clock["seconds"] + max(0.0, until - max(since, clock["until"]))
             scratch = self.folder / "spent.json.part"
-            scratch.write_text(json.dumps({"seconds": self.spent() + seconds}))
+            scratch.write_text(json.dumps({"seconds": seconds, "until": max(until, clock["until"])}))
             scratch.replace(self.folder / "spent.json")
+
+    def _clock(self) -> dict[str, float]:
+        try:
+            clock: dict[str, float] = json.loads((self.folder / "spent.json").read_text())
+        except FileNotFoundError:
+            return {"seconds": 0.0, "until": 0.0}
+        return clock
 
     # --- what the life of a trial needs (life.py) ---
 

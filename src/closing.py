@@ -1,0 +1,117 @@
+"""A study after its workers have ended: records settled, the best model delivered, what came of it said."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from src import config, mirror, worker
+from src.errors import StudyEnded
+from src.evidence import delivered
+from src.evidence.runs import Run
+from src.evidence.store import Store
+from src.plan import Plan
+from src.records import State, TrialRecord
+from src.search import stopping
+from src.search.account import Account
+from src.search.study import Book
+from src.settings import Settings
+from src.text.corpus import Corpus
+
+
+def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> None:
+    """Settle, deliver, account. Raises StudyEnded when the study failed or is not done.
+
+    A study that another launch still works on is left to that one.
+    """
+    trials = book.trials()
+    if elsewhere := book.in_work():
+        account.say(f"\nTrials {', '.join(map(str, elsewhere))} are in other hands; whoever has them ends the study.")
+        return
+    waiting = _settle_runs(book, store, trials)
+    worker.keep_best_checkpoints(book)
+    reason = book.enough()
+    account.result(trials, worker.baseline_outcomes(book), book.direction)
+    account.ending(reason or "not done yet", Counter(str(t.state) for t in trials), book.spent())
+    best = book.best()
+    if best is not None:
+        uri = _deliver_best(plan, book, run, store, best)
+        waiting = waiting if uri else "its model could not be logged"
+        account.best(best, config.as_overrides(dict(best.params)), _places(plan, store, run, best, uri))
+    run.tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
+    run.status(State.COMPLETE if reason else State.PAUSED)
+    if not run.deliver(store, patient=True) or waiting:
+        account.say(
+            f"  note: records wait in {book.folder} ({run.problem or waiting}); the same command delivers them."
+        )
+    if failing := stopping.failing(book.ended(), book.rules):
+        raise StudyEnded(f"The study {book.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
+    if not reason:
+        raise StudyEnded(f"The study {book.name} is not done: its workers ended early. The same command continues it.")
+
+
+def _settle_runs(book: Book, store: Store, trials: list[TrialRecord]) -> str | None:
+    """Write the ends that a killed worker could not, and deliver what waits; the problem if it cannot be."""
+    problem = None
+    for trial in trials:
+        if State(trial.state).final:
+            run = mirror.trial_run(book, trial.number)
+            if not run.ended:
+                mirror.record_outcome(run, trial)
+            run.deliver(store, patient=True)
+            problem = run.problem or problem
+    for name in book.rules.baselines:
+        run = mirror.baseline_run(book, name)
+        run.deliver(store, patient=True)
+        problem = run.problem or problem
+    return problem
+
+
+def _deliver_best(plan: Plan, book: Book, run: Run, store: Store, best: TrialRecord) -> str | None:
+    """Log the best trial's weights as a model, once; a model that is the best no longer is deleted. None: not yet."""
+    file = book.folder / "delivered-model"
+    number, _, uri = file.read_text().partition(" ") if file.exists() else ("", "", "")
+    if number == str(best.number):
+        return uri
+    trial = mirror.trial_run(book, best.number)
+    try:
+        new = deliver_model(store, trial, book.training_folder(best.number), plan.corpus, plan.settings)
+        file.write_text(f"{best.number} {new}")
+        run.tags({"best.model": new})
+        if uri:
+            delivered.drop_model(store, uri)
+    except Exception as error:  # a store that is down or full: the weights stay where they are until the next command
+        run.tags({"best.model.problem": str(error).splitlines()[0]})
+        return None
+    return new
+
+
+def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus, settings: Settings) -> str:
+    examples = corpus.frame("train")["text"].head(2).tolist()
+    """Log the weights in `training`/best on the run; returns the model's URI."""
+    uri = delivered.log_model(store, run.run_id(store), training / "best", settings.recipe.model.max_tokens, examples)
+    run.tags({"model.uri": uri})
+    run.deliver(store)
+    return uri
+
+
+def _places(plan: Plan, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
+    experiment = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
+    return {
+        **({"model": uri, "load it": how_to_load(uri)} if uri else {}),
+        "its run": f"{best.run_id} in {store.uri}",
+        "study's run": run.run_id(store),
+        "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
+        "train it again": "python -m src.train "
+        + shlex.join([*_of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))]),
+    }
+
+
+def _of_training(overrides: Sequence[str]) -> list[str]:
+    """The overrides that a single training reads too, without those of the search."""
+    search = ("study.", "space", "~space", "+space", "sampler", "pruner", "storage", "workers", "launcher")
+    return [o for o in overrides if not o.startswith(search)]
+
+
+def how_to_load(uri: str) -> str:
+    return f'mlflow.transformers.load_model({uri!r})("a warm, funny film")'

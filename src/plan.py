@@ -1,0 +1,129 @@
+"""A study before it starts: every check there is, and its price."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from src import config, worker
+from src.errors import Refusal
+from src.learning import arguments, checkpoints, devices, names
+from src.learning.checkpoints import Checkpoint
+from src.paths import Paths
+from src.records import Calibration
+from src.search import lint
+from src.search import space as spaces
+from src.search.account import Account
+from src.search.space import Space
+from src.search.study import Book, definition
+from src.settings import Settings
+from src.text import corpus as corpora
+from src.text.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that has passed every check, and nothing spent on it yet."""
+
+    settings: Settings
+    paths: Paths
+    space: Space
+    direction: str
+    corpus: Corpus
+    checkpoint: Checkpoint
+    workers: int
+    warnings: tuple[str, ...]
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        return definition(self.settings, self.space, self.corpus.fingerprint, self.checkpoint.fingerprint)
+
+    @property
+    def folder(self) -> Path:
+        return self.paths.study(self.settings.study.name)
+
+    def begun(self) -> Book | None:
+        """The study as an earlier command left it, if it was created."""
+        book = self.book() if self.folder.exists() else None
+        return book if book and book.created() else None
+
+    def book(self) -> Book:
+        return Book(self.settings, self.space, self.direction, self.folder)
+
+
+def check(settings: Settings, paths: Paths) -> Plan:
+    """Everything that can be refused is refused here, cheapest first. Writes caches, but no study and no run."""
+    arguments.check(settings.recipe)
+    space = spaces.parse(settings.space, worker.base_values(settings))
+    warnings = lint.check(settings, space, config.group_options())
+    machine = machine_for(settings)
+    checkpoint = checkpoints.resolve(settings.recipe.model, paths.cache)
+    corpus = corpora.prepare(settings.data, paths.cache)
+    study = settings.study
+    direction = names.direction_of(study.metric, study.direction, len(corpus.label_names))
+    workers = settings.workers or devices.workers_that_pay(machine, study.n_trials)
+    plan = Plan(settings, paths, space, direction, corpus, checkpoint, workers, tuple(warnings))
+    if book := plan.begun():
+        book.existing(plan.definition)
+    return plan
+
+
+def refuse_shared_names(plans: Sequence[Plan]) -> None:
+    """Several studies in one command need a name each."""
+    for name, n in Counter(plan.settings.study.name for plan in plans).items():
+        if n > 1:
+            raise Refusal(
+                f"{n} of the studies on the command line are called {name}; let study.name say what differs, for "
+                "example study.name='${data.name}-${model.name}-${seed}'."
+            )
+
+
+def machine_for(settings: Settings) -> devices.Machine:
+    machine = devices.this_machine(bool(settings.recipe.trainer.get("use_cpu")))
+    if settings.recipe.trainer.get("require_gpu") and not machine.gpus:
+        raise Refusal("trainer=gpu asks for a GPU, and torch finds none here; use trainer=cpu or trainer=auto.")
+    return machine
+
+
+def facts(plan: Plan) -> dict[str, str]:
+    """What the plan says of data and model."""
+    sizes = ", ".join(f"{n} {split}" for split, n in plan.corpus.sizes.items() if split != "test")
+    dropped = "; ".join(f"{key.replace('_', ' ')}: {n}" for key, n in plan.corpus.notes.items() if n)
+    model = plan.settings.recipe.model
+    sampler, pruner = (str(n["_target_"]).rsplit(".", 1)[-1] for n in (plan.settings.sampler, plan.settings.pruner))
+    return {
+        "data": f"{plan.corpus.name}: {sizes}; {plan.corpus.sizes['test']} test examples stay sealed",
+        **({"in the data": dropped} if dropped else {}),
+        "model": f"{model.checkpoint} ({plan.checkpoint.source}, {plan.checkpoint.megabytes:.0f} MB), at most "
+        f"{model.max_tokens} tokens",
+        "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
+        "of each schedule",
+    }
+
+
+def calibrations(plan: Plan) -> list[Calibration]:
+    key = worker.calibration_key(plan.settings, plan.corpus.fingerprint, plan.workers)
+    files = sorted(plan.paths.calibration(key).glob("*.json"))
+    return [Calibration.from_json(f.read_text()) for f in files]
+
+
+def say_price(plan: Plan, account: Account, ended: int) -> None:
+    measured = calibrations(plan)
+    per_example = sum(c.seconds_per_example for c in measured) / len(measured)
+    per_evaluated = sum(c.seconds_per_evaluated for c in measured) / len(measured)
+    sizes, study = plan.corpus.sizes, plan.settings.study
+    epochs = _mean_epochs(plan)
+    one = sizes["train"] * epochs * per_example + len(study.rungs) * sizes["validation"] * per_evaluated
+    left = max(0, study.n_trials - ended)
+    rounds = max(left / plan.workers, 1 if left else 0)
+    copies = study.keep_checkpoints + plan.workers + 1  # kept, in training, and MLflow's
+    account.price(measured, one * rounds, copies * measured[0].megabytes / 1e3)
+
+
+def _mean_epochs(plan: Plan) -> float:
+    for parameter in plan.space.parameters:
+        if parameter.key == "trainer.num_train_epochs":
+            values = parameter.values() or [parameter.distribution.low, parameter.distribution.high]
+            return float(sum(values) / len(values))
+    return float(plan.settings.recipe.trainer.get("num_train_epochs", 3))

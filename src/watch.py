@@ -1,0 +1,71 @@
+"""The launching process's eye on its study: a line per event, the parent run and the time spent kept up to date."""
+
+import threading
+import time
+
+from src.evidence.runs import Run
+from src.evidence.store import Store
+from src.plan import Plan, calibrations, say_price
+from src.records import TrialRecord
+from src.search import stopping
+from src.search.account import Account
+from src.search.study import Book
+
+LOOK_SECONDS = 0.5  # between two looks
+
+
+class Watch:
+    """A thread that looks on while workers work."""
+
+    def __init__(self, plan: Plan, book: Book, run: Run, store: Store, account: Account) -> None:
+        self.plan, self.book, self.run, self.store, self.account = plan, book, run, store, account
+        self._over = threading.Event()
+        self._said = {t.number for t in book.ended()}
+        self._rungs = {(t.number, t.rung) for t in book.trials()}
+        self._priced = False
+        self._thread = threading.Thread(target=self._look_on, daemon=True, name="account")
+
+    def __enter__(self) -> None:
+        self._since = time.time()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    def _look_on(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        now = time.time()
+        self.book.spend(self._since, now)
+        self._since = now
+        if not self._priced and len(calibrations(self.plan)) >= self.plan.workers:
+            say_price(self.plan, self.account, len(self._said))
+            self._priced = True
+        self._say_rungs()
+        ended = self.book.ended()
+        for done, trial in enumerate(ended, start=1):
+            if trial.number not in self._said:
+                self._said.add(trial.number)
+                best = stopping.best_of(ended[:done], self.book.direction)
+                self.account.trial(trial, done, best)
+                self._record(done, best)
+
+    def _say_rungs(self) -> None:
+        """Where trials pause, the ends come late: say what is known on the way."""
+        if not self.book.pauses:
+            return
+        for trial in self.book.trials():
+            if trial.rung is not None and trial.rung < 100 and (trial.number, trial.rung) not in self._rungs:
+                self._rungs.add((trial.number, trial.rung))
+                self.account.rung(trial)
+
+    def _record(self, done: int, best: TrialRecord | None) -> None:
+        """Best so far as a curve over ended trials, and as tags; never as params, which cannot change."""
+        if best is not None and best.score is not None:
+            self.run.metrics(done, {"best/score": best.score})
+            self.run.tags({"best.trial": best.number, "best.score": best.score, "best.run_id": best.run_id})
+        self.run.deliver(self.store)
