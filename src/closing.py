@@ -37,7 +37,7 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
     if best is not None:
         uri = _deliver_best(plan, book, run, store, best)
         waiting = waiting if uri else "its model could not be logged"
-        account.best(best, config.as_overrides(dict(best.params)), _places(plan, store, run, best, uri))
+        account.best(best, config.as_overrides(dict(best.params)), _places(plan, book, store, run, best, uri))
     run.tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
     run.status(State.COMPLETE if reason else State.PAUSED)
     if not run.deliver(store, patient=True) or waiting:
@@ -95,12 +95,12 @@ def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus, settin
     return uri
 
 
-def _places(plan: Plan, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
+def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
     experiment = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
     return {
         **({"model": uri, "load it": how_to_load(uri)} if uri else {}),
-        "its run": f"{best.run_id} in {store.uri}",
-        "study's run": run.run_id(store),
+        "its run": f"{mirror.trial_run(book, best.number).known_id or 'not delivered yet'} in {store.address}",
+        "study's run": run.known_id or "not delivered yet",
         "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
         "train it again": "python -m src.train "
         + shlex.join([*_of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))]),

@@ -80,7 +80,7 @@ def _study_run(plan: Plan, book: Book, store: Store) -> Run:
     run.tags({**mirror.facts(plan.corpus, study.name), "kind": "study", "study.state": "RUNNING"})
     run.status(State.RUNNING)
     if not run.deliver(store, patient=True):
-        raise Refusal(f"The MLflow store at {store.uri} does not take records: {run.problem}")
+        raise Refusal(f"The MLflow store at {store.address} does not take records: {run.problem}")
     mirror.experiment_file(book.folder).write_text(store.experiment_id)
     return run
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 
 from src.evidence.runs import Run
 from src.evidence.store import Store
@@ -36,7 +37,8 @@ class Watch:
 
     def _look_on(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            self._look()
+            with suppress(OSError):  # a full disk, say: workers go on, and the next look may succeed
+                self._look()
 
     def _look(self) -> None:
         now = time.time()

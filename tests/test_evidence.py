@@ -3,11 +3,6 @@
 import json
 import multiprocessing
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,7 +14,7 @@ from src.evidence.runs import Run
 from src.evidence.store import Store, open_store, tracking_uri
 from src.records import Calibration, Evaluation, Outcome, State, TrialRecord
 from src.settings import TrackingSettings
-from tests.conftest import clean_environment
+from tests.servers import command_for, start, stop
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -86,42 +81,14 @@ def test_a_torn_last_event_is_cut(store: Store, tmp_path: Path) -> None:
     assert curve(store, again, "train/loss") == [(1, 0.5), (2, 0.4)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> tuple[str, list[str]]:
-    port = free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", str(tmp_path / "files"),
-    ]  # fmt: skip
-    return f"http://127.0.0.1:{port}", command
+    return command_for(tmp_path)
 
 
-def start(url: str, command: list[str]) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        command, env=clean_environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
-            return process
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError("the server did not come up")
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, 9)
-    process.wait()
-
-
-def test_records_wait_while_the_server_is_down(server: tuple[str, list[str]], tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_records_wait_while_the_server_is_down(
+    server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     url, command = server
     process = start(url, command)

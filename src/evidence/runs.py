@@ -80,15 +80,20 @@ class Run:
 
     # --- delivering ---
 
+    @property
+    def known_id(self) -> str | None:
+        """The MLflow run's id, if MLflow has given one yet."""
+        file = self.folder / "run_id"
+        return file.read_text() if file.exists() else None
+
     def run_id(self, store: Store) -> str:
         """The MLflow run, created on first use."""
-        known = self.folder / "run_id"
-        if known.exists():
-            return known.read_text()
+        if known := self.known_id:
+            return known
         run_id = store.find_run(self.key) or self._create(store)
         scratch = self.folder / "run_id.part"
         scratch.write_text(run_id)
-        scratch.rename(known)
+        scratch.rename(self.folder / "run_id")
         return run_id
 
     def _create(self, store: Store) -> str:

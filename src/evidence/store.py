@@ -23,6 +23,11 @@ class Store:
     uri: str
     experiment_id: str
 
+    @property
+    def address(self) -> str:
+        """The URI without its password, to be shown."""
+        return _masked(self.uri, self.uri)
+
     @cached_property
     def client(self) -> Any:
         from mlflow import MlflowClient

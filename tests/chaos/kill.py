@@ -118,14 +118,20 @@ def wait_for_orphans(place: Place) -> None:
 # --- what is left ---
 
 
+def client_of(place: Place) -> MlflowClient:
+    """The store in the folder, or the server that the file `tracking` there names."""
+    named = place.folder / "tracking"
+    return MlflowClient(named.read_text() if named.exists() else f"sqlite:///{place.folder}/mlflow.db")
+
+
 def runs(place: Place, kind: str) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    client = client_of(place)
     experiments = [e.experiment_id for e in client.search_experiments()]
     return client.search_runs(experiments, f"tags.kind = '{kind}'")
 
 
 def curves(place: Place, run: Run) -> dict[str, list[tuple[int, float]]]:
-    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    client = client_of(place)
     names = [n for n in run.data.metrics if n.startswith(("train/", "validation/", "rung/"))]
     return {n: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, n)] for n in names}
 
