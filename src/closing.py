@@ -10,6 +10,7 @@ from src.errors import StudyEnded
 from src.evidence import delivered
 from src.evidence.runs import Run
 from src.evidence.store import Store
+from src.learning.judge import BEST
 from src.plan import Plan
 from src.records import State, TrialRecord
 from src.search import stopping
@@ -87,11 +88,15 @@ def _deliver_best(plan: Plan, book: Book, run: Run, store: Store, best: TrialRec
 
 
 def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus, settings: Settings) -> str:
-    examples = corpus.frame("train")["text"].head(2).tolist()
     """Log the weights in `training`/best on the run; returns the model's URI."""
-    uri = delivered.log_model(store, run.run_id(store), training / "best", settings.recipe.model.max_tokens, examples)
-    run.tags({"model.uri": uri})
-    run.deliver(store)
+    examples = corpus.frame("train")["text"].head(2).tolist()
+    tokens = settings.recipe.model.max_tokens
+    try:
+        uri = delivered.log_model(store, run.run_id(store), training / BEST, tokens, examples)
+        run.tags({"model.uri": uri})
+    finally:
+        run.repeat_status()
+        run.deliver(store)
     return uri
 
 

@@ -70,6 +70,19 @@ def test_a_training_begun_anew_doubles_no_step(store: Store, tmp_path: Path) -> 
     assert curve(store, run, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4)]
 
 
+def test_a_status_is_put_back_after_another_hand_changed_it(store: Store, tmp_path: Path) -> None:
+    run = Run(tmp_path / "r", "key/1", "t")
+    run.status(State.COMPLETE)
+    run.deliver(store)
+    ended = store.client.get_run(run.run_id(store)).info.end_time
+    store.client.set_terminated(run.run_id(store), "FAILED")
+    again = Run(tmp_path / "r", "key/1", "t")
+    again.repeat_status()
+    again.deliver(store)
+    info = store.client.get_run(run.run_id(store)).info
+    assert (info.status, info.end_time) == ("FINISHED", ended)
+
+
 def test_a_torn_last_event_is_cut(store: Store, tmp_path: Path) -> None:
     run = Run(tmp_path / "r", "key/1", "t")
     run.metrics(1, {"train/loss": 0.5})

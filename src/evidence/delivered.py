@@ -12,7 +12,10 @@ LABEL, SCORE = "label", "score"
 
 
 def log_model(store: Store, run_id: str, folder: Path, max_tokens: int, example: Sequence[str]) -> str:
-    """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI. `example`: texts it may see."""
+    """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI. `example`: texts it may see.
+
+    MLflow opens and ends the run on the way: repeat its status afterwards, also after an error.
+    """
     import mlflow
     from mlflow.models import infer_signature
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -23,7 +26,6 @@ def log_model(store: Store, run_id: str, folder: Path, max_tokens: int, example:
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     signature = infer_signature(list(example), {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it asks the Hub for a card, and says it has none
-    before = store.client.get_run(run_id).info
     mlflow.set_tracking_uri(store.uri)
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.transformers.log_model(
@@ -34,7 +36,6 @@ def log_model(store: Store, run_id: str, folder: Path, max_tokens: int, example:
             model_config={"truncation": True},
             pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
         )
-    store.client.set_terminated(run_id, before.status, end_time=before.end_time)
     return str(logged.model_uri)
 
 

@@ -35,12 +35,12 @@ class Run:
         self.outbox, self.mark = folder / "outbox.jsonl", folder / "delivered"
         self.problem: str | None = None
         self._quiet_until = 0.0
-        self.ended = False  # whether its end is written
+        self._status: dict[str, Any] | None = None  # the last status event
         self.described = False  # whether its params are
         self._last: dict[str, int] = {}
         self._cut_torn_line()
         for event in self._events(0):
-            self.ended = event["status"] not in OPEN if "status" in event else self.ended
+            self._status = event if "status" in event else self._status
             self.described = self.described or "params" in event
             for metric in event.get("metrics", {}):
                 self._last[metric] = max(self._last.get(metric, -1), event["step"])
@@ -65,13 +65,23 @@ class Run:
         self._write({"text": content, "file": file})
 
     def status(self, state: State) -> None:
-        self.ended = state.final
-        self._write({"status": STATUS[state]})
+        self._status = self._write({"status": STATUS[state]})
 
-    def _write(self, event: Mapping[str, Any]) -> None:
-        line = json.dumps({**event, "time": int(time.time() * 1000)})
+    def repeat_status(self) -> None:
+        """Write the last status once more, with its time: for after a call that changes a run's status on its own."""
+        if self._status is not None:
+            self._write(self._status)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end is written."""
+        return self._status is not None and self._status["status"] not in OPEN
+
+    def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        written = {"time": int(time.time() * 1000), **event}
         with self.outbox.open("a") as stream:
-            stream.write(line + "\n")
+            stream.write(json.dumps(written) + "\n")
+        return written
 
     def _cut_torn_line(self) -> None:
         if self.outbox.exists():
