@@ -297,6 +297,25 @@ def test_ctrl_c_saves_and_the_same_command_continues(place: Place) -> None:
         assert steps == list(range(2, 2 * len(steps) + 1, 2))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("sent", "times"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_sigterm_is_as_ctrl_c_and_ctrl_c_twice_is_at_once(place: Place, sent: signal.Signals, times: int) -> None:
+    arguments = [*FAST, "data.max_examples=600", "study.name=c", "study.n_trials=3", "workers=2", "pruner=none"]
+    process = place.start("src.sweep", "-m", *arguments)
+    wait_until(lambda: len(list(place.study("c").glob("trials/*/run/outbox.jsonl"))) == 2)
+    for _ in range(times):
+        process.send_signal(sent)
+        time.sleep(0.01)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopping: workers" in out
+    assert "the same command continues it" in err
+    done = place.sweep(*arguments)
+    assert done.code == 0, done.err
+    assert sorted(int(r.data.tags["trial.number"]) for r in runs(place, "trial")) == [0, 1, 2]
+    assert {r.info.status for r in runs(place, "trial")} == {"FINISHED"}
+
+
 def test_train_makes_one_tracked_run_with_its_model(place: Place) -> None:
     done = place.run("src.train", *TINY, "trainer.num_train_epochs=1", "optimizer.learning_rate=1e-3")
     assert done.code == 0, done.err

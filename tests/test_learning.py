@@ -268,6 +268,20 @@ def test_a_training_cut_anywhere_and_continued_equals_an_uninterrupted_one(
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+@pytest.mark.long
+def test_minilm_cut_and_continued_equals_itself(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "model=minilm", "trainer.num_train_epochs=3")
+    ears = [Listener() for _ in range(4)]
+    whole = fine_tune(settings.recipe, checkpoint, lesson, GOAL, ears[0], tmp_path / "a")
+    for ear, cut in zip(ears[1:3], (4, 7), strict=True):
+        ear.left, ear.state = cut, State.PAUSED
+        fine_tune(settings.recipe, checkpoint, lesson, GOAL, ear, tmp_path / "b")
+    pieces = fine_tune(settings.recipe, checkpoint, lesson, GOAL, ears[3], tmp_path / "b")
+    assert [c for ear in ears[1:] for c in ear.curves] == ears[0].curves
+    assert [e.metrics for ear in ears[1:] for e in ear.evaluations] == [e.metrics for e in ears[0].evaluations]
+    assert (pieces.score, pieces.metrics) == (whole.score, whole.metrics)
+
+
 def test_a_pause_at_a_rung_continues_past_it(cache: Path, tmp_path: Path) -> None:
     settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=2")
     first = Listener(stop_at=0.5, state=State.PAUSED)

@@ -224,6 +224,18 @@ def test_halving_pauses_trials_and_continues_the_best_third(tmp_path: Path) -> N
     assert not list(tmp_path.glob("trials/*/training/checkpoint-*"))
 
 
+@pytest.mark.parametrize("sampler", ["gp", "random", "cmaes", "qmc"])
+def test_halving_works_with_any_sampler(tmp_path: Path, sampler: str) -> None:
+    whole = open_book(tmp_path / "whole", "pruner=asha", "study.n_trials=9", f"sampler={sampler}")
+    trained = halve(whole)
+    assert len({n for n, _ in trained}) == 9
+    assert {t.state for t in whole.trials()} == {State.COMPLETE, State.PRUNED}
+    cut = tmp_path / "cut"
+    overrides = ["pruner=asha", "study.n_trials=9", f"sampler={sampler}"]
+    assert halve(open_book(cut, *overrides), 7) + halve(open_book(cut, *overrides)) == trained
+    assert [t.params for t in open_book(cut, *overrides).trials()] == [t.params for t in whole.trials()]
+
+
 def test_halving_cut_anywhere_trains_what_it_would_have(tmp_path: Path) -> None:
     overrides = ["pruner=asha", "study.n_trials=9"]
     whole = halve(open_book(tmp_path / "whole", *overrides))
