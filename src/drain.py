@@ -4,6 +4,8 @@ import multiprocessing
 import signal
 from types import FrameType
 
+import psutil
+
 REASON = "stopped on request; the same command continues it"
 _wished = False
 
@@ -16,8 +18,17 @@ def listen() -> None:
 
 def asked() -> bool:
     """Whether to stop. Cheap enough to be asked after every step."""
+    return _wished or _orphaned()
+
+
+def _orphaned() -> bool:
     parent = multiprocessing.parent_process()
-    return _wished or (parent is not None and not parent.is_alive())
+    if parent is None:
+        return False
+    try:
+        return not parent.is_alive()
+    except ValueError:  # other launchers' processes may know their parent by its id alone
+        return not psutil.pid_exists(parent.pid or 0)
 
 
 def _wish(_signal: int, _frame: FrameType | None) -> None:

@@ -333,3 +333,11 @@ def test_help_names_the_groups(place: Place) -> None:
     done = place.run("src.sweep", "--help")
     assert done.code == 0
     assert "sweeps: imdb, imdb_1k, imdb_3k, sst2, starter" in done.out
+
+
+@pytest.mark.long
+def test_a_launcher_of_hydras_own_runs_the_same_workers(place: Place) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    done = place.sweep(*FAST, "study.name=j", "study.n_trials=2", "hydra/launcher=joblib", "workers=2")
+    assert done.code == 0, done.err
+    assert "all 2 trials are done" in done.out
