@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from src import config, mirror, worker
 from src.errors import StudyEnded
 from src.evidence import delivered
@@ -16,7 +18,6 @@ from src.records import State, TrialRecord
 from src.search import stopping
 from src.search.account import Account
 from src.search.study import Book
-from src.settings import Settings
 from src.text.corpus import Corpus
 
 
@@ -33,9 +34,10 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
     worker.keep_best_checkpoints(book)
     reason = book.enough()
     account.result(trials, worker.baseline_outcomes(book), book.direction)
-    account.ending(reason or "not done yet", Counter(str(t.state) for t in trials), book.spent())
+    account.ending(reason, Counter(str(t.state) for t in trials), book.spent())
     best = book.best()
     if best is not None:
+        run.tags({"best.trial": best.number, "best.score": best.score})
         uri = _deliver_best(plan, book, run, store, best)
         waiting = waiting if uri else "its model could not be logged"
         account.best(best, config.as_overrides(dict(best.params)), _places(plan, book, store, run, best, uri))
@@ -71,28 +73,34 @@ def _settle_runs(book: Book, store: Store, trials: list[TrialRecord]) -> str | N
 def _deliver_best(plan: Plan, book: Book, run: Run, store: Store, best: TrialRecord) -> str | None:
     """Log the best trial's weights as a model, once; a model that is the best no longer is deleted. None: not yet."""
     file = book.folder / "delivered-model"
+    with FileLock(book.folder / "delivered-model.lock"):  # two launches may end a study at once
+        return _deliver_once(plan, book, run, store, best, file)
+
+
+def _deliver_once(plan: Plan, book: Book, run: Run, store: Store, best: TrialRecord, file: Path) -> str | None:
     number, _, uri = file.read_text().partition(" ") if file.exists() else ("", "", "")
     if number == str(best.number):
         return uri
     trial = mirror.trial_run(book, best.number)
     try:
-        new = deliver_model(store, trial, book.training_folder(best.number), plan.corpus, plan.settings)
-        file.write_text(f"{best.number} {new}")
+        new = deliver_model(store, trial, book.training_folder(best.number), plan.corpus)
+        scratch = file.with_name(file.name + ".part")
+        scratch.write_text(f"{best.number} {new}")
+        scratch.rename(file)
         run.tags({"best.model": new})
         if uri:
             delivered.drop_model(store, uri)
     except Exception as error:  # a store that is down or full: the weights stay where they are until the next command
-        run.tags({"best.model.problem": str(error).splitlines()[0]})
+        run.tags({"best.model.problem": str(error)[:500] or type(error).__name__})
         return None
     return new
 
 
-def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus, settings: Settings) -> str:
+def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus) -> str:
     """Log the weights in `training`/best on the run; returns the model's URI."""
     examples = corpus.frame("train")["text"].head(2).tolist()
-    tokens = settings.recipe.model.max_tokens
     try:
-        uri = delivered.log_model(store, run.run_id(store), training / BEST, tokens, examples)
+        uri = delivered.log_model(store, run.run_id(store), training / BEST, examples)
         run.tags({"model.uri": uri})
     finally:
         run.repeat_status()

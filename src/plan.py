@@ -110,6 +110,9 @@ def calibrations(plan: Plan) -> list[Calibration]:
 
 def say_price(plan: Plan, account: Account, ended: int) -> None:
     measured = calibrations(plan)
+    if not measured:
+        account.say("  expected: unknown, the calibration failed")
+        return
     per_example = sum(c.seconds_per_example for c in measured) / len(measured)
     per_evaluated = sum(c.seconds_per_evaluated for c in measured) / len(measured)
     sizes, study = plan.corpus.sizes, plan.settings.study
@@ -117,7 +120,10 @@ def say_price(plan: Plan, account: Account, ended: int) -> None:
     one = sizes["train"] * epochs * per_example + len(study.rungs) * sizes["validation"] * per_evaluated
     left = max(0, study.n_trials - ended)
     rounds = max(left / plan.workers, 1 if left else 0)
-    copies = study.keep_checkpoints + plan.workers + 1  # kept, in training, and MLflow's
+    # Weights that are kept and MLflow's copy; per worker the best ones and two checkpoints, which hold AdamW's two
+    # moments too (three times the weights); one for each trial that may pause.
+    paused = study.n_trials if "Asha" in str(plan.settings.pruner.get("_target_")) else 0
+    copies = study.keep_checkpoints + 1 + 7 * plan.workers + 4 * paused
     account.price(measured, one * rounds, copies * measured[0].megabytes / 1e3)
 
 

@@ -7,7 +7,7 @@ from src import closing, mirror, worker
 from src.errors import Refusal, StudyEnded
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store
-from src.learning import arguments, checkpoints, devices
+from src.learning import arguments, checkpoints, devices, resume
 from src.paths import Paths
 from src.plan import Plan, calibrations, facts, machine_for, say_price
 from src.records import Outcome, State, TrialRecord
@@ -39,8 +39,14 @@ def search(plan: Plan, launch: Launch) -> None:
     book.create(plan.definition)
     run = _study_run(plan, book, store)
     if not (book.enough() and not book.unfinished() and _baselines_done(book)):
-        with Watch(plan, book, run, store, account):
-            launch(plan.workers)
+        try:
+            with Watch(plan, book, run, store, account):
+                launch(plan.workers)
+        except KeyboardInterrupt:
+            run.tags({"study.state": "INTERRUPTED"})
+            run.status(State.PAUSED)
+            run.deliver(store, patient=True)
+            raise
     closing.close(plan, book, run, store, account)
 
 
@@ -59,12 +65,19 @@ def train(settings: Settings, paths: Paths) -> None:
     mirror.describe_training(run, settings, [], settings.overrides)
     run.deliver(desk.store)
     account.say(f"Training {settings.recipe.model.checkpoint} on {settings.data.name}: {desk.corpus.sizes}")
-    outcome = worker.attempt_training(settings.recipe, desk, worker.TrainingRun(run, desk.store), folder / "training")
+    watcher = worker.TrainingRun(run, desk.store)
+    try:
+        outcome = worker.attempt_training(settings.recipe, desk, watcher, folder / "training")
+    except KeyboardInterrupt:
+        outcome = Outcome(State.PRUNED, reason="stopped by hand")
+    resume.drop(folder / "training")
     mirror.record_outcome(run, outcome)
     run.deliver(desk.store)
+    if outcome.state == State.PRUNED:
+        raise StudyEnded("Stopped. Its curves are on the run; the same command begins a new training.")
     if outcome.state == State.FAIL:
         raise StudyEnded(f"The training failed: {outcome.reason} (its traceback is on the run, error.txt).")
-    uri = closing.deliver_model(desk.store, run, folder / "training", desk.corpus, settings)
+    uri = closing.deliver_model(desk.store, run, folder / "training", desk.corpus)
     account.result([_as_trial(outcome)], {}, desk.goal.direction)
     account.say(f"\n  MLflow run  {run.run_id(desk.store)}\n  model       {uri}\n  {closing.how_to_load(uri)}")
 

@@ -37,7 +37,7 @@ class Watch:
 
     def _look_on(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            with suppress(OSError):  # a full disk, say: workers go on, and the next look may succeed
+            with suppress(Exception):  # a full disk, say: workers go on, and the next look may succeed
                 self._look()
 
     def _look(self) -> None:

@@ -1,6 +1,7 @@
 """What one worker does: take a trial, train it, record it, tell it; then the baselines that nobody has done."""
 
 import json
+import os
 import shutil
 import time
 import traceback
@@ -56,6 +57,7 @@ class Desk:
         if key not in self._lessons:
             found = checkpoints.resolve(model, self.paths.cache)
             tokenizer = checkpoints.load_tokenizer(found)
+            tokenizer.model_max_length = model.max_tokens  # saved with the weights: served texts are cut alike
             train, validation = (
                 tokens.tokenised(self.corpus, split, tokenizer, model.max_tokens, self.paths.cache)
                 for split in ("train", "validation")
@@ -115,7 +117,7 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
     desk = Desk(settings, paths)
     priced = paths.calibration(calibration_key(settings, desk.corpus.fingerprint, of)) / f"{index}.json"
     if not priced.exists():
-        _write(priced, _measure(desk, priced.parent / f"scratch-{index}").to_json())
+        _write(priced, _measure(desk, priced.parent / f"scratch-{os.getpid()}").to_json())
     if settings.study.plan_only:
         return
     space = spaces.parse(settings.space, base_values(settings))
@@ -245,6 +247,6 @@ def _measure(desk: Desk, scratch: Path) -> Calibration:
 
 def _write(file: Path, content: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_name(file.name + ".part")
+    scratch = file.with_name(f"{file.name}.{os.getpid()}")
     scratch.write_text(content)
     scratch.replace(file)

@@ -33,7 +33,7 @@ def test_a_study_runs_to_its_end_and_says_what_came_of_it(finished: tuple[Place,
     assert "Study small: accuracy on the validation split, 4 trials, 2 workers" in out
     assert "starter: 100 train, 100 validation; 100 test examples stay sealed" in out
     assert "search optimizer.learning_rate   0.0001 .. 0.0005, log" in out
-    assert re.search(r"expected: at most .* GB on disk, at \d+ training examples per second and worker \(cpu", out)
+    assert re.search(r"expected: about .* GB on disk, at \d+ training examples per second and worker \(cpu", out)
     assert len(re.findall(r"^\[\d/4\] trial \d", out, re.MULTILINE)) == 4
     assert "baseline tfidf_logreg" in out
     assert "Study small is over: all 4 trials are done." in out
@@ -147,7 +147,7 @@ def test_one_study_per_model_in_one_command(place: Place) -> None:
 def test_the_plan_costs_nothing(place: Place) -> None:
     done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true")
     assert done.code == 0, done.err
-    assert "expected: at most" in done.out
+    assert "expected: about" in done.out
     assert "study.plan_only=true: nothing was trained." in done.out
     assert not (place.folder / "mlflow.db").exists()
     assert not place.study("plan").exists()
@@ -235,6 +235,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_its_trial_taken_up(place: Place) -> None:
     arguments = [
         *FAST,
@@ -274,6 +275,7 @@ def test_a_killed_command_is_continued_by_the_same_command(place: Place) -> None
     assert {r.info.status for r in runs(place, "trial")} <= {"FINISHED", "KILLED"}
 
 
+@pytest.mark.long
 def test_ctrl_c_saves_and_the_same_command_continues(place: Place) -> None:
     arguments = [*FAST, "data.max_examples=600", "study.name=c", "study.n_trials=3", "workers=2", "pruner=none"]
     process = place.start("src.sweep", "-m", *arguments, "trainer.per_device_train_batch_size=2")

@@ -127,6 +127,7 @@ def opened(folder: str) -> None:
     assert open_store(TrackingSettings(None, "reviews"), Path(folder)).experiment_id == "1"
 
 
+@pytest.mark.long
 def test_ten_processes_open_a_fresh_store(tmp_path: Path) -> None:
     processes = [SPAWN.Process(target=opened, args=(str(tmp_path),)) for _ in range(10)]
     for process in processes:

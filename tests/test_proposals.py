@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
-from src.records import Outcome, State
+from src.records import Evaluation, Outcome, State
 from src.search import life
+from src.search.proposals import Informed
 from src.search.space import parse
 from src.search.study import Book
 from src.settings import Settings
@@ -97,3 +99,31 @@ def test_qmc_points_are_one_sequence(tmp_path: Path) -> None:
     points = finish(open_book(tmp_path, "sampler=qmc", "study.n_trials=18"))
     values = sorted(float(p["model.dropout"]) / 0.3 for p in points[2:])  # the first two are not the sequence's
     assert max(abs(v - (i + 0.5) / 16) for i, v in enumerate(values)) < 1 / 8
+
+
+def test_paused_trials_inform_the_sampler(tmp_path: Path) -> None:
+    """With asha a trial that stands at a rung is RUNNING for Optuna; the sampler sees it as pruned, with its score."""
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9")
+    mine = life.claim(book)
+    life.report(book, mine, Evaluation(1, 0.25, 16, {"accuracy": 0.6}, 0.1))
+    (seen,) = Informed(book.study).get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    assert (seen.number, seen.intermediate_values) == (0, {25: 0.6})
+    assert book.frozen(0).state == TrialState.RUNNING
+
+
+def test_a_kill_between_two_keys_keeps_the_proposal(tmp_path: Path) -> None:
+    whole = finish(open_book(tmp_path / "a", "study.n_trials=9"))
+    book = open_book(tmp_path / "b", "study.n_trials=9")
+    finish(book, 8)
+    frozen = book.of_state(TrialState.WAITING)[0]
+    book.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+    first = book.space.parameters[0]
+    value = whole[8][first.key]
+    book.storage.set_trial_param(frozen._trial_id, first.key, value, first.distribution)  # and then it was killed
+    assert finish(book) == whole[8:]
+
+
+def test_hyperbands_brackets_share_no_point(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "pruner=hyperband", *GRID, "sampler=random", "study.n_trials=10")
+    points = finish(book)
+    assert len(points) == len({str(sorted(p.items())) for p in points}) == 6

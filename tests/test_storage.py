@@ -28,6 +28,15 @@ def test_a_torn_last_line_is_cut_and_the_study_goes_on(tmp_path: Path) -> None:
     assert len(finish(open_book(tmp_path, "study.n_trials=3"))) == 1
 
 
+def test_a_line_torn_while_a_study_is_open_is_mended_by_the_next_writer(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "study.n_trials=3")
+    finish(book, 1)
+    with (tmp_path / "journal.log").open("ab") as stream:
+        stream.write(b'{"op_code": 5, "worker')  # another process, killed in the middle of its write
+    finish(book)
+    assert len(open_book(tmp_path, "study.n_trials=3").ended()) == 3
+
+
 def test_repair_leaves_a_whole_journal_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     path.write_bytes(b"{}\n{}\n")

@@ -11,7 +11,7 @@ ARTIFACT = "model"
 LABEL, SCORE = "label", "score"
 
 
-def log_model(store: Store, run_id: str, folder: Path, max_tokens: int, example: Sequence[str]) -> str:
+def log_model(store: Store, run_id: str, folder: Path, example: Sequence[str]) -> str:
     """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI. `example`: texts it may see.
 
     MLflow opens and ends the run on the way: repeat its status afterwards, also after an error.
@@ -22,7 +22,6 @@ def log_model(store: Store, run_id: str, folder: Path, max_tokens: int, example:
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.model_max_length = max_tokens  # texts are cut where training cut them
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     signature = infer_signature(list(example), {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it asks the Hub for a card, and says it has none

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from src.evidence.store import Store
 from src.records import State
 
@@ -38,12 +40,20 @@ class Run:
         self._status: dict[str, Any] | None = None  # the last status event
         self.described = False  # whether its params are
         self._last: dict[str, int] = {}
-        self._cut_torn_line()
-        for event in self._events(0):
+        self._seen = 0  # bytes of the outbox that the fields above speak of
+        self._lock = FileLock(folder / "outbox.lock")  # two launches may share a study, and its run
+        with self._lock:
+            self._cut_torn_line()
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Read what was written since, by this process or another."""
+        for event in self._events(self._seen):
             self._status = event if "status" in event else self._status
             self.described = self.described or "params" in event
             for metric in event.get("metrics", {}):
                 self._last[metric] = max(self._last.get(metric, -1), event["step"])
+        self._seen = self.outbox.stat().st_size if self.outbox.exists() else 0
 
     # --- writing ---
 
@@ -55,10 +65,11 @@ class Run:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Points of curves. A step that a curve has already (a training begun anew) is not written twice."""
-        new = {k: float(v) for k, v in values.items() if step > self._last.get(k, -1)}
-        if new:
-            self._last |= dict.fromkeys(new, step)
-            self._write({"metrics": new, "step": step})
+        with self._lock:
+            self._catch_up()
+            new = {k: float(v) for k, v in values.items() if step > self._last.get(k, -1)}
+            if new:
+                self._write({"metrics": new, "step": step})
 
     def text(self, file: str, content: str) -> None:
         """A text artifact."""
@@ -79,7 +90,7 @@ class Run:
 
     def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
         written = {"time": int(time.time() * 1000), **event}
-        with self.outbox.open("a") as stream:
+        with self._lock, self.outbox.open("a") as stream:
             stream.write(json.dumps(written) + "\n")
         return written
 
@@ -98,13 +109,14 @@ class Run:
 
     def run_id(self, store: Store) -> str:
         """The MLflow run, created on first use."""
-        if known := self.known_id:
-            return known
-        run_id = store.find_run(self.key) or self._create(store)
-        scratch = self.folder / "run_id.part"
-        scratch.write_text(run_id)
-        scratch.rename(self.folder / "run_id")
-        return run_id
+        with self._lock:
+            if known := self.known_id:
+                return known
+            run_id = store.find_run(self.key) or self._create(store)
+            scratch = self.folder / "run_id.part"
+            scratch.write_text(run_id)
+            scratch.rename(self.folder / "run_id")
+            return run_id
 
     def _create(self, store: Store) -> str:
         tags = {"trialbook.key": self.key} | ({"mlflow.parentRunId": self.parent} if self.parent else {})
@@ -118,6 +130,10 @@ class Run:
         """
         if not patient and time.monotonic() < self._quiet_until:
             return False
+        with self._lock:
+            return self._deliver(store)
+
+    def _deliver(self, store: Store) -> bool:
         try:
             start = int(self.mark.read_text()) if self.mark.exists() else 0
             end = self.outbox.stat().st_size if self.outbox.exists() else 0

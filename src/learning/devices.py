@@ -41,5 +41,6 @@ def use_share(index: int, of: int, machine: Machine) -> int:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     if machine.gpus > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(index % machine.gpus)  # before CUDA starts in this process
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(machine.gpus)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % machine.gpus]  # CUDA has not started here yet
     return threads

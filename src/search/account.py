@@ -43,9 +43,10 @@ class Account:
         first = measured[0]
         speed = 1 / (sum(c.seconds_per_example for c in measured) / len(measured))
         threads = f"{first.threads} thread{'s' * (first.threads != 1)} each"
+        disk = f"up to {gigabytes:.2f} GB on disk"
         self.say(
-            f"  expected: at most {_minutes(seconds)} and {gigabytes:.2f} GB on disk, at {speed:.0f} training examples "
-            f"per second and worker ({first.device}, {threads}); less where trials are pruned"
+            f"  expected: about {_minutes(seconds)} and {disk}, at {speed:.0f} training examples per second and worker "
+            f"({first.device}, {threads}); less where trials are pruned"
         )
 
     def trial(self, trial: TrialRecord, done: int, best: TrialRecord | None) -> None:
@@ -86,11 +87,10 @@ class Account:
         self.say()
         self.console.print(table)
 
-    def ending(self, reason: str, counts: Mapping[str, int], seconds: float) -> None:
+    def ending(self, reason: str | None, counts: Mapping[str, int], seconds: float) -> None:
         parts = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
-        self.say(
-            f"\nStudy {self.study.name} is over: {reason}. Trials: {parts or 'none'}; {_minutes(seconds)} of searching."
-        )
+        how = f"is over: {reason}" if reason else "is not done yet"
+        self.say(f"\nStudy {self.study.name} {how}. Trials: {parts or 'none'}; {_minutes(seconds)} of searching.")
 
     def best(self, trial: TrialRecord, overrides: Sequence[str], places: Mapping[str, str]) -> None:
         """The best settings, where they lie, and what to type next."""

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import psutil
 
-STARTED_SLACK = 1.0  # seconds; the same process is never reported further apart
 BEAT_SECONDS = 15.0
 SILENCE_SECONDS = 120.0  # after which a process on another host counts as dead
 
 
 def take(path: Path) -> None:
     """Write this process's lease to `path`."""
-    me = psutil.Process()
-    lease = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time()}
+    lease = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(lease))
     scratch.replace(path)
@@ -55,9 +53,18 @@ def alive(path: Path) -> bool:
             return time.time() - path.stat().st_mtime < SILENCE_SECONDS
         process = psutil.Process(lease["pid"])
         running = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        return bool(running and abs(process.create_time() - lease["started"]) < STARTED_SLACK)
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, psutil.Error):
+        return bool(running and _started(lease["pid"]) == lease["started"])
+    except (OSError, json.JSONDecodeError, KeyError, IndexError, psutil.Error):
         return False
+
+
+def _started(pid: int) -> str:
+    """When the process started, in words that no change of the clock alters: boot and clock ticks since, on Linux."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return str(round(psutil.Process(pid).create_time()))
+    ticks = stat.read_text().rsplit(")", 1)[1].split()[19]
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{ticks}"
 
 
 def drop(path: Path) -> None:

@@ -60,8 +60,8 @@ def claim(book: Book) -> Claim | None:
 
 
 def more_may_come(book: Book) -> bool:
-    """Whether a trial in other hands may yet let a paused one go on: worth waiting for."""
-    return book.pauses and bool(book.in_work())
+    """Whether a trial is in other hands: it may let a paused one go on, or its process may die. Worth waiting for."""
+    return bool(book.in_work())
 
 
 def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,6 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from src.records import Point
+from src.search.halving import Asha
 from src.search.space import Space
 from src.search.targets import expected_warnings, made, resolve
 
@@ -42,7 +43,45 @@ def key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def taken(study: Study) -> set[tuple[tuple[str, str], ...]]:
-    return {key_of(t.params) for t in study.get_trials(deepcopy=False, states=TAKEN) if t.params}
+    """The points of all trials, also where a pruner shows its sampler only a part of the study (Hyperband)."""
+    every = study._storage.get_all_trials(study._study_id, deepcopy=False, states=TAKEN)
+    return {key_of(t.params) for t in every if t.params}
+
+
+class Informed:
+    """A study as samplers should see it: a trial that was judged at a rung and has no end yet counts as pruned there.
+
+    Trials that pause stay RUNNING for Optuna; without this a sampler would learn nothing from them.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._trials = [self._judged(t) for t in study.get_trials(deepcopy=False)]
+
+    @staticmethod
+    def _judged(trial: FrozenTrial) -> FrozenTrial:
+        if trial.state != TrialState.RUNNING or not trial.intermediate_values:
+            return trial
+        judged = copy.copy(trial)
+        judged.state = TrialState.PRUNED
+        return judged
+
+    def get_trials(self, deepcopy: bool = True, states: Sequence[TrialState] | None = None) -> list[FrozenTrial]:
+        chosen = [t for t in self._trials if states is None or t.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Sequence[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        del use_cache
+        return self.get_trials(deepcopy, states)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        return self.get_trials()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
 
 
 def unseen(space: Space, seen: set[Any]) -> Iterator[Point]:
@@ -67,8 +106,9 @@ class WholePoints(BaseSampler):
         self._point: Point = {}
 
     def propose(self, study: Study, trial: FrozenTrial) -> Point:
-        """A new point for `trial`; keys that it has fixed (an enqueued setting) keep their values."""
-        fixed: Point = dict(trial.system_attrs.get("fixed_params", {}))
+        """A new point for `trial`; keys that are fixed keep their values: of an enqueued setting, or of a trial whose
+        worker was killed between two of its keys."""
+        fixed: Point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
         seen = taken(study)
         if len(fixed) >= len(self.space.active(fixed)) and set(fixed) >= {p.key for p in self.space.active(fixed)}:
             return fixed
@@ -81,7 +121,8 @@ class WholePoints(BaseSampler):
             return left[int(rng.integers(len(left)))]
         return point
 
-    def _sample(self, study: Study, trial: FrozenTrial, fixed: Point, attempt: int) -> Point:
+    def _sample(self, whole: Study, trial: FrozenTrial, fixed: Point, attempt: int) -> Point:
+        study: Any = Informed(whole) if isinstance(whole.pruner, Asha) else whole
         sampler = build_sampler(self.node, derived_seed(self.seed, trial.number, attempt))
         if isinstance(sampler, QMCSampler):
             sampler = build_sampler(self.node, self.seed)
@@ -107,7 +148,7 @@ class WholePoints(BaseSampler):
         return point
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        self._point = {} if trial.params else self.propose(study, trial)
+        self._point = {k: v for k, v in self.propose(study, trial).items() if k not in trial.params}
         by_key = {p.key: p.distribution for p in self.space.parameters}
         return {key: by_key[key] for key in self._point}
 
@@ -123,6 +164,6 @@ class WholePoints(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Only for a trial that was killed between two of its keys: the rest of its point."""
+        """Every key comes with the whole point; this is for Optuna's interface."""
         rng = RandomSampler(seed=derived_seed(self.seed, trial.number))
         return rng.sample_independent(study, trial, param_name, param_distribution)

@@ -1,6 +1,8 @@
 """Where a study lives: a journal file that survives kills, or a database."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import filelock
 import optuna
@@ -24,6 +26,22 @@ class KernelLock(BaseJournalFileLock):
 
     def release(self) -> None:
         self._lock.release()
+
+
+class SoundJournal(JournalFileBackend):
+    """Mends a torn last line before it writes: its writer may have been killed while this process was open."""
+
+    def __init__(self, path: Path, lock: KernelLock) -> None:
+        super().__init__(str(path), lock_obj=lock)
+        self._path, self._kernel_lock = path, lock
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._kernel_lock.acquire()
+        try:
+            repair(self._path)
+            super().append_logs(logs)
+        finally:
+            self._kernel_lock.release()
 
 
 def open_storage(storage: StorageSettings, folder: Path) -> BaseStorage:
@@ -50,13 +68,17 @@ def _journal(path: Path) -> BaseStorage:
         repair(path)
     finally:
         lock.release()
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    return JournalStorage(SoundJournal(path, lock))
 
 
 def repair(path: Path) -> int:
     """Cut a torn last line, left by a writer that was killed; returns the bytes cut. Call with the lock held."""
-    if not path.exists():
+    if not path.exists() or path.stat().st_size == 0:
         return 0
+    with path.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) == b"\n":
+            return 0
     content = path.read_bytes()
     torn = len(content) - (content.rfind(b"\n") + 1)
     if torn:

@@ -192,6 +192,7 @@ def definition(settings: Settings, space: Space, fingerprint: str, weights: str)
         "space": space.describe(),
         "metric": settings.study.metric,
         "rungs": list(settings.study.rungs),
+        "rung_examples": settings.study.rung_examples,
         "data": fingerprint,
         "weights": weights,
         **{key: value for key, value in recipe.items() if value is not None},

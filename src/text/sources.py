@@ -11,6 +11,7 @@ from src.errors import Refusal
 from src.settings import DataSettings
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+SPLIT_NAMES = ("train", "validation", "valid", "dev", "test", "unsupervised")
 Frames = dict[str, pd.DataFrame]
 
 
@@ -74,8 +75,8 @@ def _split_of(file: Path, root: Path) -> str:
     """`train` for the one file; else the file's name, or its folder's, up to the first '-' (train-00000-of-2)."""
     if root.is_file():
         return "train"
-    name = file.stem if file.parent == root or file.parent.name == "data" else file.parent.name
-    return name.split("-")[0]
+    own = file.stem.split("-")[0]
+    return own if file.parent in (root, root / "data") or own in SPLIT_NAMES else file.parent.name.split("-")[0]
 
 
 def _read(file: Path) -> pd.DataFrame:
