@@ -88,7 +88,7 @@ def test_a_full_artifact_store_delays_records_only(place: Place) -> None:
 
 
 def test_two_launches_at_once_share_a_study(place: Place) -> None:
-    processes = [place.start("src.sweep", "-m", *kill.arguments(1, "none")) for _ in range(2)]
+    processes = [place.start("src.sweep", "-m", *STUDY) for _ in range(2)]
     for process in processes:
         out, err = process.communicate(timeout=200)
         assert process.returncode == 0, err + out
@@ -97,7 +97,7 @@ def test_two_launches_at_once_share_a_study(place: Place) -> None:
 
 
 def test_two_studies_at_once_do_not_disturb_each_other(place: Place) -> None:
-    commands = [[*FAST, f"study.name={name}", "study.n_trials=3", "workers=1"] for name in ("one", "two")]
+    commands = [[*FAST, f"study.name={name}", "study.n_trials=3", "workers=2"] for name in ("one", "two")]
     processes = [place.start("src.sweep", "-m", *command) for command in commands]
     for process in processes:
         out, err = process.communicate(timeout=200)
