@@ -163,12 +163,9 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
 
 def keep_best_checkpoints(book: Book) -> None:
     """Delete the weights of all ended trials but the best `study.keep_checkpoints`."""
-    sign = -1.0 if book.direction == "maximize" else 1.0
     with book.lock:
         ended = book.ended()
-        done = [t for t in ended if t.state == State.COMPLETE and t.score is not None]
-        ranked = sorted(done, key=lambda t: (sign * (t.score or 0.0), t.number))
-        kept = {t.number for t in ranked[: book.rules.keep_checkpoints]}
+        kept = {t.number for t in stopping.ranked(ended, book.direction)[: book.rules.keep_checkpoints]}
         for trial in ended:
             if trial.number not in kept:
                 shutil.rmtree(book.training_folder(trial.number), ignore_errors=True)

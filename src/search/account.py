@@ -8,6 +8,7 @@ from rich.table import Table
 
 from src.records import Calibration, Outcome, State, TrialRecord
 from src.search.space import Space
+from src.search.stopping import ranked
 from src.settings import Settings
 
 TOP = 5
@@ -74,11 +75,7 @@ class Account:
         for name in (*metrics, "MB", "ms per 1000"):
             table.add_column(name, justify="right", min_width=6)
         table.add_column("settings", overflow="fold")
-        sign = -1 if direction == "maximize" else 1
-        ranked = sorted(
-            (t for t in trials if t.state == State.COMPLETE), key=lambda t: (sign * (t.score or 0), t.number)
-        )
-        for trial in ranked[:TOP]:
+        for trial in ranked(trials, direction)[:TOP]:
             settings = " ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in trial.params.items())
             note = "" if trial.origin == "sampler" else f" ({trial.origin})"
             table.add_row(f"trial {trial.number}{note}", *_cells(trial, metrics), settings)

@@ -6,13 +6,16 @@ from src.records import State, TrialRecord
 from src.settings import StudySettings
 
 
-def best_of(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
-    """The COMPLETE trial with the best score; the earlier one of equals."""
+def ranked(trials: Sequence[TrialRecord], direction: str) -> list[TrialRecord]:
+    """The COMPLETE trials, the best score first; of equals the earlier one."""
     done = [t for t in trials if t.state == State.COMPLETE and t.score is not None]
-    if not done:
-        return None
     sign = -1.0 if direction == "maximize" else 1.0
-    return min(done, key=lambda t: (sign * (t.score or 0.0), t.number))
+    return sorted(done, key=lambda t: (sign * (t.score or 0.0), t.number))
+
+
+def best_of(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
+    """The first of the ranking, if there is one."""
+    return next(iter(ranked(trials, direction)), None)
 
 
 def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float) -> str | None:
