@@ -2,30 +2,36 @@
 
 How the data flows, top to bottom; every import points down or sideways along a line, never up::
 
-    sweep.py   train.py             the commands (behind Hydra's -m: hydra_plugins/, the sweeper and the local launcher)
-         |        |
-    runner.py     commands.py       the order of things in the launching process; how ends and refusals are answered
-    watch.py      closing.py        ... while workers work; ... when they have ended
-    plan.py                         ... before they start: every check there is, and the price
+    sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py      the commands
+         |                  (behind sweep and compare: hydra_plugins/, the sweeper and the local launcher)
+    commands.py                     how ends and refusals are answered
          |
-    worker.py                       the order of things in a worker: claim, train, record, tell
+    runner/                         the order of things, a module per verb
+      searching   plan, watch, closing        a search: checks and price, lines on the way, the best model
+      comparing   contenders, telling         a comparison: who stands in it, on which fresh seeds; price and lines
+                  choice, judging             ... the winner, chosen before the test split is opened; the verdict
+      training  promoting  predicting  reproducing
+      studies                       a study found again by its name
+      worker      repeats           in the workers: trials and baselines; fresh-seed trainings and test answers
+      desk                          what every training process has at hand
          |
-    mirror.py                       what of a study and its trainings goes into MLflow's runs
-         |------------------------.
-    search/                   evidence/
-      space, lint               store     the MLflow database and experiment
-      proposals, halving        runs      a run's records: an outbox on disk, delivered in order
-      study, life, leases       delivered the best checkpoint as an MLflow model
-      storage, stopping         environment
-      account     the terminal    |
-         |------------------------'
-    learning/                       checkpoints, finetune and judge (the Trainer), resume, metrics, baselines
+    mirror.py                       what of all that goes into MLflow's runs
+         |------------------------.----------------------.
+    search/                   evidence/               verdict/
+      space, lint               store, runs             scores, paired   metrics, intervals, McNemar's test
+      proposals, halving        recorded                power            what can be shown, beforehand
+      study, life, leases       delivered, registry     judgement        better, worse, not shown
+      storage, stopping         environment             record, tables
+      account     the terminal    |                      |
+         |------------------------'----------------------'
+    learning/                       checkpoints, finetune and judge (the Trainer), resume, classify, metrics, baselines
          |
-    text/                           sources, overlap, splits, corpus, tokens; the shipped starter reviews
+    text/                           sources, overlap, splits, corpus, tokens, seal; the shipped starter reviews
          |
     config.py  settings.py  records.py  errors.py  paths.py  drain.py        the words every room uses
 
 Outside libraries have one home each: Hydra and OmegaConf in ``config.py``, the commands and ``hydra_plugins/``; Optuna
 in ``search/``; MLflow in ``evidence/``; torch and transformers in ``learning/`` (the delivered model is loaded in
-``evidence/``). Import contracts in ``pyproject.toml`` hold all of this.
+``evidence/``). The test split is read through ``text/seal.py`` by a comparison alone. Import contracts in
+``pyproject.toml`` hold all of this.
 """

@@ -5,20 +5,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from src.errors import Refusal, StudyEnded
+from src.errors import Declined, Differs, Refusal, StudyEnded
+
+CODES = {Refusal: 2, Declined: 3, StudyEnded: 1, Differs: 1}
 
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """A refusal is printed and exits 2, a study that ended early exits 1; traces only with HYDRA_FULL_ERROR=1."""
+    """A refusal is printed and exits 2, a declined promotion 3, an early end 1; traces only with HYDRA_FULL_ERROR=1."""
     try:
         yield
     except KeyboardInterrupt:
         print("Stopped. Everything trained so far is kept; the same command continues it.", file=sys.stderr)
         raise SystemExit(130) from None
-    except (Refusal, StudyEnded) as error:
+    except (Refusal, Declined, Differs, StudyEnded) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.stdout.flush()
-        print(f"\n{error}" if isinstance(error, StudyEnded) else str(error), file=sys.stderr)
-        raise SystemExit(2 if isinstance(error, Refusal) else 1) from None
+        print(str(error) if isinstance(error, Refusal) else f"\n{error}", file=sys.stderr)
+        raise SystemExit(CODES[type(error)]) from None

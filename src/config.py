@@ -15,8 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from src.errors import Refusal
 from src.records import Point
 from src.settings import (
+    ComparisonSettings,
     DataSettings,
     ModelSettings,
+    PromotionSettings,
     Recipe,
     Settings,
     StorageSettings,
@@ -59,7 +61,8 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
             f"study.name is {study.name!r}; a study's name is its folder's too: up to 80 letters, digits, '.', '_' "
             "and '-', a letter or digit first."
         )
-    shown = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+    choices = {str(k): v for k, v in (OmegaConf.select(cfg, "hydra.runtime.choices") or {}).items()}
+    choices = {k: str(v) for k, v in choices.items() if not k.startswith("hydra/")}
     return Settings(
         data=data,
         recipe=Recipe(model, optimizer, schedule, trainer, seed),
@@ -69,10 +72,10 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         pruner=pruner,
         storage=storage,
         tracking=tracking,
-        choices={k: str(v) for k, v in (OmegaConf.select(cfg, "hydra.runtime.choices") or {}).items()},
+        choices=choices,
         workers=workers,
         overrides=tuple(overrides),
-        yaml=OmegaConf.to_yaml(shown, resolve=True),
+        yaml=_stored(cfg, choices, overrides),
     )
 
 
@@ -80,7 +83,45 @@ def compose(overrides: Sequence[str]) -> Settings:
     """Compose the running job's config anew with `overrides` instead of its own. Used once per trial."""
     name = HydraConfig.get().job.config_name
     assert name is not None
-    return settings_from(hydra.compose(name, overrides=list(overrides)), overrides)
+    return settings_from(hydra.compose(name, overrides=list(overrides), return_hydra_config=True), overrides)
+
+
+def restored(yaml: str, seed: int | None = None) -> Settings:
+    """Settings from a config as it was stored with a run; `seed`: of the training, instead of the stored one."""
+    cfg = OmegaConf.create(yaml)
+    assert isinstance(cfg, DictConfig)
+    overrides = [str(o) for o in OmegaConf.select(cfg, "hydra.overrides.task") or []]
+    if seed is not None:
+        cfg.seed = seed
+        overrides = [*(o for o in overrides if not o.startswith("seed=")), f"seed={seed}"]
+    return settings_from(cfg, overrides)
+
+
+def comparison_from(cfg: DictConfig) -> ComparisonSettings:
+    """Read the config of `compare`. Raises Refusal with all problems of it together."""
+    problems: list[str] = []
+    values = {**_mapping(cfg, "compare", problems), "study": cfg.study.name, "registry": cfg.registry.model}
+    read = _read(ComparisonSettings, "compare", {**values, "workers": _workers(cfg.get("workers"), problems)}, problems)
+    if read is not None:
+        if read.seeds < 3:
+            problems.append(f"compare.seeds is {read.seeds}; fewer than 3 seeds say nothing about seeds.")
+        if read.top_k < 1:
+            problems.append(f"compare.top_k is {read.top_k}; at least one of the study's settings has to stand.")
+        if not 0 <= read.margin < 1:
+            problems.append(f"compare.margin is {read.margin:g}; it is a difference of the metric, from 0 to below 1.")
+    Refusal.when_any(problems)
+    assert read is not None
+    return read
+
+
+def promotion_from(cfg: DictConfig) -> PromotionSettings:
+    """Read the config of `promote`. Raises Refusal with all problems of it together."""
+    problems: list[str] = []
+    values = {**_mapping(cfg, "promote", problems), "study": cfg.study.name, "registry": cfg.registry.model}
+    read = _read(PromotionSettings, "promote", values, problems)
+    Refusal.when_any(problems)
+    assert read is not None
+    return read
 
 
 def task_overrides() -> list[str]:
@@ -96,6 +137,15 @@ def as_overrides(point: Point) -> list[str]:
 def group_options() -> dict[str, list[str]]:
     """Config groups in conf/ and the options each has."""
     return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(CONF_DIR.iterdir()) if d.is_dir()}
+
+
+def _stored(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """The composed config as text, with how it came about, in Hydra's own places for that."""
+    shown = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k not in ("hydra", "worker")])
+    whole = OmegaConf.to_container(shown, resolve=True)
+    assert isinstance(whole, dict)
+    whole["hydra"] = {"runtime": {"choices": dict(choices)}, "overrides": {"task": list(overrides)}}
+    return OmegaConf.to_yaml(OmegaConf.create(whole))
 
 
 def _spelled(value: object) -> str:

@@ -17,5 +17,13 @@ class Refusal(Exception):
             raise cls(*found)
 
 
+class Declined(Exception):
+    """A promotion that the evidence does not carry. Exit code 3; nothing but what it says was changed."""
+
+
+class Differs(Exception):
+    """A run that, trained again from its record, brought other numbers. Exit code 1."""
+
+
 class StudyEnded(Exception):
     """A study that cannot usefully go on (too many failures in a row). Exit code 1; everything trained is kept."""

@@ -5,12 +5,16 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.evidence import environment
+from src.evidence import delivered, environment
 from src.evidence.runs import Run
+from src.evidence.store import Store
+from src.learning.judge import BEST
 from src.records import Outcome, State, TrialRecord
 from src.search.study import Book
 from src.settings import Settings
 from src.text.corpus import Corpus
+from src.verdict import tables
+from src.verdict.record import ContenderRecord, Verdict
 
 
 def study_run(book: Book) -> Run:
@@ -25,6 +29,19 @@ def trial_run(book: Book, number: int) -> Run:
 
 def baseline_run(book: Book, name: str) -> Run:
     return Run(book.folder / "baselines" / name, f"{_uid(book)}/baseline/{name}", f"baseline-{name}", _parent(book))
+
+
+def contender_run(book: Book, comparison: Path, key: str, name: str) -> Run:
+    """The run of one contender of a comparison; its trainings on fresh seeds are children of it."""
+    folder = comparison / "contenders" / key / "run"
+    return Run(folder, f"{_uid(book)}/contender/{key}", f"contender-{name}", _parent(book))
+
+
+def repeat_run(book: Book, comparison: Path, key: str, name: str, seed: int) -> Run:
+    """The run of one training of a contender, from one fresh seed. The contender's own run is delivered before."""
+    folder = comparison / "repeats" / key / str(seed) / "run"
+    parent = contender_run(book, comparison, key, name).known_id
+    return Run(folder, f"{_uid(book)}/repeat/{key}/{seed}", f"{name}-seed-{seed}", parent)
 
 
 def experiment_file(study_folder: Path) -> Path:
@@ -63,20 +80,60 @@ def describe_training(run: Run, settings: Settings, first: Sequence[str], overri
     run.params({**choices, **{k: flat[k] for k in first if k in flat}, **flat, "data.name": settings.data.name})
 
 
+def end_numbers(outcome: Outcome | TrialRecord) -> dict[str, float | None]:
+    """What is recorded at the end of a training."""
+    return {
+        "score": outcome.score,
+        "share_of_schedule": outcome.share,
+        "seconds": outcome.seconds,
+        "model/megabytes": outcome.megabytes,
+        "model/ms_per_1000_texts": outcome.ms_per_1000_texts,
+    }
+
+
 def record_outcome(run: Run, outcome: Outcome | TrialRecord) -> None:
     """How a run ended or paused: its numbers, its state, step and reason, its MLflow status."""
     state = State(outcome.state)
     if state.final:
-        numbers = {
-            "score": outcome.score,
-            "share_of_schedule": outcome.share,
-            "seconds": outcome.seconds,
-            "model/megabytes": outcome.megabytes,
-            "model/ms_per_1000_texts": outcome.ms_per_1000_texts,
-        }
-        run.metrics(outcome.steps or 0, {k: v for k, v in numbers.items() if v is not None})
+        run.metrics(outcome.steps or 0, {k: v for k, v in end_numbers(outcome).items() if v is not None})
     run.tags({"trial.state": state, "trial.steps": outcome.steps, "trial.reason": outcome.reason or ""})
     run.status(state)
+
+
+def record_contender(run: Run, row: ContenderRecord) -> None:
+    """A contender's means, with their intervals as metrics of their own."""
+    numbers = {"search/score": row.search_score, "validation/score": row.validation, "validation/spread": row.spread,
+               "optimism": row.optimism, "model/megabytes": row.megabytes,
+               "model/ms_per_1000_texts": row.ms_per_1000_texts}  # fmt: skip
+    for name, found in row.test.items():
+        numbers |= {f"test/{name}": found.value, f"test/{name}.low": found.low, f"test/{name}.high": found.high}
+    run.metrics(0, {name: value for name, value in numbers.items() if value is not None})
+    run.tags({"registered.seed": row.registered_seed, "problem": row.problem})
+
+
+def record_verdict(run: Run, verdict: Verdict) -> None:
+    """The verdict on the study's run: three artifacts, and tags to search by."""
+    run.text("comparison/verdict.md", tables.as_markdown(verdict))
+    run.text("comparison/verdict.html", tables.as_html(verdict))
+    run.text("comparison/verdict.json", verdict.to_json())
+    said = {f"verdict.against.{a.other}": a.verdict for a in verdict.against}
+    run.tags({**said, "verdict.winner": verdict.winner, "test.openings": verdict.openings})
+
+
+def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus) -> str:
+    """Log the weights in `training`/best on the run; returns the model's URI."""
+    examples = corpus.frame("train")["text"].head(2).tolist()
+    try:
+        uri = delivered.log_model(store, run.run_id(store), training / BEST, examples)
+        run.tags({"model.uri": uri})
+    finally:
+        run.repeat_status()
+        run.deliver(store)
+    return uri
+
+
+def how_to_load(uri: str) -> str:
+    return f'mlflow.transformers.load_model({uri!r})("a warm, funny film")'
 
 
 def _parent(book: Book) -> str:

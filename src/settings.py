@@ -131,3 +131,27 @@ class Settings:
     workers: int | None  # None: as many as pay on this machine
     overrides: tuple[str, ...]  # the command line's
     yaml: str  # the whole composed config, as logged
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """What `compare` is asked to do; everything else is the study's own."""
+
+    study: str | None  # None: the only one there is
+    registry: str | None  # the registered model whose champion is challenged; None: named like the data
+    seeds: int
+    top_k: int
+    margin: float  # of the metric; a difference must be shown to be larger
+    default_may_win: bool  # whether the default recipe is a candidate too
+    plan_only: bool
+    workers: int | None
+
+
+@dataclass(frozen=True)
+class PromotionSettings:
+    """What `promote` is asked to do."""
+
+    study: str | None
+    registry: str | None
+    dry_run: bool
+    rollback: bool

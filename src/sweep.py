@@ -12,8 +12,9 @@ def work(cfg: DictConfig) -> None:
     """What Hydra starts as a job: one worker of the study."""
     from pathlib import Path
 
-    from src import config, worker
+    from src import config
     from src.paths import Paths
+    from src.runner import worker
 
     overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
     settings = config.settings_from(cfg, overrides)

@@ -13,11 +13,12 @@ def train(cfg: DictConfig) -> None:
     """Check, train, record, deliver."""
     from pathlib import Path
 
-    from src import config, runner
+    from src import config
     from src.paths import Paths
+    from src.runner import training
 
     with answered():
-        runner.train(config.settings_from(cfg, config.task_overrides()), Paths(Path.cwd()))
+        training.train(config.settings_from(cfg, config.task_overrides()), Paths(Path.cwd()))
 
 
 main = hydra.main(version_base="1.3", config_path="../conf", config_name="config")(train)

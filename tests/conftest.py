@@ -97,3 +97,16 @@ def write_rows(path: Path, rows: Sequence[tuple[str, object]], header: str = "te
         writer.writerow(header.split(","))
         writer.writerows(rows)
     return path
+
+
+def write_letters(path: Path, rows: int = 300) -> Path:
+    """Words of letters from the alphabet's start (label low) or end (high), hardly one of them twice.
+
+    A model that reads characters learns it in a few steps; counts of words say little about a new text.
+    """
+    import random
+
+    generator = random.Random(0)
+    letters = ("abcdefgh", "stuvwxyz")
+    words = lambda label: " ".join("".join(generator.choices(letters[label], k=8)) for _ in range(2))  # noqa: E731
+    return write_rows(path, [(words(i % 2), i % 2) for i in range(rows)])

@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src import plan
 from src.errors import Refusal
 from src.paths import Paths
+from src.runner import plan
 from tests.conftest import FAST, TINY, Done, Place, clean_environment, settings_of
 
 

@@ -1,12 +1,17 @@
 """Every YAML in conf/ and sweeps/ composes, is read, and passes the checks that come before any training."""
 
-import pytest
+from collections.abc import Callable
 
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from src import config
 from src.config import CONF_DIR, SWEEPS_DIR, group_options
 from src.learning import arguments
+from src.runner.worker import base_values
 from src.search import lint, space
 from src.search.targets import build
-from src.worker import base_values
 from tests.conftest import settings_of
 
 NEEDED = {
@@ -21,7 +26,7 @@ SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 
 def test_every_yaml_is_walked() -> None:
     files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
-    assert len(files) == len(OPTIONS) + len(SWEEPS) + 2  # and config.yaml, sweep.yaml
+    assert len(files) == len(OPTIONS) + len(SWEEPS) + 6  # and config, sweep, compare, promote, reproduce, quiet
     assert (len(OPTIONS), len(SWEEPS)) == (40, 5)
 
 
@@ -47,6 +52,14 @@ def test_the_default_space_is_the_four() -> None:
     assert [p.key for p in found.parameters] == [
         "optimizer.learning_rate", "optimizer.weight_decay", "trainer.num_train_epochs", "model.dropout",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "read"), [("compare", config.comparison_from), ("promote", config.promotion_from)])
+def test_the_other_commands_configs_compose_and_are_read(name: str, read: Callable[[DictConfig], object]) -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        found = read(compose(name))
+        assert compose("reproduce", overrides=["run=0123"]).run == "0123"
+    assert (found.study, found.registry) == (None, None)
 
 
 def check(*overrides: str) -> None:

@@ -7,12 +7,12 @@ import pytest
 from optuna.trial import TrialState
 
 from src.records import Evaluation, Outcome, State
+from src.runner.worker import base_values
 from src.search import life
 from src.search.proposals import Informed
 from src.search.space import parse
 from src.search.study import Book
 from src.settings import Settings
-from src.worker import base_values
 from tests.conftest import settings_of
 
 CONDITIONAL = "+space.optimizer.adam_beta2={low: 0.9, high: 0.999, when: {trainer.num_train_epochs: [3, 4]}}"

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from src.config import CONF_DIR, ROOT, SWEEPS_DIR, group_options
 from src.learning import arguments
+from src.runner.worker import base_values
 from src.search import lint, space
-from src.worker import base_values
 from tests.conftest import settings_of
 
 README = (ROOT / "README.md").read_text()

@@ -4,9 +4,9 @@ import pytest
 
 from src.config import group_options
 from src.errors import Refusal
+from src.runner.worker import base_values
 from src.search import lint
 from src.search.space import parse
-from src.worker import base_values
 from tests.conftest import settings_of
 
 BASE = {"trainer.num_train_epochs": 3, "optimizer.weight_decay": 0.01, "optimizer.optim": "adamw_torch_fused"}

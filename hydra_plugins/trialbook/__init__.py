@@ -32,7 +32,10 @@ class TrialbookSearchPath(SearchPathPlugin):
 
 
 class TrialbookSweeper(Sweeper):
-    """One study per combination of the values on the command line; workers inside each study."""
+    """One study, or comparison, per combination of the values on the command line; workers inside each."""
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
@@ -42,7 +45,7 @@ class TrialbookSweeper(Sweeper):
 
         assert self.config is not None
 
-        return _studies.run(self.context, self.task, self.config, arguments)
+        return _studies.run(self.context, self.task, self.config, arguments, self.verb)
 
 
 class TrialbookLauncher(Launcher):
@@ -65,6 +68,7 @@ class TrialbookLauncher(Launcher):
 @dataclass
 class SweeperConf:
     _target_: str = "hydra_plugins.trialbook.TrialbookSweeper"
+    verb: str = "search"  # or compare: what the command does with its workers
 
 
 @dataclass

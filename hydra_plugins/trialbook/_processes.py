@@ -17,7 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 PRELOAD = [
-    "src.worker",
+    "src.runner.worker",
+    "src.runner.repeats",
     "mlflow",
     "transformers.trainer",
 ]  # imported once, in the process that all workers fork from

@@ -83,6 +83,11 @@ class Run:
         if self._status is not None:
             self._write(self._status)
 
+    def read_text(self, file: str) -> str | None:
+        """The text artifact as it was last written here, delivered or not."""
+        texts = [event["text"] for event in self._events(0) if event.get("file") == file]
+        return texts[-1] if texts else None
+
     @property
     def ended(self) -> bool:
         """Whether its end is written."""

@@ -68,6 +68,18 @@ def open_store(tracking: TrackingSettings, root: Path) -> Store:
             ) from error
 
 
+def existing_store(uri: str | None, root: Path) -> Store:
+    """A store to read from: nothing is made. Raises Refusal if there is none."""
+    found = tracking_uri(TrackingSettings(uri, ""), root)
+    _quiet()
+    if found.startswith("sqlite:///") and not Path(found.removeprefix("sqlite:///")).exists():
+        raise Refusal(
+            f"There is no MLflow store at {found} (seen from {root}). Work in the folder that the study was searched "
+            "in, or say where it is: MLFLOW_TRACKING_URI=<uri>."
+        )
+    return Store(found, "")
+
+
 def _make_database(path: Path) -> None:
     """All tables in a scratch file first, then one rename: a kill in between leaves no half-made database."""
     if path.exists():
@@ -99,7 +111,7 @@ def _experiment(uri: str, name: str, root: Path) -> str:
 
 
 def _quiet() -> None:
-    for name in ("mlflow", "alembic", "mlflow.store.db.utils"):
+    for name in ("mlflow", "alembic", "mlflow.store.db.utils", "mlflow.transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

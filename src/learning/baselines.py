@@ -61,6 +61,14 @@ def judge_classic(name: str, train: pd.DataFrame, validation: pd.DataFrame, goal
     )
 
 
+def answer_classic(name: str, train: pd.DataFrame, texts: pd.Series, n_labels: int) -> np.ndarray:
+    """Fit the baseline `name` on `train`; its chances for `texts`, [n_texts, n_labels]."""
+    model = CLASSIC[name]().fit(train["text"], train["label"])
+    found = np.zeros((len(texts), n_labels))
+    found[:, model.classes_] = model.predict_proba(texts)
+    return found
+
+
 def judge_untuned(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: Goal, folder: Path) -> Outcome:
     """The model without fine-tuning. A checkpoint without a fitting head answers by a random one."""
     began = time.monotonic()

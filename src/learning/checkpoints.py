@@ -124,7 +124,7 @@ def build(checkpoint: Checkpoint, model: ModelSettings, label_names: tuple[str, 
 def _find(model: ModelSettings, cache: Path) -> Checkpoint:
     name = model.checkpoint
     if name.startswith(RANDOM):
-        folder = once(cache / "models" / content_key(name, "1"), _write_random)
+        folder = once(cache / "models" / content_key(name, "2"), _write_random)
         return Checkpoint(folder, name, "random", None)
     path = Path(name).expanduser()
     if path.is_dir():
@@ -166,8 +166,8 @@ def _write_random(folder: Path) -> None:
 
     characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), model_max_length=128).save_pretrained(folder)
+    indices = {token: i for i, token in enumerate(vocabulary)}  # a vocab_file would be passed over in silence
+    BertTokenizerFast(vocab=indices, model_max_length=128).save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=128,

@@ -33,6 +33,15 @@ def workers_that_pay(machine: Machine, n_trials: int) -> int:
     return max(1, min(room, n_trials))
 
 
+def use_threads(threads: int | None) -> int:
+    """Compute with so many threads, as a recorded training did; None leaves it as it is. Returns the threads."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
 def use_share(index: int, of: int, machine: Machine) -> int:
     """Take worker `index`'s share of the machine: its threads, and its GPU where there are any. Returns the threads."""
     import torch

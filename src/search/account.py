@@ -39,15 +39,21 @@ class Account:
         if given := ", ".join(f"{key} {value:g}" for key, value in limits.items() if value is not None):
             self.say(f"  {'ends early by':<{width}}  {given}")
 
-    def price(self, measured: Sequence[Calibration], seconds: float, gigabytes: float) -> None:
-        """What the study will cost at most, from the calibration."""
+    def price(
+        self,
+        measured: Sequence[Calibration],
+        seconds: float,
+        gigabytes: float,
+        but: str = "less where trials are pruned",
+    ) -> None:
+        """What it will cost at most, from the calibration."""
         first = measured[0]
         speed = 1 / (sum(c.seconds_per_example for c in measured) / len(measured))
         threads = f"{first.threads} thread{'s' * (first.threads != 1)} each"
         disk = f"up to {gigabytes:.2f} GB on disk"
         self.say(
             f"  expected: about {_minutes(seconds)} and {disk}, at {speed:.0f} training examples per second and worker "
-            f"({first.device}, {threads}); less where trials are pruned"
+            f"({first.device}, {threads}){but and '; ' + but}"
         )
 
     def trial(self, trial: TrialRecord, done: int, best: TrialRecord | None) -> None:

@@ -59,7 +59,7 @@ def _from_path(data: DataSettings) -> Frames:
     groups: dict[str, list[Path]] = {}
     for file in _files(root):
         groups.setdefault(_split_of(file, root), []).append(file)
-    return {split: pd.concat([_read(f) for f in files], ignore_index=True) for split, files in groups.items()}
+    return {split: pd.concat([read_file(f) for f in files], ignore_index=True) for split, files in groups.items()}
 
 
 def _files(root: Path) -> list[Path]:
@@ -79,10 +79,13 @@ def _split_of(file: Path, root: Path) -> str:
     return own if file.parent in (root, root / "data") or own in SPLIT_NAMES else file.parent.name.split("-")[0]
 
 
-def _read(file: Path) -> pd.DataFrame:
-    """One file through the datasets library."""
+def read_file(file: Path) -> pd.DataFrame:
+    """One file, by its name's ending, through the datasets library. Raises Refusal if it cannot be read."""
     import datasets
 
+    if not file.is_file() or file.suffix.lower() not in FORMATS:
+        what = f"is none of {', '.join(sorted(FORMATS))}" if file.is_file() else "is not there"
+        raise Refusal(f"The file {file} {what} (seen from {Path.cwd()}).")
     kind = FORMATS[file.suffix.lower()]
     options: dict[str, Any] = {"sep": "\t"} if file.suffix.lower() == ".tsv" else {}
     if file.stat().st_size == 0:

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from src.evidence.runs import Run
 from src.evidence.store import Store
-from src.plan import Plan, calibrations, say_price
 from src.records import TrialRecord
+from src.runner.desk import calibrations
+from src.runner.plan import Plan, say_price
 from src.search import stopping
 from src.search.account import Account
 from src.search.study import Book
@@ -44,7 +45,7 @@ class Watch:
         now = time.time()
         self.book.spend(self._since, now)
         self._since = now
-        if not self._priced and len(calibrations(self.plan)) >= self.plan.workers:
+        if not self._priced and self._measured() >= self.plan.workers:
             say_price(self.plan, self.account, len(self._said))
             self._priced = True
         self._say_rungs()
@@ -55,6 +56,11 @@ class Watch:
                 best = stopping.best_of(ended[:done], self.book.direction)
                 self.account.trial(trial, done, best)
                 self._record(done, best)
+
+    def _measured(self) -> int:
+        """How many workers have measured their speed."""
+        plan = self.plan
+        return len(calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers))
 
     def _say_rungs(self) -> None:
         """Where trials pause, the ends come late: say what is known on the way."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src import config, worker
+from src import config
 from src.errors import Refusal
 from src.learning import arguments, checkpoints, devices, names
 from src.learning.checkpoints import Checkpoint
 from src.paths import Paths
-from src.records import Calibration
+from src.runner.desk import calibrations, epochs
+from src.runner.worker import base_values
 from src.search import lint
 from src.search import space as spaces
 from src.search.account import Account
@@ -55,7 +56,7 @@ class Plan:
 def check(settings: Settings, paths: Paths) -> Plan:
     """Everything that can be refused is refused here, cheapest first. Writes caches, but no study and no run."""
     arguments.check(settings.recipe)
-    space = spaces.parse(settings.space, worker.base_values(settings))
+    space = spaces.parse(settings.space, base_values(settings))
     warnings = lint.check(settings, space, config.group_options())
     machine = machine_for(settings)
     checkpoint = checkpoints.resolve(settings.recipe.model, paths.cache)
@@ -102,14 +103,8 @@ def facts(plan: Plan) -> dict[str, str]:
     }
 
 
-def calibrations(plan: Plan) -> list[Calibration]:
-    key = worker.calibration_key(plan.settings, plan.corpus.fingerprint, plan.workers)
-    files = sorted(plan.paths.calibration(key).glob("*.json"))
-    return [Calibration.from_json(f.read_text()) for f in files]
-
-
 def say_price(plan: Plan, account: Account, ended: int) -> None:
-    measured = calibrations(plan)
+    measured = calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers)
     if not measured:
         account.say("  expected: unknown, the calibration failed")
         return
@@ -132,4 +127,4 @@ def _mean_epochs(plan: Plan) -> float:
         if parameter.key == "trainer.num_train_epochs":
             values = parameter.values() or [parameter.distribution.low, parameter.distribution.high]
             return float(sum(values) / len(values))
-    return float(plan.settings.recipe.trainer.get("num_train_epochs", 3))
+    return epochs(plan.settings.recipe)

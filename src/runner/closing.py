@@ -7,18 +7,18 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from src import config, mirror, worker
+from src import config, mirror
 from src.errors import StudyEnded
 from src.evidence import delivered
 from src.evidence.runs import Run
 from src.evidence.store import Store
-from src.learning.judge import BEST
-from src.plan import Plan
+from src.paths import write_whole
 from src.records import State, TrialRecord
+from src.runner import worker
+from src.runner.plan import Plan
 from src.search import stopping
 from src.search.account import Account
 from src.search.study import Book
-from src.text.corpus import Corpus
 
 
 def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> None:
@@ -83,10 +83,8 @@ def _deliver_once(plan: Plan, book: Book, run: Run, store: Store, best: TrialRec
         return uri
     trial = mirror.trial_run(book, best.number)
     try:
-        new = deliver_model(store, trial, book.training_folder(best.number), plan.corpus)
-        scratch = file.with_name(file.name + ".part")
-        scratch.write_text(f"{best.number} {new}")
-        scratch.rename(file)
+        new = mirror.deliver_model(store, trial, book.training_folder(best.number), plan.corpus)
+        write_whole(file, f"{best.number} {new}")
         run.tags({"best.model": new})
         if uri:
             delivered.drop_model(store, uri)
@@ -96,22 +94,10 @@ def _deliver_once(plan: Plan, book: Book, run: Run, store: Store, best: TrialRec
     return new
 
 
-def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus) -> str:
-    """Log the weights in `training`/best on the run; returns the model's URI."""
-    examples = corpus.frame("train")["text"].head(2).tolist()
-    try:
-        uri = delivered.log_model(store, run.run_id(store), training / BEST, examples)
-        run.tags({"model.uri": uri})
-    finally:
-        run.repeat_status()
-        run.deliver(store)
-    return uri
-
-
 def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
     experiment = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
     return {
-        **({"model": uri, "load it": how_to_load(uri)} if uri else {}),
+        **({"model": uri, "load it": mirror.how_to_load(uri)} if uri else {}),
         "its run": f"{mirror.trial_run(book, best.number).known_id or 'not delivered yet'} in {store.address}",
         "study's run": run.known_id or "not delivered yet",
         "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
@@ -124,7 +110,3 @@ def _of_training(overrides: Sequence[str]) -> list[str]:
     """The overrides that a single training reads too, without those of the search."""
     search = ("study.", "space", "~space", "+space", "sampler", "pruner", "storage", "workers", "launcher")
     return [o for o in overrides if not o.startswith(search)]
-
-
-def how_to_load(uri: str) -> str:
-    return f'mlflow.transformers.load_model({uri!r})("a warm, funny film")'

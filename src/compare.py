@@ -1,0 +1,24 @@
+"""The verdict: `python -m src.compare study.name=mine`. Fresh seeds, then the sealed test split."""
+
+import hydra
+from omegaconf import DictConfig
+
+import hydra_plugins.trialbook as plugins
+
+plugins.register()
+
+
+def work(cfg: DictConfig) -> None:
+    """What Hydra starts as a job: one worker of the comparison."""
+    from pathlib import Path
+
+    from src.paths import Paths
+    from src.runner import repeats
+
+    repeats.work(cfg.study.name, cfg.worker.index, cfg.worker.of, Paths(Path(cfg.worker.root)))
+
+
+main = hydra.main(version_base="1.3", config_path="../conf", config_name="compare")(work)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The model registry: versions with their evidence, and the aliases `challenger` and `champion`."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src.evidence.store import Store
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+REPEAT = "repeat"  # tag: which training of which comparison a version is
+BEFORE = "champion.before"  # tag: the version that was the champion before this one; empty: there was none
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model."""
+
+    model: str
+    number: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        return f"models:/{self.model}/{self.number}"
+
+
+def models(store: Store) -> list[str]:
+    """The names of all registered models."""
+    found: list[str] = []
+    token = None
+    while True:
+        page = store.client.search_registered_models(page_token=token)
+        found += [str(m.name) for m in page]
+        token = page.token
+        if not token:
+            return sorted(found)
+
+
+def by_alias(store: Store, model: str, alias: str) -> Version | None:
+    """The version that the alias points to, if there is one."""
+    if model not in models(store):
+        return None
+    aliases = store.client.get_registered_model(model).aliases
+    return version(store, model, str(aliases[alias])) if alias in aliases else None
+
+
+def version(store: Store, model: str, number: str) -> Version | None:
+    """One version by its number, if there is one."""
+    return next((v for v in versions(store, model) if v.number == number), None)
+
+
+def versions(store: Store, model: str) -> list[Version]:
+    found = store.client.search_model_versions(f"name = '{model}'") if model in models(store) else []
+    return [Version(model, str(v.version), str(v.run_id or ""), dict(v.tags)) for v in found]
+
+
+def register(store: Store, model: str, uri: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
+    """The logged model at `uri` as a version of `model`, with its evidence; once per `tags[REPEAT]`.
+
+    Registered again, a version keeps its number and gets the newer evidence.
+    """
+    known = next((v for v in versions(store, model) if v.tags.get(REPEAT) == tags[REPEAT]), None)
+    if known is None:
+        if model not in models(store):
+            store.client.create_registered_model(model)
+        model_id = uri.removeprefix("models:/")
+        logged = store.client.get_logged_model(model_id)
+        made = store.client.create_model_version(
+            model, logged.artifact_location, run_id=run_id, tags=dict(tags), description=description, model_id=model_id
+        )
+        known = Version(model, str(made.version), run_id, tags)
+    for key, value in tags.items():
+        store.client.set_model_version_tag(model, known.number, key, value)
+    store.client.update_model_version(model, known.number, description=description)
+    return known
+
+
+def point(store: Store, version: Version, alias: str) -> None:
+    """Let the alias point to this version; a new champion remembers the one before it."""
+    if alias == CHAMPION:
+        before = by_alias(store, version.model, CHAMPION)
+        if before is None or before.number != version.number:
+            number = before.number if before else ""
+            store.client.set_model_version_tag(version.model, version.number, BEFORE, number)
+    store.client.set_registered_model_alias(version.model, alias, version.number)
+
+
+def roll_back(store: Store, now: Version, before: Version) -> None:
+    """Let `champion` point to the version `before` again; the one that was keeps a note of it."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    store.client.set_model_version_tag(now.model, now.number, "champion.rolled_back", when)
+    store.client.set_registered_model_alias(now.model, CHAMPION, before.number)
+
+
+def load(store: Store, uri: str) -> Any:
+    """The transformers pipeline behind a model's URI. Raises what MLflow raises if it is none."""
+    import mlflow
+
+    mlflow.set_tracking_uri(store.uri)
+    return mlflow.transformers.load_model(uri)

@@ -1,0 +1,153 @@
+"""A comparison, in the launching process: line up, price, train, choose, open the test split, judge, record."""
+
+from collections.abc import Callable
+
+from filelock import FileLock
+
+from src import mirror
+from src.errors import Refusal, StudyEnded
+from src.evidence import registry
+from src.evidence.registry import Version
+from src.evidence.store import Store, open_store
+from src.learning import classify, devices
+from src.paths import Paths
+from src.records import Calibration, State
+from src.runner import contenders, judging, studies, telling
+from src.runner.choice import Choice, best_baseline, winner
+from src.runner.contenders import CHAMPION, Contender
+from src.runner.desk import calibrations
+from src.runner.plan import machine_for
+from src.runner.studies import Studied
+from src.runner.telling import ComparePlan
+from src.search.account import Account
+from src.settings import ComparisonSettings
+from src.text import seal
+from src.text.corpus import content_key
+from src.verdict.record import Verdict
+
+Launch = Callable[[int], None]  # start so many workers on the comparison, and return when they have ended
+
+
+def check(asked: ComparisonSettings, paths: Paths) -> ComparePlan:
+    """Everything that can be refused is refused here, before anything is trained."""
+    studied = studies.load(asked.study, paths)
+    store = open_store(studied.settings.tracking, paths.root)
+    model = asked.registry or studied.settings.data.name
+    now = registry.by_alias(store, model, registry.CHAMPION)
+    champion = _champion(store, now, studied) if now else None
+    line_up = contenders.line_up(studied, asked, champion)
+    machine = machine_for(studied.settings)
+    trainings = len(line_up.recipes) * len(line_up.seeds)
+    workers = asked.workers or devices.workers_that_pay(machine, trainings)
+    return ComparePlan(asked, studied, line_up, workers, store, model)
+
+
+def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
+    """Train, choose, open, judge, or what is left of it. Raises StudyEnded when it cannot be brought to an end."""
+    account = Account(plan.studied.settings)
+    if standing := _standing(plan):
+        account.say(f"The comparison of {standing.study} is done, and nothing in it has changed since {standing.made}.")
+        judging.say(standing, account)
+        return standing
+    telling.plan(plan, account)
+    if plan.todo():
+        if len(measured(plan)) < plan.workers:
+            (plan.folder / contenders.LINE_UP).unlink(missing_ok=True)  # workers measure, and find nothing to do
+            launch(plan.workers)
+        telling.price(plan, account, measured(plan))
+    if plan.asked.plan_only:
+        account.say("  compare.plan_only=true: nothing was trained, and the test split stays sealed.")
+        return None
+    _prepare(plan)
+    if plan.todo():
+        with telling.Watch(plan, account):
+            launch(plan.workers)
+    choice = _choose(plan)
+    among = len(plan.line_up.candidates)
+    account.say(
+        f"\nBest of {among} on fresh-seed validation: {choice.winner}. Opening {choice.opening} of the test split."
+    )
+    if not judging.answered(choice):
+        launch(plan.workers)
+    if not judging.answered(choice):
+        raise StudyEnded("Not everybody has answered the test split: workers ended early. The same command goes on.")
+    verdict = judging.judge(plan.studied, choice, plan.asked.margin, plan.registry)
+    judging.record(plan.studied, choice, verdict, plan.store, account)
+    judging.say(verdict, account)
+    return verdict
+
+
+def measured(plan: ComparePlan) -> list[Calibration]:
+    studied = plan.studied
+    return calibrations(studied.paths, studied.settings, studied.corpus.fingerprint, plan.workers)
+
+
+def _champion(store: Store, version: Version, studied: Studied) -> Contender:
+    """The champion as a contender. Raises Refusal if it answers with other labels than the study's data have."""
+    try:
+        labels = classify.label_names(registry.load(store, version.uri))
+    except Exception as error:  # MLflow raises what it likes; a model of another kind is no contender
+        raise Refusal(
+            f"The champion, version {version.number} of {version.model}, cannot be loaded as a transformers "
+            f"classifier, so nothing can be compared with it: {str(error).splitlines()[0]}. Compare under another "
+            "name: registry.model=<name>."
+        ) from error
+    if set(labels) != set(studied.corpus.label_names):
+        raise Refusal(
+            f"The champion, version {version.number} of {version.model}, answers with {', '.join(labels)}; the data of "
+            f"{studied.name} have the labels {', '.join(studied.corpus.label_names)}. Compare under another name: "
+            "registry.model=<name>."
+        )
+    key = f"champion-{content_key(version.model, version.number)}"
+    about = f"{version.model} version {version.number}"
+    return Contender(CHAMPION, CHAMPION, key, about, uri=version.uri, version=version.number)
+
+
+def _standing(plan: ComparePlan) -> Verdict | None:
+    """The verdict that there is, if nothing has changed since; that its winner became the champion is no change."""
+    verdict = judging.recorded(plan.folder)
+    asked = (plan.registry, plan.asked.margin, plan.line_up.base)
+    if verdict is None or (verdict.registry, verdict.margin, verdict.key) != asked:
+        return None
+    champion = plan.line_up.champion
+    if champion is None or champion.version == verdict.champion:
+        return verdict if verdict.champion == (champion.version if champion else None) else None
+    version = registry.version(plan.store, plan.registry, champion.version)
+    own = version is not None and version.tags.get(registry.REPEAT) == judging.registered_name(verdict)
+    return verdict if own else None
+
+
+def _prepare(plan: ComparePlan) -> None:
+    """Runs for the contenders, the line-up for the workers; failed trainings are cleared for another try."""
+    plan.line_up.write(plan.folder)
+    for repeat in plan.todo():
+        (repeat.folder / "outcome.json").unlink(missing_ok=True)
+    for contender in plan.line_up.contenders:
+        run = mirror.contender_run(plan.studied.book, plan.folder, contender.key, contender.name)
+        run.status(State.RUNNING)
+        facts = mirror.facts(plan.studied.corpus, plan.studied.name)
+        run.tags({**facts, "kind": "contender", "contender": contender.name, "contender.key": contender.key})
+        if not run.deliver(plan.store, patient=True):
+            raise Refusal(f"The MLflow store at {plan.store.address} does not take records: {run.problem}")
+
+
+def _choose(plan: ComparePlan) -> Choice:
+    """Choose, once, and enter the opening; a comparison that was cut off goes on with its own."""
+    left = [r for r in contenders.repeats(plan.line_up, plan.folder) if r.outcome() is None]
+    if left:
+        raise StudyEnded(f"{len(left)} trainings are not done: workers ended early. The same command goes on.")
+    metric = plan.studied.settings.study.metric
+    with FileLock(plan.folder / "choice.lock"):
+        if made := Choice.read(plan.folder, plan.line_up):
+            return made
+        chosen = winner(plan.line_up, plan.folder, metric)
+        key = content_key(plan.studied.uid, plan.line_up.key, chosen)
+        corpus = plan.studied.corpus
+        facts = {
+            "study": plan.studied.name, "winner": chosen, "contenders": [c.name for c in plan.line_up.contenders],
+            "seeds": list(plan.line_up.seeds),
+        }  # fmt: skip
+        opening = seal.open_test(corpus, plan.studied.paths.openings(corpus.fingerprints["test"]), key, facts)
+        choice = Choice(plan.line_up, plan.folder, chosen, best_baseline(plan.line_up, metric), opening.number, key)
+        choice.write()
+        return choice

@@ -1,0 +1,198 @@
+"""Who stands in a comparison (baselines, default recipe, the study's best settings, champion), and on which seeds."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from src import config, mirror
+from src.errors import Refusal
+from src.paths import write_whole
+from src.records import Outcome, Point, Record, TrialRecord
+from src.runner.studies import CONFIG, Studied
+from src.runner.worker import baseline_outcomes
+from src.search import stopping
+from src.settings import ComparisonSettings, Settings
+from src.text.corpus import content_key
+
+BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
+LINE_UP = "line-up.json"
+
+
+@dataclass(frozen=True)
+class Contender(Record):
+    """One of them. `key` names its folder: of a recipe, everything its training depends on but the seed."""
+
+    name: str
+    kind: str
+    key: str
+    about: str
+    yaml: str = ""  # of a recipe: the whole config of the training
+    trial: int | None = None
+    search_score: float | None = None
+    version: str = ""  # of the champion, in the registry
+    uri: str = ""  # of the champion's model
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a recipe, to be trained on fresh seeds."""
+        return self.kind in (DEFAULT, TUNED)
+
+    def settings(self, seed: int | None = None) -> Settings:
+        return config.restored(self.yaml, seed)
+
+
+@dataclass(frozen=True)
+class LineUp:
+    """The contenders and the fresh seeds."""
+
+    contenders: tuple[Contender, ...]
+    seeds: tuple[int, ...]
+    default_may_win: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> list[Contender]:
+        """Among whom the winner is chosen: the tuned settings, the better in the search first."""
+        return [c for c in self.contenders if c.kind == TUNED or (self.default_may_win and c.kind == DEFAULT)]
+
+    @property
+    def recipes(self) -> list[Contender]:
+        return [c for c in self.contenders if c.trained]
+
+    @property
+    def fixed(self) -> list[Contender]:
+        """Those that are judged as they stand."""
+        return [c for c in self.contenders if not c.trained]
+
+    @property
+    def champion(self) -> Contender | None:
+        return next((c for c in self.contenders if c.kind == CHAMPION), None)
+
+    @property
+    def key(self) -> str:
+        """Changes with whatever changes what is compared."""
+        parts = [*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds)]
+        return content_key(*parts, *(["default may win"] if self.default_may_win else []))
+
+    @property
+    def base(self) -> str:
+        """The key as it would be without the champion."""
+        return replace(self, contenders=tuple(c for c in self.contenders if c.kind != CHAMPION)).key
+
+    def write(self, folder: Path) -> None:
+        whole = {**asdict(self), "contenders": [asdict(c) for c in self.contenders]}
+        write_whole(folder / LINE_UP, json.dumps(whole, indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> "LineUp":
+        found = json.loads((folder / LINE_UP).read_text())
+        contenders = tuple(Contender(**c) for c in found["contenders"])
+        return LineUp(contenders, tuple(found["seeds"]), found["default_may_win"], tuple(found["notes"]))
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A recipe on one seed: its folder below the comparison's."""
+
+    contender: Contender
+    seed: int
+    folder: Path
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "training"
+
+    @property
+    def answers(self) -> Path:
+        """Chances for the test split, [n_examples, n_labels]."""
+        return self.folder / "test.npy"
+
+    def outcome(self) -> Outcome | None:
+        file = self.folder / "outcome.json"
+        return Outcome.from_json(file.read_text()) if file.exists() else None
+
+
+def repeats(line_up: LineUp, folder: Path) -> Iterator[Repeat]:
+    """Every training there is to do or done, seed by seed, so that all recipes get on alike."""
+    for seed in line_up.seeds:
+        for contender in line_up.recipes:
+            yield repeat(contender, seed, folder)
+
+
+def repeat(contender: Contender, seed: int, folder: Path) -> Repeat:
+    return Repeat(contender, seed, folder / "repeats" / contender.key / str(seed))
+
+
+def fixed_answers(contender: Contender, folder: Path) -> Path:
+    """Where the answers of a contender without seeds are kept."""
+    return folder / "fixed" / contender.key / "test.npy"
+
+
+def line_up(studied: Studied, asked: ComparisonSettings, champion: Contender | None) -> LineUp:
+    """Choose the contenders. Raises Refusal if the study has no tuned settings to judge."""
+    book = studied.book
+    if held := book.in_work():
+        raise Refusal(
+            f"The study {studied.name} is being searched: trials {', '.join(map(str, held))} are in work. Compare when "
+            "it is over."
+        )
+    done = baseline_outcomes(book)
+    baselines = [
+        Contender(name, BASELINE, f"baseline-{name}", "", search_score=done[name].score)
+        for name in book.rules.baselines
+        if name in done and done[name].score is not None
+    ]
+    default = _recipe(studied, "default", DEFAULT, (book.folder / CONFIG).read_text(), None)
+    tuned: list[Contender] = []
+    for trial in stopping.ranked(book.trials(), book.direction):
+        made = _recipe(studied, f"trial-{trial.number}", TUNED, _yaml_of(studied, trial), trial)
+        if made.key == default.key:
+            default = _recipe(studied, "default", DEFAULT, default.yaml, trial)
+        elif len(tuned) < asked.top_k and made.key not in {t.key for t in tuned}:
+            tuned.append(made)
+    if not tuned:
+        raise Refusal(
+            f"The study {studied.name} has no COMPLETE trial but the default recipe: there are no tuned settings to "
+            "judge. Search on: python -m src.sweep -m study.n_trials=<more>."
+        )
+    notes = [] if book.enough() else ["the study is not over; its search may find other settings yet"]
+    everybody = (*baselines, default, *tuned, *([champion] if champion else []))
+    return LineUp(everybody, fresh_seeds(studied, asked.seeds), asked.default_may_win, tuple(notes))
+
+
+def fresh_seeds(studied: Studied, n: int) -> tuple[int, ...]:
+    """The first `n` of a row of seeds that the study's own seed begins, without those the search used."""
+    settings = studied.settings
+    used = {settings.recipe.seed, settings.study.seed}
+    row = np.random.default_rng([settings.study.seed, 20_07]).permutation(np.arange(1, 100_000))
+    return tuple(int(seed) for seed in row[: n + len(used)] if int(seed) not in used)[:n]
+
+
+def params_of(contender: Contender, keys: Sequence[str]) -> Point:
+    """The searched settings of a recipe, by dotted key."""
+    if not contender.yaml:
+        return {}
+    settings = contender.settings()
+    values = {**settings.choices, **settings.recipe.flat()}
+    return {key: values[key] for key in keys if key in values}
+
+
+def _recipe(studied: Studied, name: str, kind: str, yaml: str, trial: TrialRecord | None) -> Contender:
+    settings = config.restored(yaml)
+    goal = (settings.study.metric, settings.study.rungs, settings.study.rung_examples)
+    recipe = {k: v for k, v in settings.recipe.flat().items() if k not in ("seed", "model.name")}
+    key = content_key(json.dumps([recipe, goal], sort_keys=True, default=str), studied.corpus.fingerprint)
+    about = "" if trial is None else f"trial {trial.number}"
+    return Contender(name, kind, key, about, yaml, trial.number if trial else None, trial.score if trial else None)
+
+
+def _yaml_of(studied: Studied, trial: TrialRecord) -> str:
+    found = mirror.trial_run(studied.book, trial.number).read_text("config.yaml")
+    if found is None:
+        raise Refusal(
+            f"Trial {trial.number} of {studied.name} has no config on record: {studied.book.folder} is damaged."
+        )
+    return found

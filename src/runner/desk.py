@@ -1,0 +1,117 @@
+"""What every training process has: the data and checkpoints at hand, where records go, and one guarded training."""
+
+import json
+import os
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+from src import mirror
+from src.evidence import environment
+from src.evidence.runs import Run
+from src.evidence.store import Store, tracking_uri
+from src.learning import checkpoints, names
+from src.learning.checkpoints import Checkpoint
+from src.learning.finetune import Lesson, calibrate, failure_reason, fine_tune
+from src.learning.judge import Goal
+from src.paths import Paths, write_whole
+from src.records import Calibration, Evaluation, Outcome, State, Stop
+from src.settings import ModelSettings, Recipe, Settings
+from src.text import corpus as corpora
+from src.text import tokens
+
+
+class Desk:
+    """What a worker keeps from trial to trial: the data, tokenised once per model, and where records go."""
+
+    def __init__(self, settings: Settings, paths: Paths, store: Store | None = None) -> None:
+        self.settings, self.paths, self._store = settings, paths, store
+        self.corpus = corpora.prepare(settings.data, paths.cache)
+        metric, asked = settings.study.metric, settings.study.direction
+        direction = names.direction_of(metric, asked, len(self.corpus.label_names))
+        self.goal = Goal(metric, direction, settings.study.rungs, settings.study.rung_examples)
+        self._lessons: dict[tuple[str, int], tuple[Checkpoint, Lesson]] = {}
+
+    @property
+    def store(self) -> Store:
+        """Where records go. A study's workers learn it from its folder: they start also while a server is down."""
+        if self._store is None:
+            uri = tracking_uri(self.settings.tracking, self.paths.root)
+            self._store = Store(uri, mirror.experiment_file(self.paths.study(self.settings.study.name)).read_text())
+        return self._store
+
+    def lesson(self, model: ModelSettings) -> tuple[Checkpoint, Lesson]:
+        """The checkpoint and the data as its tokenizer cuts them."""
+        key = (model.checkpoint, model.max_tokens)
+        if key not in self._lessons:
+            found = checkpoints.resolve(model, self.paths.cache)
+            tokenizer = checkpoints.load_tokenizer(found)
+            tokenizer.model_max_length = model.max_tokens  # saved with the weights: served texts are cut alike
+            train, validation = (
+                tokens.tokenised(self.corpus, split, tokenizer, model.max_tokens, self.paths.cache)
+                for split in ("train", "validation")
+            )
+            self._lessons[key] = found, Lesson(train, validation, tokenizer, self.corpus.label_names)
+        return self._lessons[key]
+
+
+class TrainingRun:
+    """Watches one training: its curves and evaluations go to its run, its scores to whoever judges them."""
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self.run, self.store = run, store
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.metrics(step, values)
+
+    def evaluated(self, evaluation: Evaluation) -> Stop | None:
+        """Record the evaluation and send everything so far: one batched write."""
+        self.run.metrics(evaluation.step, curve_names(evaluation))
+        self.run.deliver(self.store)
+        return None
+
+    def asked_to_stop(self) -> Stop | None:
+        return None
+
+
+def curve_names(evaluation: Evaluation) -> dict[str, float]:
+    """An evaluation's numbers under the names of their curves."""
+    prefix = "validation" if evaluation.whole else "rung"
+    values = {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+    return {**values, "train/examples": float(evaluation.examples)}
+
+
+def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Path) -> Outcome:
+    """Train; whatever goes wrong in it is a failed outcome with its reason, and a traceback on the run."""
+    try:
+        checkpoint, lesson = desk.lesson(recipe.model)
+        return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
+    except Exception as error:  # one failing trial is a failed trial, never the end of the study
+        watch.run.text("error.txt", traceback.format_exc())
+        return Outcome(State.FAIL, reason=failure_reason(error))
+
+
+def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
+    """Changes with whatever changes the speed of a step."""
+    recipe = json.dumps(settings.recipe.flat(), sort_keys=True, default=str)
+    return corpora.content_key(recipe, fingerprint, str(workers), environment.machine())
+
+
+def calibrations(paths: Paths, settings: Settings, fingerprint: str, workers: int) -> list[Calibration]:
+    """What the workers measured, so many of them at once on these data; empty before they have."""
+    files = sorted(paths.calibration(calibration_key(settings, fingerprint, workers)).glob("*.json"))
+    return [Calibration.from_json(f.read_text()) for f in files]
+
+
+def epochs(recipe: Recipe) -> float:
+    """Passes over the training data; the Trainer's own default is 3."""
+    return float(recipe.trainer.get("num_train_epochs", 3))
+
+
+def measure_once(desk: Desk, index: int, of: int) -> None:
+    """Measure the speed of the default recipe on worker `index`, unless it is known."""
+    priced = desk.paths.calibration(calibration_key(desk.settings, desk.corpus.fingerprint, of)) / f"{index}.json"
+    if not priced.exists():
+        checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
+        scratch = priced.parent / f"scratch-{os.getpid()}"
+        write_whole(priced, calibrate(desk.settings.recipe, checkpoint, lesson, scratch).to_json())

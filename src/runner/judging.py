@@ -1,0 +1,214 @@
+"""The verdict: from the answers on the test split to records, MLflow and the terminal."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from src import mirror
+from src.evidence.store import Store
+from src.paths import write_whole
+from src.records import Outcome, State
+from src.runner import contenders
+from src.runner.choice import Choice, finished, scores
+from src.runner.contenders import Contender, Repeat
+from src.runner.studies import Studied
+from src.runner.worker import baseline_outcomes
+from src.search.account import Account
+from src.text import seal
+from src.verdict import judgement, tables
+from src.verdict import scores as metrics
+from src.verdict.record import ContenderRecord, RepeatRecord, Verdict
+
+VERDICT = "verdict.json"
+
+
+def recorded(folder: Path) -> Verdict | None:
+    """The verdict in a comparison's folder, if there is one."""
+    file = folder / VERDICT
+    return Verdict.from_json(file.read_text()) if file.exists() else None
+
+
+def registered_name(verdict: Verdict) -> str:
+    """Names the training that a verdict registers: the study, the winner's recipe, the seed."""
+    winner = verdict.contender(verdict.winner)
+    return f"{verdict.uid}/{winner.key}/{winner.registered_seed}"
+
+
+def answered(choice: Choice) -> bool:
+    """Whether everybody for whom the test split was opened has answered it."""
+    files = [r.answers for r in choice.tested]
+    return all(f.exists() for f in [*files, *(contenders.fixed_answers(c, choice.folder) for c in choice.fixed)])
+
+
+def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Verdict:
+    """Work out the verdict, and keep it; reads answers and labels of the opened test split."""
+    line_up, rules = choice.line_up, studied.settings.study
+    ledger = studied.paths.openings(studied.corpus.fingerprints["test"])
+    labels = seal.read(studied.corpus, ledger, seal.Opening(choice.opening, choice.key))["label"].to_numpy()
+    answers = {name: np.stack(each) for name, each in _answers(choice).items()}
+    draws = judgement.draws(labels, answers)
+    rows = [_contender(studied, choice, c, labels, answers.get(c.name)) for c in line_up.contenders]
+    n_labels = len(studied.corpus.label_names)
+    rows = [
+        replace(row, test=judgement.intervals(draws, row.name, n_labels)) if row.name in answers else row
+        for row in rows
+    ]
+    others = tuple(name for name in answers if name != choice.winner)
+    question = judgement.Question(choice.winner, others, rules.metric, margin, len(line_up.candidates))
+    registered = {row.name: answers[row.name][_registered(row)] for row in rows if row.name in answers}
+    verdict = Verdict(
+        study=studied.name,
+        uid=studied.uid,
+        key=line_up.base,
+        made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        data=studied.corpus.name,
+        fingerprints=dict(studied.corpus.fingerprints),
+        registry=registry,
+        metric=rules.metric,
+        direction=studied.book.direction,
+        margin=margin,
+        seeds=line_up.seeds,
+        test_examples=len(labels),
+        chosen_among=len(line_up.candidates),
+        contenders=tuple(rows),
+        winner=choice.winner,
+        best_baseline=choice.best_baseline,
+        against=judgement.against(draws, question, labels, registered),
+        opening=choice.opening,
+        openings=len(seal.openings(ledger)),
+        champion=line_up.champion.version if line_up.champion else None,
+        notes=line_up.notes,
+    )
+    write_whole(choice.folder / VERDICT, verdict.to_json())
+    return verdict
+
+
+def record(studied: Studied, choice: Choice, verdict: Verdict, store: Store, account: Account) -> None:
+    """Everything onto the MLflow runs; then the weights that nobody will ask for go."""
+    waiting = None
+    for contender in choice.line_up.contenders:
+        row = verdict.contender(contender.name)
+        run = mirror.contender_run(studied.book, studied.folder, contender.key, contender.name)
+        run.params({**row.params, "contender": row.name, "kind": row.kind})
+        run.tags({"verdict": verdict.winner, "test.openings": verdict.openings if row.test else "not opened for it"})
+        for repeat in row.repeats:
+            waiting = _record_repeat(studied, contender, repeat, store) or waiting
+        mirror.record_contender(run, row)
+        run.status(State.FAIL if row.problem else State.COMPLETE)
+        waiting = None if run.deliver(store, patient=True) else run.problem
+    study = mirror.study_run(studied.book)
+    mirror.record_verdict(study, verdict)
+    waiting = waiting if study.deliver(store, patient=True) else study.problem
+    if waiting:
+        account.say(f"  note: records wait in {studied.folder} ({waiting}); the same command delivers them.")
+    keep_registered(studied, choice, verdict)
+
+
+def keep_registered(studied: Studied, choice: Choice, verdict: Verdict) -> None:
+    """Delete the weights of all trainings but the one to register: their answers and records stay."""
+    kept = verdict.contender(verdict.winner).registered_seed
+    for repeat in contenders.repeats(choice.line_up, studied.folder):
+        if not (repeat.contender.name == verdict.winner and repeat.seed == kept):
+            shutil.rmtree(repeat.training, ignore_errors=True)
+
+
+def say(verdict: Verdict, account: Account) -> None:
+    """The tables and the verdict on the terminal, and what to type next."""
+    for head, rows in tables.all_of(verdict):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for i, name in enumerate(head):
+            last = name == "settings"
+            table.add_column(name, justify="left" if i == 0 or last else "right", overflow="fold", no_wrap=not last)
+        for row in rows:
+            table.add_row(*row)
+        account.say()
+        account.console.print(table)
+    account.say()
+    for sentence in tables.sentences(verdict):
+        account.say(sentence)
+    account.say(f"\nOn the study's run: comparison/verdict.md, .html, .json\nNext: python -m src.promote "
+                f"study.name={verdict.study}")  # fmt: skip
+
+
+def _answers(choice: Choice) -> Mapping[str, list[np.ndarray]]:
+    """Chances by contender, a list entry per repeat, in the order of the contenders."""
+    found: dict[str, list[np.ndarray]] = {}
+    tested = {(r.contender.name, r.seed): r for r in choice.tested}
+    for contender in choice.line_up.contenders:
+        if not contender.trained:
+            found[contender.name] = [np.load(contenders.fixed_answers(contender, choice.folder))]
+            continue
+        mine = [tested[contender.name, s] for s in choice.line_up.seeds if (contender.name, s) in tested]
+        if mine:
+            found[contender.name] = [np.load(repeat.answers) for repeat in mine]
+    return found
+
+
+def _contender(
+    studied: Studied, choice: Choice, contender: Contender, labels: np.ndarray, answers: np.ndarray | None
+) -> ContenderRecord:
+    line_up, keys = choice.line_up, [p.key for p in studied.book.space.parameters]
+    if not contender.trained:
+        outcome = baseline_outcomes(studied.book).get(contender.name, Outcome(State.COMPLETE))
+        return ContenderRecord(
+            contender.name, contender.kind, contender.key, contender.about, params={}, search_score=None,
+            validation=outcome.score, spread=None, optimism=None, registered_seed=None, repeats=(), test={},
+            megabytes=outcome.megabytes, ms_per_1000_texts=outcome.ms_per_1000_texts,
+        )  # fmt: skip
+    done = [contenders.repeat(contender, seed, choice.folder) for seed in line_up.seeds]
+    done = [r for r in done if finished(r.outcome())]
+    found = scores(contender, line_up, choice.folder)
+    points = None if answers is None else metrics.points(labels, answers)
+    repeats = tuple(_repeat(studied, repeat, None if points is None else {m: float(v[i]) for m, v in points.items()})
+                    for i, repeat in enumerate(done))  # fmt: skip
+    failed = len(line_up.seeds) - len(done)
+    sign = -1.0 if studied.book.direction == "minimize" else 1.0
+    mean = float(np.mean(found)) if found else None
+    searched = contender.search_score
+    first = done[0].outcome() if done else None
+    return ContenderRecord(
+        name=contender.name,
+        kind=contender.kind,
+        key=contender.key,
+        about=contender.about,
+        params=contenders.params_of(contender, keys),
+        search_score=searched,
+        validation=mean,
+        spread=float(np.std(found, ddof=1)) if len(found) > 1 else None,
+        optimism=sign * (searched - mean) if searched is not None and mean is not None else None,
+        registered_seed=done[judgement.median_of(found)].seed if done else None,
+        repeats=repeats,
+        test={},
+        megabytes=first.megabytes if first else None,
+        ms_per_1000_texts=first.ms_per_1000_texts if first else None,
+        problem=f"{failed} of {len(line_up.seeds)} seeds failed" if failed else None,
+    )
+
+
+def _registered(row: ContenderRecord) -> int:
+    """Which of its repeats would be registered; the only one there is of a contender without seeds."""
+    return next((i for i, r in enumerate(row.repeats) if r.seed == row.registered_seed), 0)
+
+
+def _repeat(studied: Studied, repeat: Repeat, test: dict[str, float] | None) -> RepeatRecord:
+    outcome = repeat.outcome()
+    assert outcome is not None
+    run = mirror.repeat_run(studied.book, studied.folder, repeat.contender.key, repeat.contender.name, repeat.seed)
+    return RepeatRecord(repeat.seed, run.known_id, dict(outcome.metrics), test or {})
+
+
+def _record_repeat(studied: Studied, contender: Contender, row: RepeatRecord, store: Store) -> str | None:
+    """The test figures of one training; and its end, where a killed worker could not write it."""
+    repeat = contenders.repeat(contender, row.seed, studied.folder)
+    run = mirror.repeat_run(studied.book, studied.folder, contender.key, contender.name, row.seed)
+    outcome = repeat.outcome()
+    if outcome is not None and not run.ended:
+        mirror.record_outcome(run, outcome)
+    run.metrics(outcome.steps or 0 if outcome else 0, {f"test/{name}": value for name, value in row.test.items()})
+    run.deliver(store, patient=True)
+    return run.problem

@@ -1,0 +1,211 @@
+"""Texts in, labels and scores out: which model answers, where texts come from, where answers go."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from src.errors import Refusal
+from src.evidence import registry
+from src.evidence.delivered import LABEL, SCORE
+from src.evidence.registry import CHALLENGER, CHAMPION
+from src.evidence.store import Store, existing_store
+from src.learning import classify
+from src.paths import Paths
+from src.text import sources
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line."""
+
+    texts: Sequence[str] = ()
+    file: str | None = None
+    out: str | None = None
+    text_column: str = "text"
+    model: str | None = None
+    version: str | None = None
+    run: str | None = None
+    batch_size: int = classify.BATCH
+    tracking_uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model on record, and what to call it."""
+
+    uri: str
+    name: str
+
+
+def predict(asked: Request, paths: Paths) -> None:
+    """Answer the texts, or the file's rows. Raises Refusal for texts or models that are not there."""
+    if asked.batch_size < 1:
+        raise Refusal(f"--batch-size is {asked.batch_size}; it is a whole number from 1 up.")
+    frame = _file(asked) if asked.file else pd.DataFrame({"text": _texts(asked)}, dtype=object)
+    out = _out(asked)
+    store = existing_store(asked.tracking_uri, paths.root)
+    found = find(asked, store)
+    note(f"Answered by {found.name}.")
+    answered = answer(
+        _load(store, found), frame[asked.text_column if asked.file else "text"].tolist(), asked.batch_size
+    )
+    if out is None:
+        width = max(len(label) for label, _ in answered) if answered else 0
+        for (label, score), text in zip(answered, frame["text"], strict=True):
+            print(f"{label:<{width}}  {score:.4f}  {text}")
+        return
+    taken = LABEL in frame or SCORE in frame
+    columns = [f"predicted_{name}" if taken else name for name in (LABEL, SCORE)]
+    for column, values in zip(columns, zip(*answered, strict=True), strict=True):
+        frame[column] = list(values)
+    write(frame, out)
+    note(f"{len(frame)} rows with {' and '.join(columns)}: {out}")
+
+
+def answer(classifier: Any, texts: Sequence[str], batch: int = classify.BATCH) -> list[tuple[str, float]]:
+    """Per text, the likeliest label and its chance."""
+    names = classify.label_names(classifier)
+    with _bar(len(texts)) as advance:
+        chances = classify.chances(classifier, texts, batch, advance)
+    return [(names[int(row.argmax())], float(row.max())) for row in chances]
+
+
+def find(asked: Request, store: Store) -> Found:
+    """The model that is to answer: a run's, a version, the champion, or else the challenger."""
+    if asked.run:
+        return _of_run(asked.run, store)
+    model = asked.model or _only_model(store)
+    if asked.version:
+        version = registry.version(store, model, asked.version)
+        if version is None:
+            known = ", ".join(v.number for v in registry.versions(store, model)) or "none"
+            raise Refusal(f"--version is {asked.version}; the registered model {model} has {known}.")
+        return Found(version.uri, f"{model} version {version.number}")
+    champion = registry.by_alias(store, model, CHAMPION)
+    if champion:
+        return Found(champion.uri, f"{model} version {champion.number}, the champion")
+    challenger = registry.by_alias(store, model, CHALLENGER)
+    if challenger:
+        name = (
+            f"{model} version {challenger.number}, the challenger: no version has passed the gate, there is no champion"
+        )
+        return Found(challenger.uri, name)
+    raise Refusal(
+        f"The registered model {model} has neither a champion nor a challenger in {store.address}. Compare and promote "
+        "first (python -m src.compare, python -m src.promote), or name a --version or a --run."
+    )
+
+
+def write(frame: pd.DataFrame, out: Path) -> None:
+    """Rows to a file, in the format that its name says."""
+    scratch = out.with_name(f"{out.name}.part")
+    if out.suffix in (".csv", ".tsv"):
+        frame.to_csv(scratch, index=False, sep="\t" if out.suffix == ".tsv" else ",")
+    elif out.suffix == ".parquet":
+        frame.to_parquet(scratch, index=False)
+    else:
+        frame.to_json(scratch, orient="records", lines=out.suffix == ".jsonl", force_ascii=False)
+    scratch.replace(out)
+
+
+def note(text: str) -> None:
+    """Beside the answers, not among them."""
+    print(text, file=sys.stderr)
+
+
+def _load(store: Store, found: Found) -> Any:
+    try:
+        return registry.load(store, found.uri)
+    except Exception as error:  # MLflow raises what it likes
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(f"The model {found.name} ({found.uri}) cannot be loaded: {first}") from error
+
+
+def _of_run(run_id: str, store: Store) -> Found:
+    from src.evidence import recorded
+
+    tags = recorded.tags(store, run_id)
+    if "model.uri" not in tags:
+        raise Refusal(
+            f"--run is {run_id}, and that run has no model: only the best trial of a study, a promoted training and "
+            "python -m src.train log theirs."
+        )
+    return Found(tags["model.uri"], f"the run {run_id}")
+
+
+def _only_model(store: Store) -> str:
+    known = registry.models(store)
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise Refusal(
+            f"{store.address} has {len(known)} registered models: {', '.join(known)}. Name one: --model NAME."
+        )
+    raise Refusal(
+        f"{store.address} has no registered model yet. Compare and promote first (python -m src.compare, python -m "
+        "src.promote), or name a --run that has a model."
+    )
+
+
+def _texts(asked: Request) -> list[str]:
+    if asked.texts and list(asked.texts) != ["-"]:
+        blank = [i for i, text in enumerate(asked.texts, start=1) if not text.strip()]
+        if blank:
+            raise Refusal(f"Text {blank[0]} of {len(asked.texts)} is empty; there is nothing to classify in it.")
+        return list(asked.texts)
+    if not asked.texts and sys.stdin.isatty():
+        raise Refusal(
+            'There is no text: python -m src.predict "a warm, funny film", or --file, or texts on the standard input, '
+            "one per line."
+        )
+    lines = [line.rstrip("\n") for line in sys.stdin]
+    return [line for line in lines if line.strip()]
+
+
+def _file(asked: Request) -> pd.DataFrame:
+    if asked.texts:
+        raise Refusal("There are texts and a --file on the command line; give one of the two.")
+    path = Path(str(asked.file)).expanduser()
+    frame = sources.read_file(path)
+    if asked.text_column not in frame.columns:
+        raise Refusal(
+            f"--text-column is {asked.text_column!r}, and {path} has the columns {', '.join(map(str, frame.columns))}."
+        )
+    texts = frame[asked.text_column]
+    blank = texts.isna() | (texts.astype(str).str.strip() == "")
+    if blank.any():
+        rows = ", ".join(str(i) for i in blank[blank].index[:5])
+        raise Refusal(f"{path} has {int(blank.sum())} rows without a text (rows {rows} ...); every row needs one.")
+    frame[asked.text_column] = texts.astype(str)
+    return frame
+
+
+def _out(asked: Request) -> Path | None:
+    if asked.file is None:
+        if asked.out:
+            raise Refusal("--out goes with --file; the answers to texts are printed.")
+        return None
+    path = Path(asked.file).expanduser()
+    out = Path(asked.out).expanduser() if asked.out else path.with_name(f"{path.stem}.predictions{path.suffix}")
+    if out.suffix not in sources.FORMATS:
+        raise Refusal(f"--out is {out}; the name of a file it writes ends in {', '.join(sorted(sources.FORMATS))}.")
+    if not out.parent.is_dir():
+        raise Refusal(f"--out is {out}, and there is no folder {out.parent}.")
+    return out
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Any]:
+    """A progress bar on the error output, where that is a terminal."""
+    console = Console(stderr=True)
+    with Progress(*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(), console=console,
+                  transient=True, disable=not console.is_terminal or total < 2) as progress:  # fmt: skip
+        task = progress.add_task("classifying", total=total)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,190 @@
+"""Promotion: from a comparison's verdict to the registry's aliases. Reads records only, no data and no test split."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from src import mirror
+from src.errors import Declined, Refusal
+from src.evidence import registry
+from src.evidence.registry import CHALLENGER, CHAMPION, REPEAT, Version
+from src.evidence.store import Store, existing_store, open_store
+from src.learning.judge import BEST
+from src.paths import Paths, write_whole
+from src.runner import contenders, judging, studies
+from src.runner.contenders import LineUp, Repeat
+from src.runner.studies import Studied
+from src.search.account import Account
+from src.settings import PromotionSettings
+from src.verdict import tables
+from src.verdict.record import BETTER, WORSE, Against, Verdict
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the records say is to be done with the alias `champion`."""
+
+    moves: bool
+    why: str
+    against: Against | None
+
+
+def promote(asked: PromotionSettings, paths: Paths) -> None:
+    """Register the winner as `challenger`, and let `champion` point to it if the verdict carries that.
+
+    Raises Declined (exit code 3) when it does not: the winner is registered all the same.
+    """
+    if asked.rollback:
+        _roll_back(asked, paths)
+        return
+    studied = studies.load(asked.study, paths)
+    account = Account(studied.settings)
+    store = open_store(studied.settings.tracking, paths.root)
+    verdict = _verdict(asked, studied)
+    champion = registry.by_alias(store, verdict.registry, CHAMPION)
+    if champion and champion.tags.get(REPEAT) == judging.registered_name(verdict):
+        account.say(
+            f"Version {champion.number} of {verdict.registry} is this verdict's winner, and the champion already."
+        )
+        return
+    decision = decide(verdict, champion)
+    winner = verdict.contender(verdict.winner)
+    own, mean = winner.registered.test[verdict.metric], winner.test[verdict.metric]
+    account.say(f"{verdict.winner} of {studied.name}, seed {winner.registered_seed}: the median of {len(verdict.seeds)} "
+                f"fresh seeds on validation\n  test {verdict.metric} {own:.4f}; mean over the seeds {mean.value:.4f} "
+                f"[{mean.low:.4f}, {mean.high:.4f}]")  # fmt: skip
+    if asked.dry_run:
+        moves = "would become" if decision.moves else "would not become"
+        account.say(f"  would be registered as a version of {verdict.registry}, alias {CHALLENGER}")
+        account.say(f"  {moves} {CHAMPION}: {decision.why}\n  promote.dry_run=true: nothing was changed")
+        if not decision.moves:
+            raise Declined(f"It would not be promoted: {decision.why}.")
+        return
+    version = _register(studied, verdict, decision, store)
+    registry.point(store, version, CHALLENGER)
+    account.say(f"  version {version.number} of {version.model}, alias {CHALLENGER}")
+    if not decision.moves:
+        raise Declined(f"{CHAMPION} was not moved: {decision.why}.")
+    registry.point(store, version, CHAMPION)
+    account.say(f"  alias {CHAMPION}: {decision.why}")
+    uri = f"models:/{version.model}@{CHAMPION}"
+    account.say(f'  load it     {mirror.how_to_load(uri)}\n  predict     python -m src.predict "a warm, funny film"\n'
+                f"  serve it    mlflow models serve -m {uri} --env-manager local")  # fmt: skip
+
+
+def decide(verdict: Verdict, champion: Version | None) -> Decision:
+    """The gate: better than the champion there is, or, where there is none, than the best baseline.
+
+    Whoever is shown to be worse than the default recipe does not pass it.
+    """
+    if (champion.number if champion else None) != verdict.champion:
+        now = f"version {champion.number}" if champion else "nobody"
+        then = f"version {verdict.champion}" if verdict.champion else "nobody"
+        return Decision(False, f"the champion of {verdict.registry} is {now} now, and was {then} when the verdict was "
+                        f"made; compare again: python -m src.compare study.name={verdict.study}", None)  # fmt: skip
+    other = "champion" if champion else verdict.best_baseline
+    against = verdict.versus(other)
+    named = f"the champion, version {champion.number}" if champion else f"the best baseline, {other or 'none'}"
+    if against is None:
+        return Decision(False, f"there is no verdict against {named}", None)
+    said = f"{against.metric} {tables.signed(against.difference)}"
+    default = verdict.versus("default")
+    if default is not None and default.verdict == WORSE:
+        shown = f"it is worse than the default recipe ({default.metric} {tables.signed(default.difference)})"
+        way = "to let the default recipe itself win and be registered, compare with compare.default_may_win=true"
+        return Decision(False, f"{shown}, so tuning has not paid here; {way}", against)
+    if against.verdict == BETTER:
+        return Decision(True, f"better than {named}, {said}", against)
+    margin = f" by more than {verdict.margin:g}" if verdict.margin else ""
+    what = "worse than" if against.verdict == WORSE else f"not shown to be better{margin} than"
+    return Decision(False, f"it is {what} {named}: {said} on {verdict.test_examples} test examples", against)
+
+
+def evidence(verdict: Verdict, decision: Decision, repeat: Repeat, run_ids: Mapping[str, str]) -> dict[str, str]:
+    """A version's tags: what it is, and what is known of it."""
+    winner = verdict.contender(verdict.winner)
+    mean = winner.test[verdict.metric]
+    against = decision.against
+    shown = {
+        f"verdict.against.{a.other}": f"{a.verdict}: {a.metric} {tables.signed(a.difference)}, McNemar p {a.p:.3g}"
+        for a in verdict.against
+    }
+    return {
+        REPEAT: judging.registered_name(verdict),
+        "study": verdict.study,
+        "verdict": against.verdict if against else "none",
+        "verdict.against": against.other if against else "",
+        "verdict.margin": f"{verdict.margin:g}",
+        **shown,
+        f"test.{verdict.metric}": f"{winner.registered.test[verdict.metric]:.4f}",
+        f"test.{verdict.metric}.mean_over_seeds": f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
+        "test.examples": str(verdict.test_examples),
+        "test.openings": str(verdict.openings),
+        "seed": str(winner.registered_seed),
+        "seeds": ", ".join(map(str, verdict.seeds)),
+        **{f"data.fingerprint.{split}": value for split, value in verdict.fingerprints.items()},
+        "config.sha256": hashlib.sha256(repeat.contender.settings(repeat.seed).yaml.encode()).hexdigest(),
+        **run_ids,
+        "promoted.at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _verdict(asked: PromotionSettings, studied: Studied) -> Verdict:
+    verdict = judging.recorded(studied.folder)
+    command = f"python -m src.compare study.name={studied.name}"
+    if verdict is None:
+        raise Refusal(
+            f"There is no verdict on the study {studied.name}, and nothing is registered without evidence. Compare "
+            f"first: {command}"
+        )
+    if asked.registry not in (None, verdict.registry):
+        raise Refusal(
+            f"registry.model is {asked.registry}, and the verdict on {studied.name} is about the registered model "
+            f"{verdict.registry}. Compare with that model's champion first: {command} registry.model={asked.registry}"
+        )
+    return verdict
+
+
+def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Store) -> Version:
+    """Log the median repeat's weights as a model, once, and make it a version with its evidence."""
+    line_up = LineUp.read(studied.folder)
+    winner = next(c for c in line_up.contenders if c.name == verdict.winner)
+    seed = verdict.contender(verdict.winner).registered_seed
+    assert seed is not None
+    repeat = contenders.repeat(winner, seed, studied.folder)
+    run = mirror.repeat_run(studied.book, studied.folder, winner.key, winner.name, seed)
+    logged = repeat.folder / "logged-model"
+    if not logged.exists():
+        if not (repeat.training / BEST).is_dir():
+            raise Refusal(
+                f"The winner's weights are gone from {repeat.training}, so they cannot be registered. Delete "
+                f"{repeat.folder} and compare again: the same seed trains the same weights."
+            )
+        write_whole(logged, mirror.deliver_model(store, run, repeat.training, studied.corpus))
+    ids = {"run.repeat": run.run_id(store), "run.study": mirror.study_run(studied.book).run_id(store)}
+    tags = evidence(verdict, decision, repeat, ids)
+    return registry.register(
+        store, verdict.registry, logged.read_text(), ids["run.repeat"], tags, tables.as_markdown(verdict)
+    )
+
+
+def _roll_back(asked: PromotionSettings, paths: Paths) -> None:
+    """Go back to the champion before. A registered model's name is enough; else the study says which it is."""
+    if asked.registry and not asked.study:
+        store, model = existing_store(None, paths.root), asked.registry
+    else:
+        studied = studies.load(asked.study, paths)
+        verdict = judging.recorded(studied.folder)
+        store = open_store(studied.settings.tracking, paths.root)
+        model = asked.registry or (verdict.registry if verdict else studied.settings.data.name)
+    now = registry.by_alias(store, model, CHAMPION)
+    before = registry.version(store, model, now.tags.get(registry.BEFORE, "")) if now else None
+    if now is None or before is None:
+        what = f"version {now.number} was its first one" if now else "it has none"
+        raise Declined(f"There is no earlier champion of {model} to go back to: {what}.")
+    if asked.dry_run:
+        print(f"Would go back from version {now.number} of {model} to version {before.number}; nothing was changed.")
+        return
+    registry.roll_back(store, now, before)
+    print(f"The champion of {model} is version {before.number} again; it was version {now.number}.")

@@ -1,0 +1,69 @@
+"""A search, in the launching process: plan, launch, account, deliver."""
+
+from collections.abc import Callable
+
+from src import mirror
+from src.errors import Refusal
+from src.evidence.runs import Run
+from src.evidence.store import Store, open_store
+from src.records import State
+from src.runner import closing, studies, worker
+from src.runner.desk import calibrations
+from src.runner.plan import Plan, facts, say_price
+from src.runner.watch import Watch
+from src.search.account import Account
+from src.search.study import Book
+
+Launch = Callable[[int], None]  # start so many workers on the study, and return when they have ended
+
+
+def search(plan: Plan, launch: Launch) -> None:
+    """Run the study, or what is left of it. Raises StudyEnded when it cannot usefully go on."""
+    settings = plan.settings
+    account = Account(settings)
+    begun = plan.begun()
+    ended = len(begun.ended()) if begun else 0
+    account.plan(plan.space, plan.workers, facts(plan), ended)
+    for warning in plan.warnings:
+        account.say(f"  note: {warning}")
+    if settings.study.plan_only:
+        if len(calibrations(plan.paths, settings, plan.corpus.fingerprint, plan.workers)) < plan.workers:
+            launch(plan.workers)
+        say_price(plan, account, ended)
+        account.say("  study.plan_only=true: nothing was trained.")
+        return
+    store = open_store(settings.tracking, plan.paths.root)
+    book = plan.book()
+    book.create(plan.definition)
+    studies.remember(settings, book.folder)
+    run = _study_run(plan, book, store)
+    if not (book.enough() and not book.unfinished() and _baselines_done(book)):
+        try:
+            with Watch(plan, book, run, store, account):
+                launch(plan.workers)
+        except KeyboardInterrupt:
+            run.tags({"study.state": "INTERRUPTED"})
+            run.status(State.PAUSED)
+            run.deliver(store, patient=True)
+            raise
+    closing.close(plan, book, run, store, account)
+
+
+def _study_run(plan: Plan, book: Book, store: Store) -> Run:
+    """The parent of all runs of the study."""
+    study = plan.settings.study
+    run = mirror.study_run(book)
+    if not run.described:
+        mirror.describe(run, plan.settings)
+        run.params({f"space.{k}": v for k, v in plan.space.describe().items()})
+        run.params({"study.metric": study.metric, "study.direction": plan.direction, "study.seed": study.seed})
+    run.tags({**mirror.facts(plan.corpus, study.name), "kind": "study", "study.state": "RUNNING"})
+    run.status(State.RUNNING)
+    if not run.deliver(store, patient=True):
+        raise Refusal(f"The MLflow store at {store.address} does not take records: {run.problem}")
+    mirror.experiment_file(book.folder).write_text(store.experiment_id)
+    return run
+
+
+def _baselines_done(book: Book) -> bool:
+    return set(worker.baseline_outcomes(book)) == set(book.rules.baselines)

@@ -1,0 +1,87 @@
+"""Finding a study that was searched, by name, with the settings it was searched with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from src import config
+from src.errors import Refusal
+from src.learning import names
+from src.paths import Paths, write_whole
+from src.runner.worker import base_values
+from src.search import space as spaces
+from src.search.study import Book
+from src.settings import Settings
+from src.text import corpus as corpora
+from src.text.corpus import Corpus
+
+CONFIG = "config.yaml"  # of the study, in its folder
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study as its folder tells it."""
+
+    settings: Settings
+    book: Book
+    corpus: Corpus
+    paths: Paths
+
+    @property
+    def name(self) -> str:
+        return self.settings.study.name
+
+    @property
+    def uid(self) -> str:
+        return str(self.book.study.user_attrs["uid"])
+
+    @property
+    def folder(self) -> Path:
+        """Of its comparison."""
+        return self.paths.comparison(self.name)
+
+
+def remember(settings: Settings, folder: Path) -> None:
+    """Store a study's config with it, so that its name is enough from then on."""
+    write_whole(folder / CONFIG, settings.yaml)
+
+
+def load(name: str | None, paths: Paths) -> Studied:
+    """The study `name`, or the only one there is. Raises Refusal if it is not there or its data have changed."""
+    folder = paths.study(name or _only(paths))
+    if not (folder / CONFIG).is_file():
+        known = ", ".join(_known(paths)) or "none"
+        raise Refusal(
+            f"study.name is {folder.name}, and there is no such study in {folder.parent}; there is {known}. Search "
+            "first: python -m src.sweep -m"
+        )
+    settings = config.restored((folder / CONFIG).read_text())
+    space = spaces.parse(settings.space, base_values(settings))
+    corpus = corpora.prepare(settings.data, paths.cache)
+    metric = settings.study.metric
+    direction = names.direction_of(metric, settings.study.direction, len(corpus.label_names))
+    book = Book(settings, space, direction, folder)
+    if not book.created():
+        raise Refusal(f"The study {folder.name} was never begun: its plan is all there is. Run its sweep first.")
+    searched = book.study.user_attrs["definition"]["data"]
+    if searched != corpus.fingerprint:
+        raise Refusal(
+            f"The data of the study {folder.name} have changed since it was searched: their fingerprint was {searched} "
+            f"and is {corpus.fingerprint} ({settings.data.path or settings.data.hub_id}). Put the old data back, or "
+            "search again under another study.name."
+        )
+    return Studied(settings, book, corpus, paths)
+
+
+def _known(paths: Paths) -> list[str]:
+    return sorted(f.parent.name for f in paths.study("x").parent.glob(f"*/{CONFIG}"))
+
+
+def _only(paths: Paths) -> str:
+    known = _known(paths)
+    if len(known) != 1:
+        found = f"there are {len(known)}: {', '.join(known)}" if known else "there is none yet; search first"
+        raise Refusal(
+            f"Which study is meant is not said, and in {paths.study('x').parent} {found}. "
+            + ("Name one: study.name=<name>." if known else "python -m src.sweep -m")
+        )
+    return known[0]

@@ -1,0 +1,1 @@
+"""From predictions to a verdict: intervals, tests and tables. Knows arrays and records only."""

@@ -1,0 +1,61 @@
+"""Metrics as sums over examples, so that thousands of resamples of them are a few matrix products."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+Counts = np.ndarray  # [n_draws, n_examples]: how often each draw holds each example
+
+
+def metric_names(n_labels: int) -> tuple[str, ...]:
+    """What is computed: as in every evaluation of a training."""
+    average = "" if n_labels == 2 else "_macro"
+    return ("accuracy", *(f"{name}{average}" for name in ("f1", "precision", "recall")), "loss")
+
+
+def weighted(labels: np.ndarray, chances: np.ndarray, counts: Counts) -> dict[str, np.ndarray]:
+    """Each metric of each draw and repeat, [n_draws, n_repeats].
+
+    `labels` [n_examples], `chances` [n_repeats, n_examples, n_labels]. Two labels: f1, precision and recall of label 1;
+    more: macro averages; 0 where nothing can be divided by, as scikit-learn's zero_division=0. Loss: mean negative log
+    of the true label's chance.
+    """
+    n_labels = chances.shape[2]
+    picked = chances.argmax(axis=2)
+    total = counts.sum(axis=1, keepdims=True)
+    true = np.take_along_axis(chances, np.broadcast_to(labels[None, :, None], (*picked.shape, 1)), axis=2)[..., 0]
+    found = {
+        "accuracy": _sums(counts, picked == labels) / total,
+        "loss": _sums(counts, -np.log(np.clip(true, 1e-12, None))) / total,
+    }
+    classes = [1] if n_labels == 2 else list(range(n_labels))
+    per_class = [_of_class(labels == c, picked == c, counts) for c in classes]
+    average = "" if n_labels == 2 else "_macro"
+    for name in ("f1", "precision", "recall"):
+        found[f"{name}{average}"] = np.mean([values[name] for values in per_class], axis=0)
+    return {name: found[name] for name in metric_names(n_labels)}
+
+
+def points(labels: np.ndarray, chances: np.ndarray) -> dict[str, np.ndarray]:
+    """Each metric of each repeat on all examples, [n_repeats]."""
+    whole = np.ones((1, len(labels)))
+    return {name: values[0] for name, values in weighted(labels, chances, whole).items()}
+
+
+def _of_class(true: np.ndarray, picked: np.ndarray, counts: Counts) -> Mapping[str, np.ndarray]:
+    hits, chosen = _sums(counts, picked & true), _sums(counts, picked)
+    there = _sums(counts, np.broadcast_to(true, picked.shape))
+    return {
+        "f1": _ratio(2 * hits, chosen + there),
+        "precision": _ratio(hits, chosen),
+        "recall": _ratio(hits, there),
+    }
+
+
+def _sums(counts: Counts, values: np.ndarray) -> np.ndarray:
+    """[n_draws, n_repeats] from values [n_repeats, n_examples]."""
+    return counts @ values.T.astype(counts.dtype)
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    return np.divide(over, under, out=np.zeros_like(over), where=under > 0)

@@ -1,0 +1,146 @@
+"""A verdict as tables: rows for the terminal, Markdown, and one self-contained HTML page."""
+
+import html
+
+from src.verdict.record import Against, ContenderRecord, Interval, Verdict
+
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c2430}"
+    "table{border-collapse:collapse;margin:1rem 0}th,td{padding:.3rem .8rem;border-bottom:1px solid #d5dbe3;"
+    "text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}tr.winner{font-weight:600}"
+    "td:last-child{white-space:normal;text-align:left}"
+)
+
+WINNER = " *"
+Table = tuple[list[str], list[list[str]]]  # the head, and the rows
+
+
+def all_of(verdict: Verdict) -> list[Table]:
+    return [validation(verdict), test(verdict), comparisons(verdict)]
+
+
+def validation(verdict: Verdict) -> Table:
+    """A row per contender: the search's score, the mean over fresh seeds and its spread, optimism, cost, settings."""
+    head = ["on validation", "search", verdict.metric, "± over seeds", "optimism", "MB", "ms per 1000", "settings"]
+    return head, [_on_validation(verdict, c) for c in verdict.contenders]
+
+
+def test(verdict: Verdict) -> Table:
+    """A row per contender that the test split was opened for: every metric with its 95 % interval."""
+    shown = [c for c in verdict.contenders if c.test]
+    metrics = [m for m in shown[0].test if m != "loss" or verdict.metric == "loss"]
+    metrics = [verdict.metric, *(m for m in metrics if m != verdict.metric)]
+    rows = [[_name(verdict, c), *(_interval(c.test[m]) for m in metrics)] for c in shown]
+    return [f"on {verdict.test_examples} test examples", *metrics], rows
+
+
+def comparisons(verdict: Verdict) -> Table:
+    """A row per contender that the winner was compared with."""
+    head = [f"{verdict.winner} against", f"{verdict.metric} difference", "verdict", "only winner right",
+            "only other right", "McNemar p"]  # fmt: skip
+    return head, [_against(a) for a in verdict.against]
+
+
+def sentences(verdict: Verdict) -> list[str]:
+    """What it comes to, in words; the first one is the verdict."""
+    words = []
+    for against in verdict.against:
+        if against.other in ("default", "champion", verdict.best_baseline):
+            role = "the best baseline, " if against.other == verdict.best_baseline else ""
+            words.append(f"{verdict.winner} against {role}{against.other}: {against.verdict.upper()} "
+                         f"({signed(against.difference)} {verdict.metric}).")  # fmt: skip
+    top = verdict.search_top
+    chosen = f"the search's own top, {top}, was not" if top != verdict.winner else "as in the search"
+    winner = verdict.contender(verdict.winner)
+    words.append(
+        f"Best of {verdict.chosen_among} candidates on fresh seeds: {verdict.winner} ({chosen}); optimism of the "
+        f"search: {winner.optimism:+.4f}."
+        if winner.optimism is not None
+        else f"Best of {verdict.chosen_among} candidates on fresh seeds: {verdict.winner} ({chosen})."
+    )
+    asked = f"a margin of {verdict.margin:g} was asked" if verdict.margin else "no margin was asked"
+    words.append(
+        f"{verdict.test_examples} test examples, {len(verdict.seeds)} fresh seeds; 95 % intervals over examples and "
+        f"seeds, differences widened for the choice among {verdict.chosen_among}; {asked}. This test split has been "
+        f"opened {verdict.openings} time{'s' * (verdict.openings != 1)}."
+    )
+    return words
+
+
+def as_markdown(verdict: Verdict) -> str:
+    drawn = [_markdown(table) for table in all_of(verdict)]
+    notes = [f"Note: {note}." for note in verdict.notes]
+    parts = [f"# Verdict on {verdict.study}", *sentences(verdict), *drawn, *notes, _small(verdict)]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_html(verdict: Verdict) -> str:
+    title = html.escape(f"Verdict on {verdict.study}")
+    said = "".join(f"<p>{html.escape(s)}</p>" for s in [*sentences(verdict), *verdict.notes])
+    tables = "".join(_html(table) for table in all_of(verdict))
+    return (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
+        f"<h1>{title}</h1>{said}{tables}<p>{html.escape(_small(verdict))}</p></html>\n"
+    )
+
+
+def _name(verdict: Verdict, row: ContenderRecord) -> str:
+    mark = WINNER if row.name == verdict.winner else ""
+    return row.name + (f" ({row.about})" if row.about and row.kind != "tuned" else "") + mark
+
+
+def _on_validation(verdict: Verdict, row: ContenderRecord) -> list[str]:
+    settings = row.problem or " ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in row.params.items())
+    return [
+        _name(verdict, row),
+        _number(row.search_score),
+        _number(row.validation),
+        _number(row.spread),
+        "" if row.optimism is None else f"{row.optimism:+.4f}",
+        "" if row.megabytes is None else f"{row.megabytes:.1f}",
+        "" if row.ms_per_1000_texts is None else f"{row.ms_per_1000_texts:.0f}",
+        settings,
+    ]
+
+
+def _against(row: Against) -> list[str]:
+    return [row.other, signed(row.difference), row.verdict, str(row.only_winner), str(row.only_other), f"{row.p:.3g}"]
+
+
+def _small(verdict: Verdict) -> str:
+    prints = ", ".join(f"{split} {value}" for split, value in verdict.fingerprints.items())
+    return f"Data {verdict.data}, fingerprints: {prints}. Seeds: {', '.join(map(str, verdict.seeds))}. {verdict.made}."
+
+
+def _markdown(table: Table) -> str:
+    head, rows = table
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _html(table: Table) -> str:
+    head, rows = table
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr{' class=winner' if row[0].endswith(WINNER) else ''}>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{top}</tr>{body}</table>"
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+
+
+def signed(found: Interval) -> str:
+    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

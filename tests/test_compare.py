@@ -1,0 +1,532 @@
+"""From a study to a verdict to a champion: compare, promote, predict and reproduce on data that a tiny model learns."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from sklearn.metrics import accuracy_score, f1_score
+
+from src.errors import Declined, Differs, Refusal
+from src.evidence import recorded
+from src.paths import Paths
+from src.runner import comparing, predicting, promoting, reproducing, studies
+from src.runner.predicting import Request
+from src.settings import ComparisonSettings, PromotionSettings
+from src.verdict.record import Verdict
+from tests.conftest import Done, Place, clean_environment, write_letters, write_rows
+from tests.servers import free_port
+
+LETTERS = [
+    "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "trainer.logging_steps=5",
+    "study.n_trials=3", "study.rungs=[1.0]", "study.baselines=[majority,tfidf_logreg]", "workers=2",
+    "space.optimizer.learning_rate.low=1e-3", "space.optimizer.learning_rate.high=3e-3",
+    "model.learning_rate=1e-3", "space.trainer.num_train_epochs.high=2", "trainer.num_train_epochs=1",
+]  # fmt: skip
+COMPARE = ["compare.seeds=3", "compare.top_k=2", "workers=2"]
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+    """A study and its comparison: for tests that only read."""
+    place = Place(tmp_path_factory.mktemp("judged"))
+    write_letters(place.folder / "letters.csv")
+    done = place.sweep(*LETTERS, "study.name=letters")
+    assert done.code == 0, done.err
+    done = place.run("src.compare", *COMPARE)
+    assert done.code == 0, done.err
+    return place, done
+
+
+@pytest.fixture
+def here(judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.chdir(judged[0].folder)
+    return Paths(judged[0].folder)
+
+
+@dataclass(frozen=True)
+class Dry(Done):
+    registered: list[str]  # models, afterwards
+
+
+@pytest.fixture(scope="session")
+def dry(judged: tuple[Place, Done]) -> Dry:
+    """A dry run, before anything is promoted."""
+    done = judged[0].run("src.promote", "promote.dry_run=true")
+    return Dry(done.code, done.out, done.err, [m.name for m in client_of(judged[0]).search_registered_models()])
+
+
+@pytest.fixture
+def promoted(dry: Dry, here: Paths) -> Paths:
+    assert dry.registered == []
+    promoting.promote(PromotionSettings(None, None, False, False), here)
+    return here
+
+
+def verdict_of(place: Place, study: str = "letters") -> Verdict:
+    return Verdict.from_json((place.study(study) / "comparison" / "verdict.json").read_text())
+
+
+def client_of(place: Place) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+
+
+def runs(place: Place, kind: str) -> list[Run]:
+    client = client_of(place)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    return client.search_runs(experiments, f"tags.kind = '{kind}'", order_by=["attributes.start_time"])
+
+
+# --- compare ---
+
+
+def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(judged: tuple[Place, Done]) -> None:
+    _, done = judged
+    before, after = done.out.split("[1/9]")
+    assert "contenders   majority, tfidf_logreg, default (trial 0), trial-" in before
+    assert "9 trainings, 9 to go" in before
+    assert re.search(
+        r"can show     a true difference of \d+\.\d points in 80 of 100 cases, with 60 test examples", before
+    )
+    assert "expected: about" in before
+    assert "Opening 1 of the test split." in after
+    assert after.index("[9/9]") < after.index("Opening 1")
+
+
+def test_the_winner_beats_the_best_baseline_on_the_sealed_test(judged: tuple[Place, Done]) -> None:
+    place, done = judged
+    verdict = verdict_of(place)
+    against = verdict.versus(verdict.best_baseline)
+    assert against is not None
+    assert against.verdict == "better"
+    assert f"{verdict.winner} against the best baseline, {verdict.best_baseline}: BETTER" in done.out
+    assert "This test split has been opened 1 time." in done.out
+    assert (verdict.opening, verdict.openings, verdict.champion) == (1, 1, None)
+    losers = [c for c in verdict.contenders if c.kind == "tuned" and c.name != verdict.winner]
+    assert losers
+    assert not any(c.test or any(r.test for r in c.repeats) for c in losers)
+
+
+def test_fresh_seeds_are_none_of_the_searchs(judged: tuple[Place, Done]) -> None:
+    place, _ = judged
+    verdict = verdict_of(place)
+    assert len(set(verdict.seeds)) == 3
+    used = {int(r.data.params["seed"]) for r in runs(place, "trial")}
+    assert used == {42}
+    assert not used & set(verdict.seeds)
+    assert {int(r.data.params["seed"]) for r in runs(place, "repeat")} == set(verdict.seeds)
+
+
+def test_every_figure_can_be_worked_out_again_from_the_answers(judged: tuple[Place, Done], here: Paths) -> None:
+    place, _ = judged
+    verdict = verdict_of(place)
+    corpus = studies.load("letters", here).corpus
+    labels = pd.read_parquet(corpus.folder / "test.parquet")["label"].to_numpy()
+    winner = verdict.contender(verdict.winner)
+    folder = place.study("letters") / "comparison" / "repeats" / winner.key
+    accuracies, f1s = [], []
+    for repeat in winner.repeats:
+        picked = np.load(folder / str(repeat.seed) / "test.npy").argmax(axis=1)
+        accuracies.append(accuracy_score(labels, picked))
+        f1s.append(f1_score(labels, picked))
+        assert repeat.test["accuracy"] == pytest.approx(accuracies[-1])
+    assert winner.test["accuracy"].value == pytest.approx(np.mean(accuracies))
+    assert winner.test["f1"].value == pytest.approx(np.mean(f1s))
+    scored = [r.validation["accuracy"] for r in winner.repeats]
+    assert winner.validation == pytest.approx(np.mean(scored))
+    assert winner.optimism == pytest.approx(winner.search_score - np.mean(scored))
+    middle = next(r for r in winner.repeats if r.seed == winner.registered_seed)
+    assert sorted(scored)[1] == middle.validation["accuracy"]
+
+
+def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judged: tuple[Place, Done]) -> None:
+    place, _ = judged
+    (study,) = runs(place, "study")
+    found = {r.data.tags["contender"]: r for r in runs(place, "contender")}
+    assert {"majority", "tfidf_logreg", "default"} < set(found)
+    assert len(found) == 5
+    assert {r.data.tags["mlflow.parentRunId"] for r in found.values()} == {study.info.run_id}
+    assert {r.info.status for r in found.values()} == {"FINISHED"}
+    repeats = runs(place, "repeat")
+    assert len(repeats) == 9
+    for run in repeats:
+        assert run.data.tags["mlflow.parentRunId"] == found[run.data.tags["contender"]].info.run_id
+        assert {"validation/accuracy", "train/loss", "score"} <= set(run.data.metrics)
+    verdict = verdict_of(place)
+    opened = {r.data.tags["contender"] for r in repeats if "test/accuracy" in r.data.metrics}
+    assert opened == {"default", verdict.winner}
+    assert {"test/accuracy.low", "test/accuracy.high", "optimism"} <= set(found[verdict.winner].data.metrics)
+    client = client_of(place)
+    files = {f.path for f in client.list_artifacts(study.info.run_id, "comparison")}
+    assert files == {f"comparison/verdict.{ending}" for ending in ("md", "html", "json")}
+    assert study.data.tags[f"verdict.against.{verdict.best_baseline}"] == "better"
+    assert study.data.tags["test.openings"] == "1"
+
+
+def test_the_opening_stands_in_the_ledger_and_only_the_registered_weights_are_kept(judged: tuple[Place, Done]) -> None:
+    place, _ = judged
+    verdict = verdict_of(place)
+    (line,) = (place.folder / "mlruns" / "openings" / f"{verdict.fingerprints['test']}.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["study"], entry["winner"], entry["seeds"]) == ("letters", verdict.winner, list(verdict.seeds))
+    kept = list((place.study("letters") / "comparison").rglob("*.safetensors"))
+    winner = verdict.contender(verdict.winner)
+    assert [f.parts[-5:-2] for f in kept] == [(winner.key, str(winner.registered_seed), "training")]
+
+
+def test_the_same_comparison_again_trains_and_opens_nothing(judged: tuple[Place, Done], here: Paths) -> None:
+    place, _ = judged
+    before = verdict_of(place)
+    plan = comparing.check(ComparisonSettings(None, None, 3, 2, 0.0, False, False, 1), here)
+
+    def launch(_: int) -> None:
+        raise AssertionError("nothing is to be done")
+
+    assert comparing.compare(plan, launch) == before
+    wider = comparing.check(ComparisonSettings(None, None, 3, 2, 0.9, False, False, 2), here)
+    found = comparing.compare(wider, launch)
+    assert found is not None
+    assert (
+        found.versus(before.best_baseline).verdict == "not shown"
+    )  # the margin alone changed: no training, no opening
+    assert found.openings == 1
+    assert comparing.compare(plan, launch) != found
+
+
+def test_more_seeds_keep_what_is_trained(judged: tuple[Place, Done], here: Paths) -> None:
+    plan = comparing.check(ComparisonSettings("letters", None, 4, 2, 0.0, False, False, 2), here)
+    assert plan.line_up.seeds[:3] == verdict_of(judged[0]).seeds
+    assert len(plan.todo()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["study.name=nothing"], "study.name is nothing, and there is no such study in"),
+        (["compare.seeds=2"], "compare.seeds is 2; fewer than 3 seeds say nothing about seeds."),
+        (["compare.top_k=0"], "compare.top_k is 0; at least one"),
+        (["compare.margin=1.5"], "compare.margin is 1.5; it is a difference of the metric, from 0 to below 1."),
+        (["compare.seeds=many"], "compare.seeds: Input should be a valid integer"),
+        (["workers=0"], "workers is 0; it is auto or a whole number from 1 to 1024."),
+    ],
+)
+def test_what_compare_refuses(here: Paths, arguments: list[str], says: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from src import config
+
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        cfg = compose("compare", overrides=arguments)
+    with pytest.raises(Refusal) as caught:
+        comparing.check(config.comparison_from(cfg), here)
+    assert says in str(caught.value)
+
+
+def test_changed_data_and_a_study_without_tuned_settings_are_refused(
+    judged: tuple[Place, Done], tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "copy")
+    shutil.copytree(judged[0].folder / "mlruns" / "studies", place.folder / "mlruns" / "studies")
+    settings = place.study("letters") / "config.yaml"
+    rows = [(f"text {i}", i % 2) for i in range(60)]
+    other = write_rows(place.folder / "other.csv", rows)
+    settings.write_text(settings.read_text().replace("letters.csv", str(other)))
+    with pytest.raises(Refusal, match="The data of the study letters have changed since it was searched"):
+        studies.load("letters", Paths(place.folder))
+    shutil.copytree(place.study("letters"), place.study("second"))
+    with pytest.raises(Refusal, match=r"there are 2: letters, second\. Name one: study\.name=<name>\."):
+        studies.load(None, Paths(place.folder))
+    with pytest.raises(Refusal, match="there is none yet; search first"):
+        studies.load(None, Paths(tmp_path / "empty"))
+
+
+# --- promote ---
+
+
+def test_a_dry_run_changes_nothing(dry: Dry) -> None:
+    assert dry.code == 0, dry.err
+    assert "would be registered as a version of files, alias challenger" in dry.out
+    assert "would become champion: better than the best baseline, " in dry.out
+    assert dry.registered == []
+
+
+@pytest.mark.usefixtures("promoted")
+def test_the_winner_becomes_the_champion_with_its_evidence(judged: tuple[Place, Done]) -> None:
+    client, verdict = client_of(judged[0]), verdict_of(judged[0])
+    (model,) = client.search_registered_models()
+    assert (model.name, dict(model.aliases)) == ("files", {"challenger": 1, "champion": 1})
+    version = client.get_model_version_by_alias("files", "champion")
+    winner = verdict.contender(verdict.winner)
+    assert version.tags["verdict"] == "better"
+    assert version.tags["verdict.against"] == verdict.best_baseline
+    assert version.tags["seed"] == str(winner.registered_seed)
+    assert version.tags["data.fingerprint.test"] == verdict.fingerprints["test"]
+    assert {"config.sha256", "run.repeat", "run.study", "test.openings", "test.accuracy", "verdict.against.default",
+            "test.accuracy.mean_over_seeds", "champion.before"} <= set(version.tags)  # fmt: skip
+    assert version.run_id == version.tags["run.repeat"]
+    assert "# Verdict on letters" in version.description
+    mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
+    pipeline = mlflow.transformers.load_model("models:/files@champion")
+    assert pipeline("abcdefgh hgfedcba")[0]["label"] == "low"
+    answers = mlflow.pyfunc.load_model("models:/files@champion").predict(["stuvwxyz zyxwvuts", "abcdabcd efghefgh"])
+    assert answers["label"].tolist() == ["high", "low"]
+
+
+def test_promoting_again_says_that_it_is_done(promoted: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    promoting.promote(PromotionSettings("letters", None, False, False), promoted)
+    assert "Version 1 of files is this verdict's winner, and the champion already." in capsys.readouterr().out
+
+
+def test_a_comparison_whose_winner_became_champion_still_stands(promoted: Paths) -> None:
+    plan = comparing.check(ComparisonSettings(None, None, 3, 2, 0.0, False, False, 1), promoted)
+    assert [c.name for c in plan.line_up.contenders][-1] == "champion"
+    assert comparing.compare(plan, lambda _: pytest.fail("nothing is to be done")) is not None
+
+
+def test_what_promote_refuses_and_declines(promoted: Paths, judged: tuple[Place, Done], tmp_path: Path) -> None:
+    with pytest.raises(Declined, match="no earlier champion of files to go back to: version 1 was its first one"):
+        promoting.promote(PromotionSettings(None, None, False, True), promoted)
+    with pytest.raises(Refusal, match="the verdict on letters is about the registered model files"):
+        promoting.promote(PromotionSettings(None, "other", False, False), promoted)
+    verdict = verdict_of(judged[0])
+    assert not promoting.decide(verdict, promoting.Version("files", "7", "", {})).moves
+    assert "compare again" in promoting.decide(verdict, promoting.Version("files", "7", "", {})).why
+    place = Place(tmp_path)
+    shutil.copytree(judged[0].study("letters"), place.study("letters"))
+    (place.study("letters") / "comparison" / "verdict.json").unlink()
+    write_letters(tmp_path / "letters.csv")
+    done = place.run("src.promote")
+    assert done.code == 2
+    assert "There is no verdict on the study letters, and nothing is registered without evidence." in done.err
+
+
+# --- predict ---
+
+
+@pytest.mark.usefixtures("promoted")
+def test_texts_are_answered_by_the_champion_from_the_command_line(judged: tuple[Place, Done]) -> None:
+    done = judged[0].run("src.predict", "abcd, it's abcdefg", "stuvwxyz 'zzz, yyy'", "--batch-size", "1")
+    assert done.code == 0, done.err
+    first, second = done.out.splitlines()
+    assert re.fullmatch(r"low   0\.\d{4}  abcd, it's abcdefg", first)
+    assert re.fullmatch(r"high  0\.\d{4}  stuvwxyz 'zzz, yyy'", second)
+    assert done.err.strip() == "Answered by files version 1, the champion."
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])
+def test_a_file_comes_back_with_labels_and_scores_in_its_own_order(
+    promoted: Paths, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = pd.DataFrame(
+        {"id": [3, 1, 2], "review": ["abcdabcd, abc", "zyxwvuts stuvwxyz and more, more zzzz", "ggfa"]}
+    )
+    file, out = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
+    predicting.write(frame, file)
+    predicting.predict(Request(file=str(file), out=str(out), text_column="review"), promoted)
+    found = predicting.sources.read_file(out)
+    assert found["id"].tolist() == [3, 1, 2]
+    assert found["label"].tolist() == ["low", "high", "low"]
+    assert found["score"].between(0.5, 1).all()
+    predicting.predict(Request(file=str(out), text_column="review"), promoted)
+    again = predicting.sources.read_file(tmp_path / f"out.predictions.{ending}")
+    assert {"label", "score", "predicted_label", "predicted_score"} <= set(again.columns)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("promoted")
+def test_the_order_and_the_batches_do_not_change_the_answers(judged: tuple[Place, Done]) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
+    classifier = mlflow.transformers.load_model("models:/files@champion")
+    texts = ["ab", "zyxwvuts " * 40, "abcd efgh", "s" * 3, "hgfe dcba abcd efgh"]
+    alone = [predicting.answer(classifier, [text])[0] for text in texts]
+    together = predicting.answer(classifier, texts, batch=2)
+    assert [label for label, _ in together] == [label for label, _ in alone]
+    assert [score for _, score in together] == pytest.approx([score for _, score in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        (Request(("a",), version="9"), "--version is 9; the registered model files has 1."),
+        (Request(("a",), model="nobody"), "The registered model nobody has neither a champion nor a challenger"),
+        (Request(("a",), run="0123"), "has no run 0123"),
+        (Request(("a", " ")), "Text 2 of 2 is empty"),
+        (Request(("a",), file="x.csv"), "There are texts and a --file"),
+        (Request(("a",), out="x.csv"), "--out goes with --file"),
+        (Request(file="nothing.csv"), "The file nothing.csv is not there"),
+        (
+            Request(file="letters.csv", text_column="review"),
+            "--text-column is 'review', and letters.csv has the columns",
+        ),
+        (Request(file="letters.csv", out="x.docx"), "--out is x.docx; the name of a file it writes ends in"),
+        (Request(file="letters.csv", out="no/x.csv"), "there is no folder no"),
+        (Request(("a",), batch_size=0), "--batch-size is 0"),
+        (Request(("a",), tracking_uri="sqlite:///none.db"), "There is no MLflow store at sqlite:///none.db"),
+    ],
+)
+def test_what_predict_refuses(promoted: Paths, request_: Request, says: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        predicting.predict(request_, promoted)
+    assert says in str(caught.value)
+
+
+# --- reproduce ---
+
+
+@pytest.fixture
+def threads() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("kind", ["trial", "repeat"])
+def test_a_run_is_reproduced_to_the_last_bit(
+    here: Paths, judged: tuple[Place, Done], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs(judged[0], kind)[0]
+    reproducing.reproduce(run.info.run_id, None, here)
+    said = capsys.readouterr().out
+    assert re.search(r"All \d\d+ recorded numbers of 1\d metrics are identical", said), said
+    assert client_of(judged[0]).get_run(run.info.run_id).data.tags["reproduced"] == "identical"
+    assert not list((judged[0].folder / "mlruns" / "trainings").glob("*"))
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_difference_is_shown_beside_what_changed(
+    here: Paths, judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs(judged[0], "trial")[1]
+    read = recorded.read
+
+    def as_if_recorded_elsewhere(*arguments: object) -> recorded.Recorded:
+        found = read(*arguments)  # type: ignore[arg-type]
+        curves = {**found.curves, "train/loss": {step: v + 0.5 for step, v in found.curves["train/loss"].items()}}
+        return recorded.Recorded(**{**vars(found), "curves": curves, "versions": {**found.versions, "torch": "1.0"}})
+
+    monkeypatch.setattr(recorded, "read", as_if_recorded_elsewhere)
+    with pytest.raises(Differs, match="did not come out the same"):
+        reproducing.reproduce(run.info.run_id, None, here)
+    said = capsys.readouterr().out
+    assert re.search(r"train/loss +\d+ +\d+ +0 +0\.5", said)
+    assert "torch was 1.0 and is " in said
+
+
+def test_what_reproduce_refuses(here: Paths, judged: tuple[Place, Done]) -> None:
+    with pytest.raises(Refusal, match="has no run 0123"):
+        reproducing.reproduce("0123", None, here)
+    (study,) = runs(judged[0], "study")
+    with pytest.raises(Refusal, match="a run of kind study"):
+        reproducing.reproduce(study.info.run_id, None, here)
+
+
+# --- long ---
+
+
+@pytest.mark.long
+def test_a_worse_study_is_registered_and_declined(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    write_letters(tmp_path / "letters.csv")
+    weak = [a for a in LETTERS if "learning_rate" not in a] + ["study.name=weak", "trainer.num_train_epochs=1",
+            "model.learning_rate=1e-7", "space.optimizer.learning_rate.low=1e-7",
+            "space.optimizer.learning_rate.high=2e-7"]  # fmt: skip
+    strong = [*LETTERS, "study.name=letters"]
+    for arguments in (weak, strong):
+        assert place.sweep(*arguments).code == 0
+    assert place.run("src.compare", "study.name=weak", *COMPARE).code == 0
+    declined = place.run("src.promote", "study.name=weak")
+    assert declined.code == 3
+    assert "champion was not moved: it is" in declined.err
+    client = client_of(place)
+    assert dict(client.get_registered_model("files").aliases) == {"challenger": 1}
+    challenger = place.run("src.predict", "abcd")
+    assert "files version 1, the challenger: no version has passed the gate" in challenger.err
+    assert place.run("src.compare", "study.name=letters", *COMPARE).code == 0
+    assert place.run("src.promote", "study.name=letters").code == 0
+    assert dict(client.get_registered_model("files").aliases) == {"challenger": 2, "champion": 2}
+    # The weak one again, now against the champion; the test split is opened for the third time.
+    again = place.run("src.compare", "study.name=weak", *COMPARE)
+    assert again.code == 0, again.err
+    assert "against champion: WORSE" in again.out
+    assert "This test split has been opened 3 times." in again.out
+    declined = place.run("src.promote", "study.name=weak")
+    assert declined.code == 3
+    assert "it is worse than the champion, version 2" in declined.err
+    assert dict(client.get_registered_model("files").aliases) == {"challenger": 1, "champion": 2}
+    assert place.run("src.promote", "study.name=letters", "promote.rollback=true").code == 3
+
+
+@pytest.mark.long
+def test_a_killed_comparison_is_continued_by_the_same_command(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    write_letters(tmp_path / "letters.csv", rows=600)
+    arguments = [*LETTERS, "study.name=letters", "study.rungs=[0.5,1.0]", "trainer.per_device_train_batch_size=2"]
+    assert place.sweep(*arguments).code == 0
+    for wait in (6.0, 9.0, 12.0):
+        process = place.start("src.compare", *COMPARE)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        subprocess.run(["pkill", "-9", "-g", str(process.pid)], check=False)
+        process.communicate()
+    done = place.run("src.compare", *COMPARE)
+    assert done.code == 0, done.err
+    assert "This test split has been opened 1 time." in done.out
+    repeats = runs(place, "repeat")
+    assert len(repeats) == 9
+    assert {r.info.status for r in repeats} == {"FINISHED"}
+    client = client_of(place)
+    for run in repeats:
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+        assert len(steps) == len(set(steps))
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("promoted")
+def test_the_champion_is_served_over_http(judged: tuple[Place, Done]) -> None:
+    port = free_port()
+    env = clean_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{judged[0].folder}/mlflow.db"}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "models:/files@champion",
+        "--env-manager",
+        "local",
+    ]
+    server = subprocess.Popen([*command, "--port", str(port)], cwd=judged[0].folder, env=env, start_new_session=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        answer = posted(f"http://127.0.0.1:{port}/invocations", {"inputs": ["stuvwxyz zyxw", "abcd abcd"]})
+        assert [row["label"] for row in answer["predictions"]] == ["high", "low"]
+        assert all(0.5 <= row["score"] <= 1 for row in answer["predictions"])
+    finally:
+        subprocess.run(["pkill", "-9", "-g", str(server.pid)], check=False)
+
+
+def posted(url: str, content: object) -> dict:
+    end = time.monotonic() + 90
+    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    while True:
+        try:
+            with urllib.request.urlopen(request) as response:
+                return json.load(response)
+        except OSError:
+            assert time.monotonic() < end, "the server did not answer"
+            time.sleep(0.5)
