@@ -15,7 +15,8 @@ def work(cfg: DictConfig) -> None:
     from src.paths import Paths
     from src.runner import repeats
 
-    repeats.work(cfg.study.name, cfg.worker.index, cfg.worker.of, Paths(Path(cfg.worker.root)))
+    paths = Paths(Path(cfg.worker.root))
+    repeats.work(cfg.study.name, cfg.worker.index, cfg.worker.of, paths, measure_only=cfg.compare.plan_only)
 
 
 main = hydra.main(version_base="1.3", config_path="../conf", config_name="compare")(work)

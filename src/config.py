@@ -29,6 +29,8 @@ from src.settings import (
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 CONF_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
+FEWEST_SEEDS = 4  # of a comparison; simulations in tests/test_verdict.py
+REGISTERED = re.compile(r"[^/:'\"%\s](?:[^/:'\"%]{0,98}[^/:'\"%\s])?")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -100,11 +102,14 @@ def restored(yaml: str, seed: int | None = None) -> Settings:
 def comparison_from(cfg: DictConfig) -> ComparisonSettings:
     """Read the config of `compare`. Raises Refusal with all problems of it together."""
     problems: list[str] = []
-    values = {**_mapping(cfg, "compare", problems), "study": cfg.study.name, "registry": cfg.registry.model}
+    values = {**_mapping(cfg, "compare", problems), **_which(cfg, problems)}
     read = _read(ComparisonSettings, "compare", {**values, "workers": _workers(cfg.get("workers"), problems)}, problems)
     if read is not None:
-        if read.seeds < 3:
-            problems.append(f"compare.seeds is {read.seeds}; fewer than 3 seeds say nothing about seeds.")
+        if read.seeds < FEWEST_SEEDS:
+            problems.append(
+                f"compare.seeds is {read.seeds}; with fewer than {FEWEST_SEEDS} seeds a recipe that fails on some of "
+                "them looks too often like one that does not."
+            )
         if read.top_k < 1:
             problems.append(f"compare.top_k is {read.top_k}; at least one of the study's settings has to stand.")
         if not 0 <= read.margin < 1:
@@ -117,7 +122,7 @@ def comparison_from(cfg: DictConfig) -> ComparisonSettings:
 def promotion_from(cfg: DictConfig) -> PromotionSettings:
     """Read the config of `promote`. Raises Refusal with all problems of it together."""
     problems: list[str] = []
-    values = {**_mapping(cfg, "promote", problems), "study": cfg.study.name, "registry": cfg.registry.model}
+    values = {**_mapping(cfg, "promote", problems), **_which(cfg, problems)}
     read = _read(PromotionSettings, "promote", values, problems)
     Refusal.when_any(problems)
     assert read is not None
@@ -137,6 +142,17 @@ def as_overrides(point: Point) -> list[str]:
 def group_options() -> dict[str, list[str]]:
     """Config groups in conf/ and the options each has."""
     return {d.name: sorted(f.stem for f in d.glob("*.yaml")) for d in sorted(CONF_DIR.iterdir()) if d.is_dir()}
+
+
+def _which(cfg: DictConfig, problems: list[str]) -> dict[str, Any]:
+    """Which study and which registered model a command is about."""
+    study, registry = _mapping(cfg, "study", problems), _mapping(cfg, "registry", problems)
+    model = registry.get("model")
+    if model is not None and not REGISTERED.fullmatch(str(model)):
+        problems.append(
+            f"registry.model is {model!r}; a registered model's name has no '/', ':', quotes or blank ends."
+        )
+    return {"study": study.get("name"), "registry": None if model is None else str(model)}
 
 
 def _stored(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str]) -> str:

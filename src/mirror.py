@@ -100,15 +100,16 @@ def record_outcome(run: Run, outcome: Outcome | TrialRecord) -> None:
     run.status(state)
 
 
-def record_contender(run: Run, row: ContenderRecord) -> None:
-    """A contender's means, with their intervals as metrics of their own."""
+def record_contender(run: Run, row: ContenderRecord, verdict: Verdict) -> None:
+    """A contender's means, with their intervals as metrics of their own; a step for every verdict."""
     numbers = {"search/score": row.search_score, "validation/score": row.validation, "validation/spread": row.spread,
                "optimism": row.optimism, "model/megabytes": row.megabytes,
                "model/ms_per_1000_texts": row.ms_per_1000_texts}  # fmt: skip
     for name, found in row.test.items():
         numbers |= {f"test/{name}": found.value, f"test/{name}.low": found.low, f"test/{name}.high": found.high}
-    run.metrics(0, {name: value for name, value in numbers.items() if value is not None})
-    run.tags({"registered.seed": row.registered_seed, "problem": row.problem})
+    run.metrics(verdict.number, {name: value for name, value in numbers.items() if value is not None})
+    opened = {"test.openings": verdict.openings} if row.test else {}
+    run.tags({"registered.seed": row.registered_seed, "problem": row.problem, **opened, "verdict": verdict.winner})
 
 
 def record_verdict(run: Run, verdict: Verdict) -> None:
@@ -120,11 +121,11 @@ def record_verdict(run: Run, verdict: Verdict) -> None:
     run.tags({**said, "verdict.winner": verdict.winner, "test.openings": verdict.openings})
 
 
-def deliver_model(store: Store, run: Run, training: Path, corpus: Corpus) -> str:
-    """Log the weights in `training`/best on the run; returns the model's URI."""
-    examples = corpus.frame("train")["text"].head(2).tolist()
+def deliver_model(store: Store, run: Run, training: Path) -> str:
+    """Log the weights in `training`/best on the run, once; returns the model's URI."""
     try:
-        uri = delivered.log_model(store, run.run_id(store), training / BEST, examples)
+        run_id = run.run_id(store)
+        uri = delivered.logged_model(store, run_id) or delivered.log_model(store, run_id, training / BEST)
         run.tags({"model.uri": uri})
     finally:
         run.repeat_status()

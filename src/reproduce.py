@@ -14,7 +14,7 @@ def reproduce(cfg: DictConfig) -> None:
     from src.runner import reproducing
 
     with answered():
-        reproducing.reproduce(str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
+        reproducing.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
 
 
 main = hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")(reproduce)

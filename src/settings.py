@@ -142,7 +142,6 @@ class ComparisonSettings:
     seeds: int
     top_k: int
     margin: float  # of the metric; a difference must be shown to be larger
-    default_may_win: bool  # whether the default recipe is a candidate too
     plan_only: bool
     workers: int | None
 
@@ -155,3 +154,4 @@ class PromotionSettings:
     registry: str | None
     dry_run: bool
     rollback: bool
+    again: bool  # also a version that was rolled back

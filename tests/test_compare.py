@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.metrics import accuracy_score, f1_score
@@ -23,11 +24,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from src.errors import Declined, Differs, Refusal
 from src.evidence import recorded
 from src.paths import Paths
-from src.runner import comparing, predicting, promoting, reproducing, studies
+from src.runner import comparing, predicting, promoting, reproducing, studies, training
 from src.runner.predicting import Request
 from src.settings import ComparisonSettings, PromotionSettings
 from src.verdict.record import Verdict
-from tests.conftest import Done, Place, clean_environment, write_letters, write_rows
+from tests.conftest import Done, Place, clean_environment, settings_of, write_letters, write_rows
 from tests.servers import free_port
 
 LETTERS = [
@@ -36,7 +37,7 @@ LETTERS = [
     "space.optimizer.learning_rate.low=1e-3", "space.optimizer.learning_rate.high=3e-3",
     "model.learning_rate=1e-3", "space.trainer.num_train_epochs.high=2", "trainer.num_train_epochs=1",
 ]  # fmt: skip
-COMPARE = ["compare.seeds=3", "compare.top_k=2", "workers=2"]
+COMPARE = ["compare.seeds=4", "compare.top_k=1", "workers=2"]
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,7 @@ def dry(judged: tuple[Place, Done]) -> Dry:
 @pytest.fixture
 def promoted(dry: Dry, here: Paths) -> Paths:
     assert dry.registered == []
-    promoting.promote(PromotionSettings(None, None, False, False), here)
+    promoting.promote(PromotionSettings(None, None, False, False, False), here)
     return here
 
 
@@ -95,15 +96,16 @@ def runs(place: Place, kind: str) -> list[Run]:
 
 def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(judged: tuple[Place, Done]) -> None:
     _, done = judged
-    before, after = done.out.split("[1/9]")
+    before, after = done.out.split("[1/8]")
     assert "contenders   majority, tfidf_logreg, default (trial 0), trial-" in before
-    assert "9 trainings, 9 to go" in before
+    assert "8 trainings, 8 to go" in before
     assert re.search(
-        r"can show     a true difference of \d+\.\d points in 80 of 100 cases, with 60 test examples", before
+        r"can show     a true difference between two recipes of \d+\.\d points in 80 of 100 cases, with 60 test ",
+        before,
     )
     assert "expected: about" in before
     assert "Opening 1 of the test split." in after
-    assert after.index("[9/9]") < after.index("Opening 1")
+    assert after.index("[8/8]") < after.index("Opening 1")
 
 
 def test_the_winner_beats_the_best_baseline_on_the_sealed_test(judged: tuple[Place, Done]) -> None:
@@ -115,15 +117,12 @@ def test_the_winner_beats_the_best_baseline_on_the_sealed_test(judged: tuple[Pla
     assert f"{verdict.winner} against the best baseline, {verdict.best_baseline}: BETTER" in done.out
     assert "This test split has been opened 1 time." in done.out
     assert (verdict.opening, verdict.openings, verdict.champion) == (1, 1, None)
-    losers = [c for c in verdict.contenders if c.kind == "tuned" and c.name != verdict.winner]
-    assert losers
-    assert not any(c.test or any(r.test for r in c.repeats) for c in losers)
 
 
 def test_fresh_seeds_are_none_of_the_searchs(judged: tuple[Place, Done]) -> None:
     place, _ = judged
     verdict = verdict_of(place)
-    assert len(set(verdict.seeds)) == 3
+    assert len(set(verdict.seeds)) == 4
     used = {int(r.data.params["seed"]) for r in runs(place, "trial")}
     assert used == {42}
     assert not used & set(verdict.seeds)
@@ -157,11 +156,11 @@ def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judg
     (study,) = runs(place, "study")
     found = {r.data.tags["contender"]: r for r in runs(place, "contender")}
     assert {"majority", "tfidf_logreg", "default"} < set(found)
-    assert len(found) == 5
+    assert len(found) == 4
     assert {r.data.tags["mlflow.parentRunId"] for r in found.values()} == {study.info.run_id}
     assert {r.info.status for r in found.values()} == {"FINISHED"}
     repeats = runs(place, "repeat")
-    assert len(repeats) == 9
+    assert len(repeats) == 8
     for run in repeats:
         assert run.data.tags["mlflow.parentRunId"] == found[run.data.tags["contender"]].info.run_id
         assert {"validation/accuracy", "train/loss", "score"} <= set(run.data.metrics)
@@ -190,13 +189,13 @@ def test_the_opening_stands_in_the_ledger_and_only_the_registered_weights_are_ke
 def test_the_same_comparison_again_trains_and_opens_nothing(judged: tuple[Place, Done], here: Paths) -> None:
     place, _ = judged
     before = verdict_of(place)
-    plan = comparing.check(ComparisonSettings(None, None, 3, 2, 0.0, False, False, 1), here)
+    plan = comparing.check(ComparisonSettings(None, None, 4, 1, 0.0, False, 1), here)
 
     def launch(_: int) -> None:
         raise AssertionError("nothing is to be done")
 
     assert comparing.compare(plan, launch) == before
-    wider = comparing.check(ComparisonSettings(None, None, 3, 2, 0.9, False, False, 2), here)
+    wider = comparing.check(ComparisonSettings(None, None, 4, 1, 0.9, False, 2), here)
     found = comparing.compare(wider, launch)
     assert found is not None
     assert (
@@ -207,16 +206,31 @@ def test_the_same_comparison_again_trains_and_opens_nothing(judged: tuple[Place,
 
 
 def test_more_seeds_keep_what_is_trained(judged: tuple[Place, Done], here: Paths) -> None:
-    plan = comparing.check(ComparisonSettings("letters", None, 4, 2, 0.0, False, False, 2), here)
-    assert plan.line_up.seeds[:3] == verdict_of(judged[0]).seeds
-    assert len(plan.todo()) == 3
+    plan = comparing.check(ComparisonSettings("letters", None, 5, 1, 0.0, False, 2), here)
+    assert plan.line_up.seeds[:4] == verdict_of(judged[0]).seeds
+    assert len(plan.todo()) == 2
+
+
+def test_candidates_are_the_best_trials_and_the_default_recipe(here: Paths) -> None:
+    asked = [ComparisonSettings(None, None, 4, top_k, 0.0, False, 1) for top_k in (1, 2, 3)]
+    names = [[c.name for c in comparing.check(each, here).line_up.candidates] for each in asked]
+    assert [len(each) for each in names] == [2, 3, 3]  # the study has two trials beside the default recipe
+    assert all(each[-1] == "default" for each in names)
+
+
+def test_two_launches_at_once_are_refused(here: Paths) -> None:
+    plan = comparing.check(ComparisonSettings(None, None, 4, 1, 0.0, False, 1), here)
+    with FileLock(plan.folder / "launch.lock"), pytest.raises(Refusal, match="is being compared by another process"):
+        comparing.compare(plan, lambda _: None)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["study.name=nothing"], "study.name is nothing, and there is no such study in"),
-        (["compare.seeds=2"], "compare.seeds is 2; fewer than 3 seeds say nothing about seeds."),
+        (["compare.seeds=3"], "compare.seeds is 3; with fewer than 4 seeds a recipe that fails on some of them looks"),
+        (["study=letters"], "study=letters replaces the whole group by one word."),
+        (["registry.model=a/b"], "registry.model is 'a/b'; a registered model's name has no '/'"),
         (["compare.top_k=0"], "compare.top_k is 0; at least one"),
         (["compare.margin=1.5"], "compare.margin is 1.5; it is a difference of the metric, from 0 to below 1."),
         (["compare.seeds=many"], "compare.seeds: Input should be a valid integer"),
@@ -245,7 +259,7 @@ def test_changed_data_and_a_study_without_tuned_settings_are_refused(
     other = write_rows(place.folder / "other.csv", rows)
     settings.write_text(settings.read_text().replace("letters.csv", str(other)))
     with pytest.raises(Refusal, match="The data of the study letters have changed since it was searched"):
-        studies.load("letters", Paths(place.folder))
+        _ = studies.load("letters", Paths(place.folder)).corpus
     shutil.copytree(place.study("letters"), place.study("second"))
     with pytest.raises(Refusal, match=r"there are 2: letters, second\. Name one: study\.name=<name>\."):
         studies.load(None, Paths(place.folder))
@@ -258,7 +272,7 @@ def test_changed_data_and_a_study_without_tuned_settings_are_refused(
 
 def test_a_dry_run_changes_nothing(dry: Dry) -> None:
     assert dry.code == 0, dry.err
-    assert "would be registered as a version of files, alias challenger" in dry.out
+    assert "would be registered as a version of letters, alias challenger" in dry.out
     assert "would become champion: better than the best baseline, " in dry.out
     assert dry.registered == []
 
@@ -267,8 +281,8 @@ def test_a_dry_run_changes_nothing(dry: Dry) -> None:
 def test_the_winner_becomes_the_champion_with_its_evidence(judged: tuple[Place, Done]) -> None:
     client, verdict = client_of(judged[0]), verdict_of(judged[0])
     (model,) = client.search_registered_models()
-    assert (model.name, dict(model.aliases)) == ("files", {"challenger": 1, "champion": 1})
-    version = client.get_model_version_by_alias("files", "champion")
+    assert (model.name, dict(model.aliases)) == ("letters", {"challenger": 1, "champion": 1})
+    version = client.get_model_version_by_alias("letters", "champion")
     winner = verdict.contender(verdict.winner)
     assert version.tags["verdict"] == "better"
     assert version.tags["verdict.against"] == verdict.best_baseline
@@ -279,31 +293,31 @@ def test_the_winner_becomes_the_champion_with_its_evidence(judged: tuple[Place, 
     assert version.run_id == version.tags["run.repeat"]
     assert "# Verdict on letters" in version.description
     mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
-    pipeline = mlflow.transformers.load_model("models:/files@champion")
+    pipeline = mlflow.transformers.load_model("models:/letters@champion")
     assert pipeline("abcdefgh hgfedcba")[0]["label"] == "low"
-    answers = mlflow.pyfunc.load_model("models:/files@champion").predict(["stuvwxyz zyxwvuts", "abcdabcd efghefgh"])
+    answers = mlflow.pyfunc.load_model("models:/letters@champion").predict(["stuvwxyz zyxwvuts", "abcdabcd efghefgh"])
     assert answers["label"].tolist() == ["high", "low"]
 
 
 def test_promoting_again_says_that_it_is_done(promoted: Paths, capsys: pytest.CaptureFixture[str]) -> None:
-    promoting.promote(PromotionSettings("letters", None, False, False), promoted)
-    assert "Version 1 of files is this verdict's winner, and the champion already." in capsys.readouterr().out
+    promoting.promote(PromotionSettings("letters", None, False, False, False), promoted)
+    assert "Version 1 of letters is this verdict's winner, and the champion already." in capsys.readouterr().out
 
 
 def test_a_comparison_whose_winner_became_champion_still_stands(promoted: Paths) -> None:
-    plan = comparing.check(ComparisonSettings(None, None, 3, 2, 0.0, False, False, 1), promoted)
+    plan = comparing.check(ComparisonSettings(None, None, 4, 1, 0.0, False, 1), promoted)
     assert [c.name for c in plan.line_up.contenders][-1] == "champion"
     assert comparing.compare(plan, lambda _: pytest.fail("nothing is to be done")) is not None
 
 
 def test_what_promote_refuses_and_declines(promoted: Paths, judged: tuple[Place, Done], tmp_path: Path) -> None:
-    with pytest.raises(Declined, match="no earlier champion of files to go back to: version 1 was its first one"):
-        promoting.promote(PromotionSettings(None, None, False, True), promoted)
-    with pytest.raises(Refusal, match="the verdict on letters is about the registered model files"):
-        promoting.promote(PromotionSettings(None, "other", False, False), promoted)
+    with pytest.raises(Declined, match="no earlier champion of letters to go back to: version 1 was its first one"):
+        promoting.promote(PromotionSettings(None, None, False, True, False), promoted)
+    with pytest.raises(Refusal, match="the verdict on letters is about the registered model letters"):
+        promoting.promote(PromotionSettings(None, "other", False, False, False), promoted)
     verdict = verdict_of(judged[0])
-    assert not promoting.decide(verdict, promoting.Version("files", "7", "", {})).moves
-    assert "compare again" in promoting.decide(verdict, promoting.Version("files", "7", "", {})).why
+    assert not promoting.decide(verdict, promoting.Version("letters", "7", "", {})).moves
+    assert "compare again" in promoting.decide(verdict, promoting.Version("letters", "7", "", {})).why
     place = Place(tmp_path)
     shutil.copytree(judged[0].study("letters"), place.study("letters"))
     (place.study("letters") / "comparison" / "verdict.json").unlink()
@@ -323,7 +337,7 @@ def test_texts_are_answered_by_the_champion_from_the_command_line(judged: tuple[
     first, second = done.out.splitlines()
     assert re.fullmatch(r"low   0\.\d{4}  abcd, it's abcdefg", first)
     assert re.fullmatch(r"high  0\.\d{4}  stuvwxyz 'zzz, yyy'", second)
-    assert done.err.strip() == "Answered by files version 1, the champion."
+    assert done.err.strip() == "Answered by letters version 1, the champion."
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet"])
@@ -349,7 +363,7 @@ def test_a_file_comes_back_with_labels_and_scores_in_its_own_order(
 @pytest.mark.usefixtures("promoted")
 def test_the_order_and_the_batches_do_not_change_the_answers(judged: tuple[Place, Done]) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
-    classifier = mlflow.transformers.load_model("models:/files@champion")
+    classifier = mlflow.transformers.load_model("models:/letters@champion")
     texts = ["ab", "zyxwvuts " * 40, "abcd efgh", "s" * 3, "hgfe dcba abcd efgh"]
     alone = [predicting.answer(classifier, [text])[0] for text in texts]
     together = predicting.answer(classifier, texts, batch=2)
@@ -360,7 +374,7 @@ def test_the_order_and_the_batches_do_not_change_the_answers(judged: tuple[Place
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        (Request(("a",), version="9"), "--version is 9; the registered model files has 1."),
+        (Request(("a",), version="9"), "--version is 9; the registered model letters has 1."),
         (Request(("a",), model="nobody"), "The registered model nobody has neither a champion nor a challenger"),
         (Request(("a",), run="0123"), "has no run 0123"),
         (Request(("a", " ")), "Text 2 of 2 is empty"),
@@ -394,16 +408,19 @@ def threads() -> object:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("kind", ["trial", "repeat"])
+@pytest.mark.parametrize("kind", ["trial", "repeat", "train"])
 def test_a_run_is_reproduced_to_the_last_bit(
     here: Paths, judged: tuple[Place, Done], kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if kind == "train":
+        recipe = [a for a in LETTERS if not a.startswith(("study", "space", "workers"))]
+        training.train(settings_of(*recipe, "trainer.num_train_epochs=1", "model.dropout=0.3"), here)
     run = runs(judged[0], kind)[0]
     reproducing.reproduce(run.info.run_id, None, here)
     said = capsys.readouterr().out
     assert re.search(r"All \d\d+ recorded numbers of 1\d metrics are identical", said), said
     assert client_of(judged[0]).get_run(run.info.run_id).data.tags["reproduced"] == "identical"
-    assert not list((judged[0].folder / "mlruns" / "trainings").glob("*"))
+    assert not list((judged[0].folder / "mlruns" / "trainings").glob("reproduce*"))
 
 
 @pytest.mark.usefixtures("threads")
@@ -452,12 +469,12 @@ def test_a_worse_study_is_registered_and_declined(tmp_path: Path) -> None:
     assert declined.code == 3
     assert "champion was not moved: it is" in declined.err
     client = client_of(place)
-    assert dict(client.get_registered_model("files").aliases) == {"challenger": 1}
+    assert dict(client.get_registered_model("letters").aliases) == {"challenger": 1}
     challenger = place.run("src.predict", "abcd")
-    assert "files version 1, the challenger: no version has passed the gate" in challenger.err
+    assert "letters version 1, the challenger: no version has passed the gate" in challenger.err
     assert place.run("src.compare", "study.name=letters", *COMPARE).code == 0
     assert place.run("src.promote", "study.name=letters").code == 0
-    assert dict(client.get_registered_model("files").aliases) == {"challenger": 2, "champion": 2}
+    assert dict(client.get_registered_model("letters").aliases) == {"challenger": 2, "champion": 2}
     # The weak one again, now against the champion; the test split is opened for the third time.
     again = place.run("src.compare", "study.name=weak", *COMPARE)
     assert again.code == 0, again.err
@@ -466,7 +483,7 @@ def test_a_worse_study_is_registered_and_declined(tmp_path: Path) -> None:
     declined = place.run("src.promote", "study.name=weak")
     assert declined.code == 3
     assert "it is worse than the champion, version 2" in declined.err
-    assert dict(client.get_registered_model("files").aliases) == {"challenger": 1, "champion": 2}
+    assert dict(client.get_registered_model("letters").aliases) == {"challenger": 1, "champion": 2}
     assert place.run("src.promote", "study.name=letters", "promote.rollback=true").code == 3
 
 
@@ -486,7 +503,7 @@ def test_a_killed_comparison_is_continued_by_the_same_command(tmp_path: Path) ->
     assert done.code == 0, done.err
     assert "This test split has been opened 1 time." in done.out
     repeats = runs(place, "repeat")
-    assert len(repeats) == 9
+    assert len(repeats) == 8
     assert {r.info.status for r in repeats} == {"FINISHED"}
     client = client_of(place)
     for run in repeats:
@@ -506,7 +523,7 @@ def test_the_champion_is_served_over_http(judged: tuple[Place, Done]) -> None:
         "models",
         "serve",
         "-m",
-        "models:/files@champion",
+        "models:/letters@champion",
         "--env-manager",
         "local",
     ]

@@ -72,7 +72,7 @@ class Listener:
         self.evaluations.append(evaluation)
         return Stop(self.state, "bad") if evaluation.share == self.stop_at else None
 
-    def asked_to_stop(self) -> Stop | None:
+    def asked_to_stop(self, _step: int) -> Stop | None:
         if self.left is None:
             return None
         self.left -= 1

@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from src import predict
 from src.config import CONF_DIR, ROOT, SWEEPS_DIR, group_options
 from src.learning import arguments
 from src.runner.worker import base_values
@@ -15,6 +17,8 @@ from tests.conftest import settings_of
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^python -m src\.(sweep|train)(?: -m)?([^#\n]*)", README, re.MULTILINE)
+AFTERWARDS = re.findall(r"^python -m src\.(compare|promote|reproduce)([^#\n]*)", README, re.MULTILINE)
+PREDICTIONS = re.findall(r"python -m src\.predict([^#\n]*)", README)
 
 
 def test_the_two_commands_stand_there() -> None:
@@ -27,8 +31,21 @@ def test_every_command_composes_and_passes(module: str, arguments: str) -> None:
     check(*shlex.split(arguments), config={"sweep": "sweep", "train": "config"}[module])
 
 
+@pytest.mark.parametrize(("name", "arguments"), AFTERWARDS)
+def test_every_command_on_a_study_composes(name: str, arguments: str) -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        assert compose(name, overrides=shlex.split(arguments))
+
+
+@pytest.mark.parametrize("arguments", PREDICTIONS)
+def test_every_prediction_is_understood(arguments: str) -> None:
+    assert predict.parser().parse_args(shlex.split(arguments))
+
+
 def test_enough_commands_were_found() -> None:
     assert len(COMMANDS) >= 8
+    assert {name for name, _ in AFTERWARDS} == {"compare", "promote", "reproduce"}
+    assert len(PREDICTIONS) >= 3
 
 
 @pytest.mark.parametrize("group", ["data", "model", "sampler", "pruner", "sweeps"])

@@ -69,7 +69,7 @@ def _compare(composed: Sequence[DictConfig], _: Sequence[Sequence[str]], paths: 
 def _compared(plan: "ComparePlan", launch: Callable[..., None]) -> None:
     from src.runner import comparing
 
-    comparing.compare(plan, lambda workers: launch(workers, f"study.name={plan.studied.name}"))
+    comparing.compare(plan, lambda workers, *more: launch(workers, f"study.name={plan.studied.name}", *more))
 
 
 VERBS: dict[str, Callable[..., list[Todo]]] = {"search": _search, "compare": _compare}

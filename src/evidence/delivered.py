@@ -1,7 +1,6 @@
 """The best model of a study, logged once as an MLflow model that loads as a transformers pipeline."""
 
 import logging
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,8 +10,8 @@ ARTIFACT = "model"
 LABEL, SCORE = "label", "score"
 
 
-def log_model(store: Store, run_id: str, folder: Path, example: Sequence[str]) -> str:
-    """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI. `example`: texts it may see.
+def log_model(store: Store, run_id: str, folder: Path) -> str:
+    """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI.
 
     MLflow opens and ends the run on the way: repeat its status afterwards, also after an error.
     """
@@ -23,7 +22,7 @@ def log_model(store: Store, run_id: str, folder: Path, example: Sequence[str]) -
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    signature = infer_signature(list(example), {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
+    signature = infer_signature(["a text"], {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)  # it asks the Hub for a card, and says it has none
     mlflow.set_tracking_uri(store.uri)
     with mlflow.start_run(run_id=run_id):
@@ -36,6 +35,20 @@ def log_model(store: Store, run_id: str, folder: Path, example: Sequence[str]) -
             pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
         )
     return str(logged.model_uri)
+
+
+def logged_model(store: Store, run_id: str) -> str | None:
+    """The URI of the model that the run has logged whole, if it has: a kill may come before anybody noted it."""
+    from mlflow.exceptions import MlflowException
+
+    for output in store.client.get_run(run_id).outputs.model_outputs:
+        try:
+            model = store.client.get_logged_model(output.model_id)
+        except MlflowException:  # deleted since
+            continue
+        if str(model.status) in ("READY", "LoggedModelStatus.READY"):
+            return str(model.model_uri)
+    return None
 
 
 def drop_model(store: Store, uri: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from src.errors import Refusal
 from src.evidence.store import Store
+from src.records import State
 
 REPRODUCIBLE = ("trial", "repeat", "train")
 TIMINGS = ("seconds", "model/ms_per_1000_texts")  # differ from run to run
@@ -35,7 +36,8 @@ def read(store: Store, run_id: str) -> Recorded:
     """Raises Refusal if there is no such run, or if it is not a training."""
     run = _run(store, run_id)
     tags = run.data.tags
-    if tags.get("kind") not in REPRODUCIBLE or "trial.state" not in tags:
+    ended = tags.get("trial.state") in [state for state in State if state.final] and "trial.steps" in tags
+    if tags.get("kind") not in REPRODUCIBLE or not (ended or tags.get("trial.state") == State.FAIL):
         raise Refusal(
             f"run is {run_id}, a run of kind {tags.get('kind', 'unknown')} and state "
             f"{tags.get('trial.state', 'unknown')}; trainings that have ended can be reproduced, of the kinds "

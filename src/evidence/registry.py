@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.evidence.store import Store
+from src.text.corpus import content_key
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 REPEAT = "repeat"  # tag: which training of which comparison a version is
+ROLLED_BACK = "champion.rolled_back"  # tag: when it was the champion no longer, by hand
 BEFORE = "champion.before"  # tag: the version that was the champion before this one; empty: there was none
 
 
@@ -20,6 +22,12 @@ class Version:
     number: str
     run_id: str
     tags: Mapping[str, str]
+    source: str = ""  # where its files are
+
+    @property
+    def key(self) -> str:
+        """Names this very model: a number may be given out anew, in another store or after a deletion."""
+        return f"champion-{content_key(self.model, self.number, self.run_id, self.source)}"
 
     @property
     def uri(self) -> str:
@@ -51,9 +59,14 @@ def version(store: Store, model: str, number: str) -> Version | None:
     return next((v for v in versions(store, model) if v.number == number), None)
 
 
+def of_repeat(store: Store, model: str, repeat: str) -> Version | None:
+    """The version that this training is, if it is one."""
+    return next((v for v in versions(store, model) if v.tags.get(REPEAT) == repeat), None)
+
+
 def versions(store: Store, model: str) -> list[Version]:
     found = store.client.search_model_versions(f"name = '{model}'") if model in models(store) else []
-    return [Version(model, str(v.version), str(v.run_id or ""), dict(v.tags)) for v in found]
+    return [Version(model, str(v.version), str(v.run_id or ""), dict(v.tags), str(v.source)) for v in found]
 
 
 def register(store: Store, model: str, uri: str, run_id: str, tags: Mapping[str, str], description: str) -> Version:
@@ -61,7 +74,7 @@ def register(store: Store, model: str, uri: str, run_id: str, tags: Mapping[str,
 
     Registered again, a version keeps its number and gets the newer evidence.
     """
-    known = next((v for v in versions(store, model) if v.tags.get(REPEAT) == tags[REPEAT]), None)
+    known = of_repeat(store, model, tags[REPEAT])
     if known is None:
         if model not in models(store):
             store.client.create_registered_model(model)
@@ -70,7 +83,7 @@ def register(store: Store, model: str, uri: str, run_id: str, tags: Mapping[str,
         made = store.client.create_model_version(
             model, logged.artifact_location, run_id=run_id, tags=dict(tags), description=description, model_id=model_id
         )
-        known = Version(model, str(made.version), run_id, tags)
+        known = Version(model, str(made.version), run_id, tags, str(made.source))
     for key, value in tags.items():
         store.client.set_model_version_tag(model, known.number, key, value)
     store.client.update_model_version(model, known.number, description=description)
@@ -84,13 +97,15 @@ def point(store: Store, version: Version, alias: str) -> None:
         if before is None or before.number != version.number:
             number = before.number if before else ""
             store.client.set_model_version_tag(version.model, version.number, BEFORE, number)
+            if ROLLED_BACK in version.tags:
+                store.client.delete_model_version_tag(version.model, version.number, ROLLED_BACK)
     store.client.set_registered_model_alias(version.model, alias, version.number)
 
 
 def roll_back(store: Store, now: Version, before: Version) -> None:
     """Let `champion` point to the version `before` again; the one that was keeps a note of it."""
     when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    store.client.set_model_version_tag(now.model, now.number, "champion.rolled_back", when)
+    store.client.set_model_version_tag(now.model, now.number, ROLLED_BACK, when)
     store.client.set_registered_model_alias(now.model, CHAMPION, before.number)
 
 

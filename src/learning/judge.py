@@ -29,8 +29,8 @@ class Watcher(Protocol):
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         """An evaluation at a rung; a returned order ends the training."""
 
-    def asked_to_stop(self) -> Stop | None:
-        """Asked after every step; a returned order ends the training."""
+    def asked_to_stop(self, step: int, /) -> Stop | None:
+        """Asked after every optimizer step; a returned order ends the training."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Judge(TrainerCallback):
         if state.global_step in self.shares:
             control.should_evaluate = True
             self.trainer.eval_dataset = self.parts[self.shares[state.global_step] == 1]
-        elif stop := self.watcher.asked_to_stop():
+        elif stop := self.watcher.asked_to_stop(state.global_step):
             self._end(stop, control)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Mapping[str, float], **_: Any) -> None:
@@ -96,7 +96,7 @@ class Judge(TrainerCallback):
         stop = self.watcher.evaluated(evaluation)
         if share < 1:
             control.should_save = stop is None or stop.state == State.PAUSED
-            if stop := stop or self.watcher.asked_to_stop():
+            if stop := stop or self.watcher.asked_to_stop(state.global_step):
                 self._end(stop, control)
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:

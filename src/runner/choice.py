@@ -1,6 +1,7 @@
 """The choice of the winner, on fresh-seed validation, and for whom the test split is opened then."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,29 +19,40 @@ CHOICE = "choice.json"
 
 @dataclass(frozen=True)
 class Choice:
-    """The winner among the tuned settings, and the opening of the test split that followed."""
+    """The winner among the candidates, and the opening of the test split that followed."""
 
     line_up: LineUp
     folder: Path
     winner: str
+    tuned: str  # the best of the tuned settings; the winner itself, unless the default recipe is
     best_baseline: str
     opening: int
     key: str
 
     @property
     def tested(self) -> list[Repeat]:
-        """The trainings of the winner and of the default recipe: the other settings are not looked at again."""
-        names = [c for c in self.line_up.recipes if c.name == self.winner or c.kind == DEFAULT]
-        all_of = [contenders.repeat(c, seed, self.folder) for c in names for seed in self.line_up.seeds]
-        return [r for r in all_of if finished(r.outcome())]
+        """The trainings of the winner, the default recipe and the best tuned settings: others are not looked at again.
+
+        A recipe that failed on a seed is not judged.
+        """
+        names = [c for c in self.line_up.recipes if c.name in (self.winner, self.tuned) or c.kind == DEFAULT]
+        whole = [c for c in names if len(scores(c, self.line_up, self.folder)) == len(self.line_up.seeds)]
+        return [contenders.repeat(c, seed, self.folder) for c in whole for seed in self.line_up.seeds]
 
     @property
     def fixed(self) -> list[Contender]:
         return self.line_up.fixed
 
+    @property
+    def registered(self) -> Repeat:
+        """The winner's training with the median validation score: its weights are kept."""
+        contender = next(c for c in self.line_up.recipes if c.name == self.winner)
+        median = judgement.median_of(scores(contender, self.line_up, self.folder))
+        return contenders.repeat(contender, self.line_up.seeds[median], self.folder)
+
     def write(self) -> None:
-        values = {"winner": self.winner, "best_baseline": self.best_baseline, "opening": self.opening, "key": self.key,
-                  "line_up": self.line_up.key}  # fmt: skip
+        values = {"winner": self.winner, "tuned": self.tuned, "best_baseline": self.best_baseline,
+                  "opening": self.opening, "key": self.key, "line_up": self.line_up.key}  # fmt: skip
         write_whole(self.folder / CHOICE, json.dumps(values, indent=1))
 
     @staticmethod
@@ -64,18 +76,24 @@ def scores(contender: Contender, line_up: LineUp, folder: Path) -> list[float]:
     return [o.score for o in outcomes if o is not None and o.score is not None and finished(o)]
 
 
-def winner(line_up: LineUp, folder: Path, metric: str) -> str:
-    """The candidate with the best mean over all fresh seeds; of equals, the better in the search."""
-    found = {c.name: scores(c, line_up, folder) for c in line_up.candidates}
+def best_of(candidates: Sequence[Contender], line_up: LineUp, folder: Path, metric: str) -> str:
+    """Whose mean over all fresh seeds is the best; of equals, the better in the search. Empty if all have failed."""
+    found = {c.name: scores(c, line_up, folder) for c in candidates}
     means = {name: float(np.mean(each)) for name, each in found.items() if len(each) == len(line_up.seeds)}
-    if not means:
+    return judgement.best(means, metric) if means else ""
+
+
+def winner(line_up: LineUp, folder: Path, metric: str) -> str:
+    """The best of the candidates. Raises StudyEnded if none could be trained on every seed."""
+    found = best_of(line_up.candidates, line_up, folder, metric)
+    if not found:
         reasons = {o.reason for c in line_up.candidates for s in line_up.seeds
                    if (o := contenders.repeat(c, s, folder).outcome()) and o.state == State.FAIL}  # fmt: skip
         raise StudyEnded(
             "None of the candidates could be trained on every fresh seed, so there is nothing to judge: "
             f"{'; '.join(sorted(map(str, reasons)))}. The same command tries the failed ones again."
         )
-    return judgement.best(means, metric)
+    return found
 
 
 def best_baseline(line_up: LineUp, metric: str) -> str:

@@ -38,7 +38,7 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
     best = book.best()
     if best is not None:
         run.tags({"best.trial": best.number, "best.score": best.score})
-        uri = _deliver_best(plan, book, run, store, best)
+        uri = _deliver_best(book, run, store, best)
         waiting = waiting if uri else "its model could not be logged"
         account.best(best, config.as_overrides(dict(best.params)), _places(plan, book, store, run, best, uri))
     run.tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
@@ -70,20 +70,20 @@ def _settle_runs(book: Book, store: Store, trials: list[TrialRecord]) -> str | N
     return problem
 
 
-def _deliver_best(plan: Plan, book: Book, run: Run, store: Store, best: TrialRecord) -> str | None:
+def _deliver_best(book: Book, run: Run, store: Store, best: TrialRecord) -> str | None:
     """Log the best trial's weights as a model, once; a model that is the best no longer is deleted. None: not yet."""
     file = book.folder / "delivered-model"
     with FileLock(book.folder / "delivered-model.lock"):  # two launches may end a study at once
-        return _deliver_once(plan, book, run, store, best, file)
+        return _deliver_once(book, run, store, best, file)
 
 
-def _deliver_once(plan: Plan, book: Book, run: Run, store: Store, best: TrialRecord, file: Path) -> str | None:
+def _deliver_once(book: Book, run: Run, store: Store, best: TrialRecord, file: Path) -> str | None:
     number, _, uri = file.read_text().partition(" ") if file.exists() else ("", "", "")
     if number == str(best.number):
         return uri
     trial = mirror.trial_run(book, best.number)
     try:
-        new = mirror.deliver_model(store, trial, book.training_folder(best.number), plan.corpus)
+        new = mirror.deliver_model(store, trial, book.training_folder(best.number))
         write_whole(file, f"{best.number} {new}")
         run.tags({"best.model": new})
         if uri:

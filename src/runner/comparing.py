@@ -2,19 +2,19 @@
 
 from collections.abc import Callable
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from src import mirror
 from src.errors import Refusal, StudyEnded
 from src.evidence import registry
 from src.evidence.registry import Version
 from src.evidence.store import Store, open_store
-from src.learning import classify, devices
+from src.learning import checkpoints, classify, devices
 from src.paths import Paths
 from src.records import Calibration, State
 from src.runner import contenders, judging, studies, telling
-from src.runner.choice import Choice, best_baseline, winner
-from src.runner.contenders import CHAMPION, Contender
+from src.runner.choice import Choice, best_baseline, best_of, winner
+from src.runner.contenders import CHAMPION, DEFAULT, Contender, LineUp
 from src.runner.desk import calibrations
 from src.runner.plan import machine_for
 from src.runner.studies import Studied
@@ -25,17 +25,18 @@ from src.text import seal
 from src.text.corpus import content_key
 from src.verdict.record import Verdict
 
-Launch = Callable[[int], None]  # start so many workers on the comparison, and return when they have ended
+Launch = Callable[..., None]  # start so many workers on the comparison (with these overrides), and wait for their end
 
 
 def check(asked: ComparisonSettings, paths: Paths) -> ComparePlan:
     """Everything that can be refused is refused here, before anything is trained."""
     studied = studies.load(asked.study, paths)
     store = open_store(studied.settings.tracking, paths.root)
-    model = asked.registry or studied.settings.data.name
+    model = asked.registry or studied.registry
     now = registry.by_alias(store, model, registry.CHAMPION)
     champion = _champion(store, now, studied) if now else None
     line_up = contenders.line_up(studied, asked, champion)
+    _check_checkpoints(studied, line_up)
     machine = machine_for(studied.settings)
     trainings = len(line_up.recipes) * len(line_up.seeds)
     workers = asked.workers or devices.workers_that_pay(machine, trainings)
@@ -43,17 +44,31 @@ def check(asked: ComparisonSettings, paths: Paths) -> ComparePlan:
 
 
 def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
-    """Train, choose, open, judge, or what is left of it. Raises StudyEnded when it cannot be brought to an end."""
-    account = Account(plan.studied.settings)
+    """Train, choose, open, judge, or what is left of it. Raises StudyEnded when it cannot be brought to an end.
+
+    One launch at a time: another one is refused.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(plan.folder / "launch.lock", blocking=False):
+            return _compare(plan, launch, Account(plan.studied.settings))
+    except Timeout:
+        raise Refusal(
+            f"The study {plan.studied.name} is being compared by another process; look there, or wait until it is done."
+        ) from None
+
+
+def _compare(plan: ComparePlan, launch: Launch, account: Account) -> Verdict | None:
     if standing := _standing(plan):
         account.say(f"The comparison of {standing.study} is done, and nothing in it has changed since {standing.made}.")
+        if not judging.on_record(plan.folder, standing):
+            judging.record(plan.studied, standing, plan.store, account)
         judging.say(standing, account)
         return standing
     telling.plan(plan, account)
     if plan.todo():
         if len(measured(plan)) < plan.workers:
-            (plan.folder / contenders.LINE_UP).unlink(missing_ok=True)  # workers measure, and find nothing to do
-            launch(plan.workers)
+            launch(plan.workers, "compare.plan_only=true")  # workers measure their speed, and end
         telling.price(plan, account, measured(plan))
     if plan.asked.plan_only:
         account.say("  compare.plan_only=true: nothing was trained, and the test split stays sealed.")
@@ -62,7 +77,7 @@ def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
     if plan.todo():
         with telling.Watch(plan, account):
             launch(plan.workers)
-    choice = _choose(plan)
+    choice = Choice.read(plan.folder, plan.line_up) or _choose(plan)
     among = len(plan.line_up.candidates)
     account.say(
         f"\nBest of {among} on fresh-seed validation: {choice.winner}. Opening {choice.opening} of the test split."
@@ -72,7 +87,7 @@ def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
     if not judging.answered(choice):
         raise StudyEnded("Not everybody has answered the test split: workers ended early. The same command goes on.")
     verdict = judging.judge(plan.studied, choice, plan.asked.margin, plan.registry)
-    judging.record(plan.studied, choice, verdict, plan.store, account)
+    judging.record(plan.studied, verdict, plan.store, account)
     judging.say(verdict, account)
     return verdict
 
@@ -98,9 +113,26 @@ def _champion(store: Store, version: Version, studied: Studied) -> Contender:
             f"{studied.name} have the labels {', '.join(studied.corpus.label_names)}. Compare under another name: "
             "registry.model=<name>."
         )
-    key = f"champion-{content_key(version.model, version.number)}"
+    before = version.tags.get("data.fingerprint.test")
+    here = studied.corpus.fingerprints["test"]
+    note = "" if before == here else (
+        f"was made with another test split ({before or 'none on record'}, here {here}): it may have been trained on "
+        "these test examples, which would favour it"
+    )  # fmt: skip
     about = f"{version.model} version {version.number}"
-    return Contender(CHAMPION, CHAMPION, key, about, uri=version.uri, version=version.number)
+    return Contender(CHAMPION, CHAMPION, version.key, about, uri=version.uri, version=version.number, note=note)
+
+
+def _check_checkpoints(studied: Studied, line_up: LineUp) -> None:
+    """Whether every recipe's checkpoint can be had, and the study's own is the one that was searched with."""
+    for contender in line_up.recipes:
+        found = checkpoints.resolve(contender.settings().recipe.model, studied.paths.cache)
+        searched = studied.book.study.user_attrs["definition"]["weights"]
+        if contender.kind == DEFAULT and found.fingerprint != searched:
+            raise Refusal(
+                f"The weights of {found.id} in {found.folder} have changed since {studied.name} was searched: their "
+                f"fingerprint was {searched} and is {found.fingerprint}. Put the old ones back, or search again."
+            )
 
 
 def _standing(plan: ComparePlan) -> Verdict | None:
@@ -110,9 +142,9 @@ def _standing(plan: ComparePlan) -> Verdict | None:
     if verdict is None or (verdict.registry, verdict.margin, verdict.key) != asked:
         return None
     champion = plan.line_up.champion
-    if champion is None or champion.version == verdict.champion:
-        return verdict if verdict.champion == (champion.version if champion else None) else None
-    version = registry.version(plan.store, plan.registry, champion.version)
+    if (champion.key if champion else "") == verdict.champion_key:
+        return verdict
+    version = registry.version(plan.store, plan.registry, champion.version) if champion else None
     own = version is not None and version.tags.get(registry.REPEAT) == judging.registered_name(verdict)
     return verdict if own else None
 
@@ -132,22 +164,20 @@ def _prepare(plan: ComparePlan) -> None:
 
 
 def _choose(plan: ComparePlan) -> Choice:
-    """Choose, once, and enter the opening; a comparison that was cut off goes on with its own."""
+    """Choose, and enter the opening of the test split; a choice that was made stands."""
     left = [r for r in contenders.repeats(plan.line_up, plan.folder) if r.outcome() is None]
     if left:
         raise StudyEnded(f"{len(left)} trainings are not done: workers ended early. The same command goes on.")
-    metric = plan.studied.settings.study.metric
-    with FileLock(plan.folder / "choice.lock"):
-        if made := Choice.read(plan.folder, plan.line_up):
-            return made
-        chosen = winner(plan.line_up, plan.folder, metric)
-        key = content_key(plan.studied.uid, plan.line_up.key, chosen)
-        corpus = plan.studied.corpus
-        facts = {
-            "study": plan.studied.name, "winner": chosen, "contenders": [c.name for c in plan.line_up.contenders],
-            "seeds": list(plan.line_up.seeds),
-        }  # fmt: skip
-        opening = seal.open_test(corpus, plan.studied.paths.openings(corpus.fingerprints["test"]), key, facts)
-        choice = Choice(plan.line_up, plan.folder, chosen, best_baseline(plan.line_up, metric), opening.number, key)
-        choice.write()
-        return choice
+    metric, line_up, corpus = plan.studied.settings.study.metric, plan.line_up, plan.studied.corpus
+    chosen = winner(line_up, plan.folder, metric)
+    key = content_key(plan.studied.uid, line_up.key, chosen)
+    facts = {
+        "study": plan.studied.name, "winner": chosen, "contenders": [c.name for c in line_up.contenders],
+        "seeds": list(line_up.seeds),
+    }  # fmt: skip
+    opening = seal.open_test(corpus, plan.studied.paths.openings(corpus.fingerprints["test"]), key, facts)
+    tuned = best_of(line_up.tuned, line_up, plan.folder, metric)
+    baseline = best_baseline(line_up, metric)
+    choice = Choice(line_up, plan.folder, chosen, tuned, baseline, opening.number, key)
+    choice.write()
+    return choice

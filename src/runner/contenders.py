@@ -9,6 +9,7 @@ import numpy as np
 
 from src import config, mirror
 from src.errors import Refusal
+from src.learning.judge import BEST
 from src.paths import write_whole
 from src.records import Outcome, Point, Record, TrialRecord
 from src.runner.studies import CONFIG, Studied
@@ -19,6 +20,7 @@ from src.text.corpus import content_key
 
 BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
 LINE_UP = "line-up.json"
+TRAINING = "training"  # in a repeat's folder: checkpoints and best weights
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Contender(Record):
     search_score: float | None = None
     version: str = ""  # of the champion, in the registry
     uri: str = ""  # of the champion's model
+    note: str = ""
 
     @property
     def trained(self) -> bool:
@@ -50,13 +53,16 @@ class LineUp:
 
     contenders: tuple[Contender, ...]
     seeds: tuple[int, ...]
-    default_may_win: bool = False
     notes: tuple[str, ...] = ()
 
     @property
     def candidates(self) -> list[Contender]:
-        """Among whom the winner is chosen: the tuned settings, the better in the search first."""
-        return [c for c in self.contenders if c.kind == TUNED or (self.default_may_win and c.kind == DEFAULT)]
+        """Among whom the winner is chosen: the tuned settings, best in the search first, and the default recipe."""
+        return [*self.tuned, *(c for c in self.contenders if c.kind == DEFAULT)]
+
+    @property
+    def tuned(self) -> list[Contender]:
+        return [c for c in self.contenders if c.kind == TUNED]
 
     @property
     def recipes(self) -> list[Contender]:
@@ -74,8 +80,7 @@ class LineUp:
     @property
     def key(self) -> str:
         """Changes with whatever changes what is compared."""
-        parts = [*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds)]
-        return content_key(*parts, *(["default may win"] if self.default_may_win else []))
+        return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds))
 
     @property
     def base(self) -> str:
@@ -90,7 +95,7 @@ class LineUp:
     def read(folder: Path) -> "LineUp":
         found = json.loads((folder / LINE_UP).read_text())
         contenders = tuple(Contender(**c) for c in found["contenders"])
-        return LineUp(contenders, tuple(found["seeds"]), found["default_may_win"], tuple(found["notes"]))
+        return LineUp(contenders, tuple(found["seeds"]), tuple(found["notes"]))
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,12 @@ class Repeat:
 
     @property
     def training(self) -> Path:
-        return self.folder / "training"
+        return self.folder / TRAINING
+
+    @property
+    def weights(self) -> Path:
+        """There once the training has ended, until the comparison lets go of them."""
+        return self.training / BEST
 
     @property
     def answers(self) -> Path:
@@ -123,7 +133,12 @@ def repeats(line_up: LineUp, folder: Path) -> Iterator[Repeat]:
 
 
 def repeat(contender: Contender, seed: int, folder: Path) -> Repeat:
-    return Repeat(contender, seed, folder / "repeats" / contender.key / str(seed))
+    return Repeat(contender, seed, repeat_folder(contender.key, seed, folder))
+
+
+def repeat_folder(key: str, seed: int, folder: Path) -> Path:
+    """Of one training in a comparison's folder."""
+    return folder / "repeats" / key / str(seed)
 
 
 def fixed_answers(contender: Contender, folder: Path) -> Path:
@@ -147,11 +162,15 @@ def line_up(studied: Studied, asked: ComparisonSettings, champion: Contender | N
     ]
     default = _recipe(studied, "default", DEFAULT, (book.folder / CONFIG).read_text(), None)
     tuned: list[Contender] = []
+    keys: list[str] = []
     for trial in stopping.ranked(book.trials(), book.direction):
         made = _recipe(studied, f"trial-{trial.number}", TUNED, _yaml_of(studied, trial), trial)
+        if made.key in keys:
+            continue
+        keys.append(made.key)
         if made.key == default.key:
-            default = _recipe(studied, "default", DEFAULT, default.yaml, trial)
-        elif len(tuned) < asked.top_k and made.key not in {t.key for t in tuned}:
+            default = replace(made, name="default", kind=DEFAULT, yaml=default.yaml)
+        elif len(tuned) < asked.top_k:
             tuned.append(made)
     if not tuned:
         raise Refusal(
@@ -159,8 +178,9 @@ def line_up(studied: Studied, asked: ComparisonSettings, champion: Contender | N
             "judge. Search on: python -m src.sweep -m study.n_trials=<more>."
         )
     notes = [] if book.enough() else ["the study is not over; its search may find other settings yet"]
+    notes += [f"the champion ({champion.about}) {champion.note}"] if champion and champion.note else []
     everybody = (*baselines, default, *tuned, *([champion] if champion else []))
-    return LineUp(everybody, fresh_seeds(studied, asked.seeds), asked.default_may_win, tuple(notes))
+    return LineUp(everybody, fresh_seeds(studied, asked.seeds), tuple(notes))
 
 
 def fresh_seeds(studied: Studied, n: int) -> tuple[int, ...]:

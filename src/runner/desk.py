@@ -70,7 +70,7 @@ class TrainingRun:
         self.run.deliver(self.store)
         return None
 
-    def asked_to_stop(self) -> Stop | None:
+    def asked_to_stop(self, _step: int) -> Stop | None:
         return None
 
 

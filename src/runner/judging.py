@@ -15,7 +15,7 @@ from src.paths import write_whole
 from src.records import Outcome, State
 from src.runner import contenders
 from src.runner.choice import Choice, finished, scores
-from src.runner.contenders import Contender, Repeat
+from src.runner.contenders import DEFAULT, TRAINING, TUNED, Contender, Repeat
 from src.runner.studies import Studied
 from src.runner.worker import baseline_outcomes
 from src.search.account import Account
@@ -25,12 +25,20 @@ from src.verdict import scores as metrics
 from src.verdict.record import ContenderRecord, RepeatRecord, Verdict
 
 VERDICT = "verdict.json"
+GONE = "gone"  # a training's folder on its way out
+RECORDED = "recorded"  # when the verdict was made that MLflow has
 
 
 def recorded(folder: Path) -> Verdict | None:
     """The verdict in a comparison's folder, if there is one."""
     file = folder / VERDICT
     return Verdict.from_json(file.read_text()) if file.exists() else None
+
+
+def on_record(folder: Path, verdict: Verdict) -> bool:
+    """Whether MLflow has all of this verdict."""
+    file = folder / RECORDED
+    return file.exists() and file.read_text() == verdict.made
 
 
 def registered_name(verdict: Verdict) -> str:
@@ -40,9 +48,9 @@ def registered_name(verdict: Verdict) -> str:
 
 
 def answered(choice: Choice) -> bool:
-    """Whether everybody for whom the test split was opened has answered it."""
-    files = [r.answers for r in choice.tested]
-    return all(f.exists() for f in [*files, *(contenders.fixed_answers(c, choice.folder) for c in choice.fixed)])
+    """Whether everybody for whom the test split was opened has answered it, and there are weights to register."""
+    files = [r.answers for r in choice.tested] + [contenders.fixed_answers(c, choice.folder) for c in choice.fixed]
+    return all(f.exists() for f in files) and choice.registered.weights.is_dir()
 
 
 def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Verdict:
@@ -61,7 +69,9 @@ def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Ver
     others = tuple(name for name in answers if name != choice.winner)
     question = judgement.Question(choice.winner, others, rules.metric, margin, len(line_up.candidates))
     registered = {row.name: answers[row.name][_registered(row)] for row in rows if row.name in answers}
+    before = recorded(choice.folder)
     verdict = Verdict(
+        number=before.number + 1 if before else 1,
         study=studied.name,
         uid=studied.uid,
         key=line_up.base,
@@ -82,39 +92,45 @@ def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Ver
         opening=choice.opening,
         openings=len(seal.openings(ledger)),
         champion=line_up.champion.version if line_up.champion else None,
+        champion_key=line_up.champion.key if line_up.champion else "",
         notes=line_up.notes,
     )
     write_whole(choice.folder / VERDICT, verdict.to_json())
     return verdict
 
 
-def record(studied: Studied, choice: Choice, verdict: Verdict, store: Store, account: Account) -> None:
+def record(studied: Studied, verdict: Verdict, store: Store, account: Account) -> None:
     """Everything onto the MLflow runs; then the weights that nobody will ask for go."""
-    waiting = None
-    for contender in choice.line_up.contenders:
-        row = verdict.contender(contender.name)
-        run = mirror.contender_run(studied.book, studied.folder, contender.key, contender.name)
-        run.params({**row.params, "contender": row.name, "kind": row.kind})
-        run.tags({"verdict": verdict.winner, "test.openings": verdict.openings if row.test else "not opened for it"})
-        for repeat in row.repeats:
-            waiting = _record_repeat(studied, contender, repeat, store) or waiting
-        mirror.record_contender(run, row)
+    problems: list[str | None] = []
+    for row in verdict.contenders:
+        run = mirror.contender_run(studied.book, studied.folder, row.key, row.name)
+        run.params(row.params)
+        mirror.record_contender(run, row, verdict)
+        seeds = verdict.seeds if row.kind in (DEFAULT, TUNED) else ()
+        problems += [_record_repeat(studied, row, seed, store) for seed in seeds]
         run.status(State.FAIL if row.problem else State.COMPLETE)
-        waiting = None if run.deliver(store, patient=True) else run.problem
+        run.deliver(store, patient=True)
+        problems.append(run.problem)
     study = mirror.study_run(studied.book)
     mirror.record_verdict(study, verdict)
-    waiting = waiting if study.deliver(store, patient=True) else study.problem
-    if waiting:
+    study.deliver(store, patient=True)
+    keep_registered(studied, verdict)
+    if waiting := next((p for p in [*problems, study.problem] if p), None):
         account.say(f"  note: records wait in {studied.folder} ({waiting}); the same command delivers them.")
-    keep_registered(studied, choice, verdict)
+    else:
+        write_whole(studied.folder / RECORDED, verdict.made)
 
 
-def keep_registered(studied: Studied, choice: Choice, verdict: Verdict) -> None:
+def keep_registered(studied: Studied, verdict: Verdict) -> None:
     """Delete the weights of all trainings but the one to register: their answers and records stay."""
-    kept = verdict.contender(verdict.winner).registered_seed
-    for repeat in contenders.repeats(choice.line_up, studied.folder):
-        if not (repeat.contender.name == verdict.winner and repeat.seed == kept):
-            shutil.rmtree(repeat.training, ignore_errors=True)
+    winner = verdict.contender(verdict.winner)
+    kept = contenders.repeat_folder(winner.key, winner.registered_seed or 0, studied.folder)
+    for row in verdict.contenders:
+        for seed in verdict.seeds:
+            folder = contenders.repeat_folder(row.key, seed, studied.folder)
+            if folder != kept and (folder / TRAINING).exists():
+                (folder / TRAINING).rename(folder / GONE)
+            shutil.rmtree(folder / GONE, ignore_errors=True)
 
 
 def say(verdict: Verdict, account: Account) -> None:
@@ -202,13 +218,14 @@ def _repeat(studied: Studied, repeat: Repeat, test: dict[str, float] | None) -> 
     return RepeatRecord(repeat.seed, run.known_id, dict(outcome.metrics), test or {})
 
 
-def _record_repeat(studied: Studied, contender: Contender, row: RepeatRecord, store: Store) -> str | None:
+def _record_repeat(studied: Studied, row: ContenderRecord, seed: int, store: Store) -> str | None:
     """The test figures of one training; and its end, where a killed worker could not write it."""
-    repeat = contenders.repeat(contender, row.seed, studied.folder)
-    run = mirror.repeat_run(studied.book, studied.folder, contender.key, contender.name, row.seed)
-    outcome = repeat.outcome()
-    if outcome is not None and not run.ended:
+    folder = contenders.repeat_folder(row.key, seed, studied.folder)
+    run = mirror.repeat_run(studied.book, studied.folder, row.key, row.name, seed)
+    outcome = Outcome.from_json((folder / "outcome.json").read_text())
+    if not run.ended:
         mirror.record_outcome(run, outcome)
-    run.metrics(outcome.steps or 0 if outcome else 0, {f"test/{name}": value for name, value in row.test.items()})
+    test = next((r.test for r in row.repeats if r.seed == seed), {})
+    run.metrics(outcome.steps or 0, {f"test/{name}": value for name, value in test.items()})
     run.deliver(store, patient=True)
     return run.problem

@@ -51,7 +51,13 @@ def predict(asked: Request, paths: Paths) -> None:
     frame = _file(asked) if asked.file else pd.DataFrame({"text": _texts(asked)}, dtype=object)
     out = _out(asked)
     store = existing_store(asked.tracking_uri, paths.root)
-    found = find(asked, store)
+    try:
+        found = find(asked, store)
+    except Refusal:
+        raise
+    except Exception as error:  # a server that is down or refuses: MLflow and the drivers raise what they like
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(f"The MLflow store at {store.address} cannot be read: {first}") from error
     note(f"Answered by {found.name}.")
     answered = answer(
         _load(store, found), frame[asked.text_column if asked.file else "text"].tolist(), asked.batch_size
@@ -106,12 +112,13 @@ def find(asked: Request, store: Store) -> Found:
 def write(frame: pd.DataFrame, out: Path) -> None:
     """Rows to a file, in the format that its name says."""
     scratch = out.with_name(f"{out.name}.part")
-    if out.suffix in (".csv", ".tsv"):
-        frame.to_csv(scratch, index=False, sep="\t" if out.suffix == ".tsv" else ",")
-    elif out.suffix == ".parquet":
+    ending = out.suffix.lower()
+    if ending in (".csv", ".tsv"):
+        frame.to_csv(scratch, index=False, sep="\t" if ending == ".tsv" else ",")
+    elif ending == ".parquet":
         frame.to_parquet(scratch, index=False)
     else:
-        frame.to_json(scratch, orient="records", lines=out.suffix == ".jsonl", force_ascii=False)
+        frame.to_json(scratch, orient="records", lines=ending == ".jsonl", force_ascii=False)
     scratch.replace(out)
 
 
@@ -173,7 +180,7 @@ def _file(asked: Request) -> pd.DataFrame:
     if asked.texts:
         raise Refusal("There are texts and a --file on the command line; give one of the two.")
     path = Path(str(asked.file)).expanduser()
-    frame = sources.read_file(path)
+    frame = _rows(path)
     if asked.text_column not in frame.columns:
         raise Refusal(
             f"--text-column is {asked.text_column!r}, and {path} has the columns {', '.join(map(str, frame.columns))}."
@@ -187,6 +194,19 @@ def _file(asked: Request) -> pd.DataFrame:
     return frame
 
 
+def _rows(path: Path) -> pd.DataFrame:
+    """The file's rows as they stand: of csv and tsv every cell as text, so that an id such as 007 stays one."""
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".tsv") or not path.is_file():
+        return sources.read_file(path)
+    try:
+        return pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:  # pandas' own errors and a wrong encoding are ValueErrors
+        raise Refusal(
+            f"{path} could not be read as {ending.removeprefix('.')}: {str(error).splitlines()[0]}"
+        ) from error
+
+
 def _out(asked: Request) -> Path | None:
     if asked.file is None:
         if asked.out:
@@ -194,7 +214,7 @@ def _out(asked: Request) -> Path | None:
         return None
     path = Path(asked.file).expanduser()
     out = Path(asked.out).expanduser() if asked.out else path.with_name(f"{path.stem}.predictions{path.suffix}")
-    if out.suffix not in sources.FORMATS:
+    if out.suffix.lower() not in sources.FORMATS:
         raise Refusal(f"--out is {out}; the name of a file it writes ends in {', '.join(sorted(sources.FORMATS))}.")
     if not out.parent.is_dir():
         raise Refusal(f"--out is {out}, and there is no folder {out.parent}.")

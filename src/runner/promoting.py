@@ -5,18 +5,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from filelock import FileLock
+
 from src import mirror
 from src.errors import Declined, Refusal
 from src.evidence import registry
 from src.evidence.registry import CHALLENGER, CHAMPION, REPEAT, Version
-from src.evidence.store import Store, existing_store, open_store
+from src.evidence.store import Store, existing_store, open_store, tracking_uri
 from src.learning.judge import BEST
 from src.paths import Paths, write_whole
 from src.runner import contenders, judging, studies
-from src.runner.contenders import LineUp, Repeat
+from src.runner.contenders import TRAINING
 from src.runner.studies import Studied
 from src.search.account import Account
-from src.settings import PromotionSettings
+from src.settings import PromotionSettings, TrackingSettings
 from src.verdict import tables
 from src.verdict.record import BETTER, WORSE, Against, Verdict
 
@@ -48,12 +50,14 @@ def promote(asked: PromotionSettings, paths: Paths) -> None:
             f"Version {champion.number} of {verdict.registry} is this verdict's winner, and the champion already."
         )
         return
-    decision = decide(verdict, champion)
+    decision = decide(verdict, champion, registry.of_repeat(store, verdict.registry, judging.registered_name(verdict)),
+                      asked.again)  # fmt: skip
     winner = verdict.contender(verdict.winner)
     own, mean = winner.registered.test[verdict.metric], winner.test[verdict.metric]
-    account.say(f"{verdict.winner} of {studied.name}, seed {winner.registered_seed}: the median of {len(verdict.seeds)} "
-                f"fresh seeds on validation\n  test {verdict.metric} {own:.4f}; mean over the seeds {mean.value:.4f} "
-                f"[{mean.low:.4f}, {mean.high:.4f}]")  # fmt: skip
+    seeds = f"seed {winner.registered_seed}, the median of {len(verdict.seeds)} fresh seeds on validation"
+    account.say(f"{verdict.winner} of {studied.name}, {seeds}")
+    shown = f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]"
+    account.say(f"  test {verdict.metric} {own:.4f}; mean over the seeds {shown}")
     if asked.dry_run:
         moves = "would become" if decision.moves else "would not become"
         account.say(f"  would be registered as a version of {verdict.registry}, alias {CHALLENGER}")
@@ -61,24 +65,33 @@ def promote(asked: PromotionSettings, paths: Paths) -> None:
         if not decision.moves:
             raise Declined(f"It would not be promoted: {decision.why}.")
         return
-    version = _register(studied, verdict, decision, store)
-    registry.point(store, version, CHALLENGER)
-    account.say(f"  version {version.number} of {version.model}, alias {CHALLENGER}")
-    if not decision.moves:
-        raise Declined(f"{CHAMPION} was not moved: {decision.why}.")
-    registry.point(store, version, CHAMPION)
+    with FileLock(paths.root / "mlruns" / ".promote.lock"):
+        version = _register(studied, verdict, decision, store)
+        registry.point(store, version, CHALLENGER)
+        account.say(f"  version {version.number} of {version.model}, alias {CHALLENGER}")
+        decision = decide(verdict, registry.by_alias(store, verdict.registry, CHAMPION), version, asked.again)
+        if not decision.moves:
+            raise Declined(f"{CHAMPION} was not moved: {decision.why}.")
+        registry.point(store, version, CHAMPION)
     account.say(f"  alias {CHAMPION}: {decision.why}")
     uri = f"models:/{version.model}@{CHAMPION}"
     account.say(f'  load it     {mirror.how_to_load(uri)}\n  predict     python -m src.predict "a warm, funny film"\n'
                 f"  serve it    mlflow models serve -m {uri} --env-manager local")  # fmt: skip
+    if store.uri != tracking_uri(TrackingSettings(None, ""), paths.root):
+        account.say(f"  with MLFLOW_TRACKING_URI={store.address} in the environment")
 
 
-def decide(verdict: Verdict, champion: Version | None) -> Decision:
+def decide(verdict: Verdict, champion: Version | None, own: Version | None = None, again: bool = False) -> Decision:
     """The gate: better than the champion there is, or, where there is none, than the best baseline.
 
-    Whoever is shown to be worse than the default recipe does not pass it.
+    Whoever is shown to be worse than the default recipe does not pass it, and `own`, the verdict's version if there is
+    one, not after it was rolled back, unless `again`.
     """
-    if (champion.number if champion else None) != verdict.champion:
+    if own is not None and registry.ROLLED_BACK in own.tags and not again:
+        when = own.tags[registry.ROLLED_BACK]
+        why = f"version {own.number} was the champion and was rolled back on {when}"
+        return Decision(False, f"{why}; promote.again=true moves the alias all the same", None)
+    if (champion.key if champion else "") != verdict.champion_key:
         now = f"version {champion.number}" if champion else "nobody"
         then = f"version {verdict.champion}" if verdict.champion else "nobody"
         return Decision(False, f"the champion of {verdict.registry} is {now} now, and was {then} when the verdict was "
@@ -91,9 +104,8 @@ def decide(verdict: Verdict, champion: Version | None) -> Decision:
     said = f"{against.metric} {tables.signed(against.difference)}"
     default = verdict.versus("default")
     if default is not None and default.verdict == WORSE:
-        shown = f"it is worse than the default recipe ({default.metric} {tables.signed(default.difference)})"
-        way = "to let the default recipe itself win and be registered, compare with compare.default_may_win=true"
-        return Decision(False, f"{shown}, so tuning has not paid here; {way}", against)
+        shown = f"it is worse than the default recipe, {default.metric} {tables.signed(default.difference)}"
+        return Decision(False, f"{shown} on {verdict.test_examples} test examples", against)
     if against.verdict == BETTER:
         return Decision(True, f"better than {named}, {said}", against)
     margin = f" by more than {verdict.margin:g}" if verdict.margin else ""
@@ -101,8 +113,8 @@ def decide(verdict: Verdict, champion: Version | None) -> Decision:
     return Decision(False, f"it is {what} {named}: {said} on {verdict.test_examples} test examples", against)
 
 
-def evidence(verdict: Verdict, decision: Decision, repeat: Repeat, run_ids: Mapping[str, str]) -> dict[str, str]:
-    """A version's tags: what it is, and what is known of it."""
+def evidence(verdict: Verdict, decision: Decision, config: str, run_ids: Mapping[str, str]) -> dict[str, str]:
+    """A version's tags: what it is, and what is known of it. `config`: of the training, as it stands on its run."""
     winner = verdict.contender(verdict.winner)
     mean = winner.test[verdict.metric]
     against = decision.against
@@ -124,7 +136,7 @@ def evidence(verdict: Verdict, decision: Decision, repeat: Repeat, run_ids: Mapp
         "seed": str(winner.registered_seed),
         "seeds": ", ".join(map(str, verdict.seeds)),
         **{f"data.fingerprint.{split}": value for split, value in verdict.fingerprints.items()},
-        "config.sha256": hashlib.sha256(repeat.contender.settings(repeat.seed).yaml.encode()).hexdigest(),
+        "config.sha256": hashlib.sha256(config.encode()).hexdigest(),
         **run_ids,
         "promoted.at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -148,22 +160,20 @@ def _verdict(asked: PromotionSettings, studied: Studied) -> Verdict:
 
 def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Store) -> Version:
     """Log the median repeat's weights as a model, once, and make it a version with its evidence."""
-    line_up = LineUp.read(studied.folder)
-    winner = next(c for c in line_up.contenders if c.name == verdict.winner)
-    seed = verdict.contender(verdict.winner).registered_seed
-    assert seed is not None
-    repeat = contenders.repeat(winner, seed, studied.folder)
-    run = mirror.repeat_run(studied.book, studied.folder, winner.key, winner.name, seed)
-    logged = repeat.folder / "logged-model"
+    winner = verdict.contender(verdict.winner)
+    assert winner.registered_seed is not None
+    folder = contenders.repeat_folder(winner.key, winner.registered_seed, studied.folder)
+    run = mirror.repeat_run(studied.book, studied.folder, winner.key, winner.name, winner.registered_seed)
+    logged = folder / "logged-model"
     if not logged.exists():
-        if not (repeat.training / BEST).is_dir():
+        if not (folder / TRAINING / BEST).is_dir():
             raise Refusal(
-                f"The winner's weights are gone from {repeat.training}, so they cannot be registered. Delete "
-                f"{repeat.folder} and compare again: the same seed trains the same weights."
+                f"The winner's weights are gone from {folder / TRAINING}, so they cannot be registered. Delete "
+                f"{studied.folder} and compare again: the same seeds train the same weights."
             )
-        write_whole(logged, mirror.deliver_model(store, run, repeat.training, studied.corpus))
+        write_whole(logged, mirror.deliver_model(store, run, folder / TRAINING))
     ids = {"run.repeat": run.run_id(store), "run.study": mirror.study_run(studied.book).run_id(store)}
-    tags = evidence(verdict, decision, repeat, ids)
+    tags = evidence(verdict, decision, run.read_text("config.yaml") or "", ids)
     return registry.register(
         store, verdict.registry, logged.read_text(), ids["run.repeat"], tags, tables.as_markdown(verdict)
     )
@@ -177,7 +187,7 @@ def _roll_back(asked: PromotionSettings, paths: Paths) -> None:
         studied = studies.load(asked.study, paths)
         verdict = judging.recorded(studied.folder)
         store = open_store(studied.settings.tracking, paths.root)
-        model = asked.registry or (verdict.registry if verdict else studied.settings.data.name)
+        model = asked.registry or (verdict.registry if verdict else studied.registry)
     now = registry.by_alias(store, model, CHAMPION)
     before = registry.version(store, model, now.tags.get(registry.BEFORE, "")) if now else None
     if now is None or before is None:

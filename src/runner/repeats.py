@@ -1,6 +1,6 @@
 """What one worker of a comparison does: train recipes on fresh seeds, then answer the opened test split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,16 @@ from filelock import FileLock, Timeout
 from src import drain, mirror
 from src.evidence import registry
 from src.evidence.runs import Run
-from src.learning import baselines, checkpoints, classify, devices
-from src.learning.judge import BEST
+from src.learning import baselines, checkpoints, classify, devices, resume
+from src.learning.finetune import fine_tune
 from src.paths import Paths, write_whole
-from src.records import State, Stop
+from src.records import Evaluation, State, Stop
 from src.runner import contenders, studies
 from src.runner.choice import Choice
 from src.runner.contenders import BASELINE, Contender, LineUp, Repeat
 from src.runner.desk import Desk, TrainingRun, attempt_training, measure_once
 from src.runner.studies import Studied
-from src.settings import Settings
+from src.settings import Recipe, Settings
 from src.text import seal
 
 
@@ -49,19 +49,32 @@ class Unit:
 class RepeatRun(TrainingRun):
     """A training outside the search: only a signal ends it early."""
 
-    def asked_to_stop(self) -> Stop | None:
+    def asked_to_stop(self, _step: int) -> Stop | None:
         return Stop(State.PAUSED, drain.REASON) if drain.asked() else None
 
 
-def work(study: str, index: int, of: int, paths: Paths) -> None:
+class Silent:
+    """Hears a training whose record is complete; a signal ends it."""
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def evaluated(self, _: Evaluation) -> Stop | None:
+        return None
+
+    def asked_to_stop(self, _step: int) -> Stop | None:
+        return Stop(State.PAUSED, drain.REASON) if drain.asked() else None
+
+
+def work(study: str, index: int, of: int, paths: Paths, measure_only: bool = False) -> None:
     """Do what is to be done for the comparison of `study`. Runs in a process of its own, any number of them at once."""
     studied = studies.load(study, paths)
     machine = devices.this_machine(bool(studied.settings.recipe.trainer.get("use_cpu")))
     threads = devices.use_share(index, of, machine)
     desk = Desk(studied.settings, paths)
     measure_once(desk, index, of)
-    if not (studied.folder / contenders.LINE_UP).exists():
-        return  # asked for the price only
+    if measure_only:
+        return
     line_up = LineUp.read(studied.folder)
     choice = Choice.read(studied.folder, line_up)
     if choice is None:
@@ -92,6 +105,7 @@ def _train(desk: Desk, studied: Studied, repeat: Repeat, threads: int) -> None:
     mirror.record_outcome(run, outcome)
     if outcome.state != State.PAUSED:
         write_whole(repeat.folder / "outcome.json", outcome.to_json())
+        resume.drop(repeat.training)
     run.deliver(desk.store)
 
 
@@ -110,30 +124,58 @@ def _answers(desk: Desk, studied: Studied, choice: Choice) -> Iterator[Unit]:
     """The test split, by those that the choice opened it for."""
     ledger = studied.paths.openings(studied.corpus.fingerprints["test"])
     frame = seal.read(desk.corpus, ledger, seal.Opening(choice.opening, choice.key))
+    texts = frame["text"].tolist()
     for repeat in choice.tested:
-        answer = partial(_answer_trained, repeat, frame["text"].tolist())
-        yield Unit(repeat.folder, repeat.answers.exists, partial(_keep, repeat.answers, answer))
+        yield Unit(repeat.folder, partial(_complete, repeat, choice), partial(_answer_trained, desk, repeat, texts))
     for contender in choice.fixed:
         file = contenders.fixed_answers(contender, studied.folder)
-        yield Unit(file.parent, file.exists, partial(_keep, file, partial(_answer_fixed, desk, contender, frame)))
+        yield Unit(file.parent, file.exists, partial(_answer_fixed, desk, contender, frame, file))
 
 
-def _keep(file: Path, answer: Callable[[], np.ndarray]) -> None:
+def _complete(repeat: Repeat, choice: Choice) -> bool:
+    """Whether it has answered, and the weights are there if they are the ones to register."""
+    return repeat.answers.exists() and (repeat.folder != choice.registered.folder or repeat.weights.is_dir())
+
+
+def _keep(file: Path, answers: np.ndarray) -> None:
     scratch = file.with_name("part.npy")
-    np.save(scratch, answer().astype(np.float32))
+    np.save(scratch, answers.astype(np.float32))
     scratch.replace(file)
 
 
-def _answer_trained(repeat: Repeat, texts: list[str]) -> np.ndarray:
-    use_cpu = bool(repeat.contender.settings().recipe.trainer.get("use_cpu"))
-    return classify.chances(classify.from_folder(repeat.training / BEST, use_cpu), texts)
+def _answer_trained(desk: Desk, repeat: Repeat, texts: list[str]) -> None:
+    recipe = repeat.contender.settings(repeat.seed).recipe
+    if not repeat.weights.is_dir() and not _trained_again(desk, repeat, recipe):
+        return
+    use_cpu = bool(recipe.trainer.get("use_cpu"))
+    _keep(repeat.answers, classify.chances(classify.from_folder(repeat.weights, use_cpu), texts))
 
 
-def _answer_fixed(desk: Desk, contender: Contender, frame: pd.DataFrame) -> np.ndarray:
-    """A baseline, or the champion as it stands in the registry."""
+def _trained_again(desk: Desk, repeat: Repeat, recipe: Recipe) -> bool:
+    """Train weights once more that an earlier comparison let go of; False if it was stopped.
+
+    The same seed makes the same weights where nothing else has changed; where something has, the new outcome counts.
+    """
+    scratch = repeat.folder / "again"
+    checkpoint, lesson = desk.lesson(recipe.model)
+    outcome = fine_tune(recipe, checkpoint, lesson, desk.goal, Silent(), scratch)
+    if outcome.state == State.PAUSED:
+        return False
+    before = repeat.outcome()
+    if before is None or (before.score, dict(before.metrics)) != (outcome.score, dict(outcome.metrics)):
+        write_whole(repeat.folder / "outcome.json", outcome.to_json())
+    resume.drop(scratch)
+    scratch.rename(repeat.training)
+    return True
+
+
+def _answer_fixed(desk: Desk, contender: Contender, frame: pd.DataFrame, file: Path) -> None:
+    """By a baseline, or by the champion as it stands in the registry."""
     names = desk.corpus.label_names
     if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
-        return baselines.answer_classic(contender.name, desk.corpus.frame("train"), frame["text"], len(names))
+        train = desk.corpus.frame("train")
+        _keep(file, baselines.answer_classic(contender.name, train, frame["text"], len(names)))
+        return
     if contender.kind == BASELINE:
         recipe = desk.settings.recipe
         checkpoint = checkpoints.resolve(recipe.model, desk.paths.cache)
@@ -142,4 +184,4 @@ def _answer_fixed(desk: Desk, contender: Contender, frame: pd.DataFrame) -> np.n
         classifier = registry.load(desk.store, contender.uri)
     found = classify.chances(classifier, frame["text"].tolist())
     order = classify.label_names(classifier)
-    return found[:, [order.index(name) for name in names]]
+    _keep(file, found[:, [order.index(name) for name in names]])

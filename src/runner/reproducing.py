@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from src import config, mirror
-from src.errors import Differs, Refusal
+from src.errors import Differs, Refusal, StudyEnded
 from src.evidence import environment, recorded
 from src.evidence.recorded import Curves, Recorded
 from src.evidence.store import existing_store
@@ -20,6 +20,7 @@ from src.learning.finetune import failure_reason, fine_tune
 from src.paths import Paths
 from src.records import Evaluation, Outcome, State, Stop
 from src.runner.desk import Desk, curve_names
+from src.runner.plan import machine_for
 from src.settings import Settings
 from src.text import corpus as corpora
 
@@ -43,8 +44,9 @@ class Listener:
             return Stop(State.PRUNED, "as recorded")
         return None
 
-    def asked_to_stop(self) -> Stop | None:
-        return None
+    def asked_to_stop(self, step: int) -> Stop | None:
+        over = self.last_step is not None and step >= self.last_step
+        return Stop(State.PRUNED, "as recorded") if over else None
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,10 @@ class Difference:
     largest: float
 
 
-def reproduce(run_id: str, tracking_uri: str | None, paths: Paths) -> None:
+def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> None:
     """Raises Differs (exit code 1) if any number differs; Refusal if the run or its data cannot be had."""
+    if not run_id:
+        raise Refusal("Which run is to be trained again is not said: python -m src.reproduce run=<MLflow run id>.")
     store = existing_store(tracking_uri, paths.root)
     before = recorded.read(store, run_id)
     settings = config.restored(before.yaml)
@@ -70,6 +74,7 @@ def reproduce(run_id: str, tracking_uri: str | None, paths: Paths) -> None:
             f"({settings.data.path or settings.data.hub_id}) holds now has {corpus.fingerprint}. Put the old data back."
         )
     console = Console(highlight=False, soft_wrap=True)
+    devices.use_share(0, 1, machine_for(settings))
     threads = devices.use_threads(before.threads)
     console.print(
         f"Again: {before.name} ({before.kind}, {before.state}), {threads} thread{'s' * (threads != 1)}", markup=False
@@ -79,6 +84,8 @@ def reproduce(run_id: str, tracking_uri: str | None, paths: Paths) -> None:
     folder = paths.training(f"reproduce-{run_id}-{time.strftime('%H-%M-%S')}")
     try:
         outcome = _train(settings, desk, listener, folder)
+    except KeyboardInterrupt:
+        raise StudyEnded("Stopped. Nothing was compared, and the record is unchanged.") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     found = compared(before, {**listener.curves, **_ends(outcome)})

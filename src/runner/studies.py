@@ -1,6 +1,8 @@
 """Finding a study that was searched, by name, with the settings it was searched with."""
 
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from src import config
@@ -23,8 +25,21 @@ class Studied:
 
     settings: Settings
     book: Book
-    corpus: Corpus
     paths: Paths
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """The data it was searched on. Raises Refusal if they are not what they were."""
+        found = corpora.prepare(self.settings.data, self.paths.cache)
+        searched = self.book.study.user_attrs["definition"]["data"]
+        if searched != found.fingerprint:
+            data = self.settings.data
+            raise Refusal(
+                f"The data of the study {self.name} have changed since it was searched: their fingerprint was "
+                f"{searched} and is {found.fingerprint} ({data.path or data.hub_id}). Put the old data back, or search "
+                "again under another study.name."
+            )
+        return found
 
     @property
     def name(self) -> str:
@@ -33,6 +48,14 @@ class Studied:
     @property
     def uid(self) -> str:
         return str(self.book.study.user_attrs["uid"])
+
+    @property
+    def registry(self) -> str:
+        """The registered model that its winner becomes a version of: named like the data, own files like the file."""
+        data = self.settings.data
+        if data.name != "files" or not data.path:
+            return data.name
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data.path).stem).strip("-.") or data.name
 
     @property
     def folder(self) -> Path:
@@ -46,7 +69,7 @@ def remember(settings: Settings, folder: Path) -> None:
 
 
 def load(name: str | None, paths: Paths) -> Studied:
-    """The study `name`, or the only one there is. Raises Refusal if it is not there or its data have changed."""
+    """The study `name`, or the only one there is. Raises Refusal if it is not there."""
     folder = paths.study(name or _only(paths))
     if not (folder / CONFIG).is_file():
         known = ", ".join(_known(paths)) or "none"
@@ -56,20 +79,12 @@ def load(name: str | None, paths: Paths) -> Studied:
         )
     settings = config.restored((folder / CONFIG).read_text())
     space = spaces.parse(settings.space, base_values(settings))
-    corpus = corpora.prepare(settings.data, paths.cache)
     metric = settings.study.metric
-    direction = names.direction_of(metric, settings.study.direction, len(corpus.label_names))
+    direction = names.direction_of(metric, settings.study.direction, len(settings.data.label_names))
     book = Book(settings, space, direction, folder)
     if not book.created():
         raise Refusal(f"The study {folder.name} was never begun: its plan is all there is. Run its sweep first.")
-    searched = book.study.user_attrs["definition"]["data"]
-    if searched != corpus.fingerprint:
-        raise Refusal(
-            f"The data of the study {folder.name} have changed since it was searched: their fingerprint was {searched} "
-            f"and is {corpus.fingerprint} ({settings.data.path or settings.data.hub_id}). Put the old data back, or "
-            "search again under another study.name."
-        )
-    return Studied(settings, book, corpus, paths)
+    return Studied(settings, book, paths)
 
 
 def _known(paths: Paths) -> list[str]:

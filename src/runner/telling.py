@@ -9,7 +9,7 @@ from pathlib import Path
 from src.evidence.store import Store
 from src.records import Calibration
 from src.runner import contenders
-from src.runner.choice import finished
+from src.runner.choice import Choice, finished
 from src.runner.contenders import TUNED, LineUp, Repeat
 from src.runner.desk import epochs
 from src.runner.studies import Studied
@@ -36,7 +36,9 @@ class ComparePlan:
         return self.studied.folder
 
     def todo(self) -> list[Repeat]:
-        """Trainings without an end; a failed one is tried again."""
+        """Trainings without an end; a failed one is tried again, until the choice is made."""
+        if Choice.read(self.folder, self.line_up) is not None:
+            return []
         every = list(contenders.repeats(self.line_up, self.folder))
         return [r for r in every if not finished(r.outcome())]
 
@@ -123,4 +125,4 @@ def _power(plan: ComparePlan) -> str:
     scores = [c.search_score for c in plan.line_up.candidates if c.search_score is not None]
     near = min(max([*scores, 0.55]), 0.95)
     power = Power(plan.studied.corpus.sizes["test"], len(plan.line_up.seeds), near, len(plan.line_up.candidates))
-    return power.in_words()
+    return power.in_words(plan.asked.margin)

@@ -42,7 +42,7 @@ def train(settings: Settings, paths: Paths) -> None:
         raise StudyEnded("Stopped. Its curves are on the run; the same command begins a new training.")
     if outcome.state == State.FAIL:
         raise StudyEnded(f"The training failed: {outcome.reason} (its traceback is on the run, error.txt).")
-    uri = mirror.deliver_model(desk.store, run, folder / "training", desk.corpus)
+    uri = mirror.deliver_model(desk.store, run, folder / "training")
     account.result([_as_trial(outcome)], {}, desk.goal.direction)
     account.say(f"\n  MLflow run  {run.run_id(desk.store)}\n  model       {uri}\n  {mirror.how_to_load(uri)}")
 

@@ -37,7 +37,7 @@ class TrialRun(TrainingRun):
         super().evaluated(evaluation)
         return life.report(self.book, self.claim, evaluation)
 
-    def asked_to_stop(self) -> Stop | None:
+    def asked_to_stop(self, _step: int) -> Stop | None:
         if drain.asked():
             return Stop(State.PAUSED, drain.REASON)
         if time.monotonic() - self._looked < BUDGET_LOOK_SECONDS:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from scipy.special import expit
 
 from src.verdict import scores
 
@@ -70,11 +71,19 @@ class Draws:
         self._seeds = {name: _seed_weights(generator, draws, a.repeats) for name, a in answers.items()}
 
     def estimate(self, name: str, metric: str, level: float = 0.95) -> Estimate:
-        """The mean over the contender's seeds. The interval stays inside 0 to 1, but for the loss."""
+        """The mean over the contender's seeds. Of a share, the interval is made on the logit scale (0 to 1 is kept, and
+        near the ends it is not too narrow); where there are no errors, or errors only, it is the exact binomial one."""
         found = self._estimate({name: 1.0}, metric, 1 - level)
         if metric == "loss":
             return found
-        return Estimate(found.value, max(0.0, found.low), min(1.0, found.high), found.error)
+        value, wrong = found.value, 1 - level
+        if not 0 < value < 1:
+            reach = 1 - (wrong / 2) ** (1 / self.n_examples)
+            low, high = (1 - reach, 1.0) if value >= 1 else (0.0, reach)
+            return Estimate(value, low, high, found.error)
+        reach = (found.high - value) / (value * (1 - value))
+        middle = math.log(value / (1 - value))
+        return Estimate(value, float(expit(middle - reach)), float(expit(middle + reach)), found.error)
 
     def difference(self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1) -> Estimate:
         """`name` minus `other`. `among`: of how many `name` was chosen; the interval is widened for it (Bonferroni)."""

@@ -51,12 +51,14 @@ class Power:
             return replace(self, seeds=seeds, examples=low)
         return None
 
-    def in_words(self) -> str:
-        """For the plan."""
+    def in_words(self, margin: float = 0.0) -> str:
+        """For the plan. A difference has to be shown to be larger than `margin`."""
         least = self.smallest()
+        beyond = f" beyond the margin of {_points(margin)}" if margin else ""
         words = (
-            f"a true difference of {_points(least)} in 80 of 100 cases, with {self.examples} test examples and "
-            f"{self.seeds} seeds; of {_points(least / 2)} in {self.chance(least / 2):.0%} of them"
+            f"a true difference between two recipes of {_points(least)}{beyond} in 80 of 100 cases, with "
+            f"{self.examples} test examples and {self.seeds} seeds; of {_points(least / 2)} in "
+            f"{self.chance(least / 2) * 100:.0f}"
         )
         more = self.sufficient(least / 2)
         return words + (f", to show it would take about {_rounded(more.examples)} examples and {more.seeds} seeds"

@@ -70,6 +70,7 @@ class Against:
 class Verdict:
     """The whole of it."""
 
+    number: int  # counts a study's verdicts, from 1
     study: str
     uid: str
     key: str  # of the contenders, but the champion, and seeds that it is about
@@ -90,6 +91,7 @@ class Verdict:
     opening: int  # the how-manieth opening of this test split this was
     openings: int  # how often it had been opened when the verdict was written
     champion: str | None  # the version that was the champion
+    champion_key: str  # names its very model, whatever its number
     notes: tuple[str, ...] = ()
 
     def contender(self, name: str) -> ContenderRecord:
@@ -101,7 +103,7 @@ class Verdict:
     @property
     def search_top(self) -> str:
         """Whom the search alone would have taken."""
-        found = {c.name: c.search_score for c in self.contenders if c.kind in ("default", "tuned") and c.search_score}
+        found = {c.name: c.search_score for c in self.contenders if c.search_score is not None}
         return (min if self.direction == "minimize" else max)(found, key=lambda name: found[name])
 
     def to_json(self) -> str:

@@ -1,7 +1,5 @@
 """Metrics as sums over examples, so that thousands of resamples of them are a few matrix products."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 Counts = np.ndarray  # [n_draws, n_examples]: how often each draw holds each example
@@ -17,7 +15,8 @@ def weighted(labels: np.ndarray, chances: np.ndarray, counts: Counts) -> dict[st
     """Each metric of each draw and repeat, [n_draws, n_repeats].
 
     `labels` [n_examples], `chances` [n_repeats, n_examples, n_labels]. Two labels: f1, precision and recall of label 1;
-    more: macro averages; 0 where nothing can be divided by, as scikit-learn's zero_division=0. Loss: mean negative log
+    more: macro averages over the labels that come; 0 where nothing can be divided by: as scikit-learn's with
+    zero_division=0. Loss: mean negative log
     of the true label's chance.
     """
     n_labels = chances.shape[2]
@@ -28,11 +27,10 @@ def weighted(labels: np.ndarray, chances: np.ndarray, counts: Counts) -> dict[st
         "accuracy": _sums(counts, picked == labels) / total,
         "loss": _sums(counts, -np.log(np.clip(true, 1e-12, None))) / total,
     }
-    classes = [1] if n_labels == 2 else list(range(n_labels))
-    per_class = [_of_class(labels == c, picked == c, counts) for c in classes]
-    average = "" if n_labels == 2 else "_macro"
-    for name in ("f1", "precision", "recall"):
-        found[f"{name}{average}"] = np.mean([values[name] for values in per_class], axis=0)
+    if n_labels == 2:
+        found |= _of_class(labels == 1, picked == 1, counts)[0]
+    else:
+        found |= _macro([_of_class(labels == c, picked == c, counts) for c in range(n_labels)])
     return {name: found[name] for name in metric_names(n_labels)}
 
 
@@ -42,13 +40,20 @@ def points(labels: np.ndarray, chances: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values[0] for name, values in weighted(labels, chances, whole).items()}
 
 
-def _of_class(true: np.ndarray, picked: np.ndarray, counts: Counts) -> Mapping[str, np.ndarray]:
+def _of_class(true: np.ndarray, picked: np.ndarray, counts: Counts) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """f1, precision and recall of one label, and whether the label comes at all in each draw and repeat."""
     hits, chosen = _sums(counts, picked & true), _sums(counts, picked)
     there = _sums(counts, np.broadcast_to(true, picked.shape))
+    found = {"f1": _ratio(2 * hits, chosen + there), "precision": _ratio(hits, chosen), "recall": _ratio(hits, there)}
+    return found, chosen + there > 0
+
+
+def _macro(classes: list[tuple[dict[str, np.ndarray], np.ndarray]]) -> dict[str, np.ndarray]:
+    """Means over the labels that come, in truth or answers."""
+    there = np.sum([present for _, present in classes], axis=0)
     return {
-        "f1": _ratio(2 * hits, chosen + there),
-        "precision": _ratio(hits, chosen),
-        "recall": _ratio(hits, there),
+        f"{name}_macro": np.sum([values[name] * present for values, present in classes], axis=0) / there
+        for name in ("f1", "precision", "recall")
     }
 
 

@@ -45,10 +45,13 @@ def sentences(verdict: Verdict) -> list[str]:
     """What it comes to, in words; the first one is the verdict."""
     words = []
     for against in verdict.against:
-        if against.other in ("default", "champion", verdict.best_baseline):
-            role = "the best baseline, " if against.other == verdict.best_baseline else ""
+        kind = verdict.contender(against.other).kind
+        if kind != "baseline" or against.other == verdict.best_baseline:
+            role = "the best baseline, " if kind == "baseline" else ""
             words.append(f"{verdict.winner} against {role}{against.other}: {against.verdict.upper()} "
                          f"({signed(against.difference)} {verdict.metric}).")  # fmt: skip
+    if verdict.contender(verdict.winner).kind == "default":
+        words.append("The winner is the default recipe: no tuned settings did better on fresh seeds.")
     top = verdict.search_top
     chosen = f"the search's own top, {top}, was not" if top != verdict.winner else "as in the search"
     winner = verdict.contender(verdict.winner)

@@ -1,0 +1,108 @@
+"""Kills at chosen lines of a comparison and a promotion: the same command goes on, and nothing is done twice."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from src.config import ROOT
+from tests.chaos import kill
+from tests.chaos.test_chaos import INJECT
+from tests.conftest import Place, write_letters
+from tests.test_compare import COMPARE, LETTERS, runs, verdict_of
+
+COMPARING = [
+    "src.runner.comparing:_prepare:after",
+    "src.runner.repeats:_run_of:after",  # the run is there, nothing is trained
+    "src.learning.judge:save:before",
+    "src.learning.resume:complete:before",  # the checkpoint is not whole yet
+    "src.runner.repeats:attempt_training:after",  # trained, no outcome
+    "src.runner.repeats:_train:after",
+    "src.evidence.runs:Run._send:after",  # delivered, not noted
+    "src.runner.choice:winner:after",
+    "src.text.seal:open_test:before",
+    "src.text.seal:open_test:after",  # in the ledger, the choice not written
+    "src.runner.choice:Choice.write:after",  # chosen and opened, nobody has answered
+    "src.runner.repeats:_answer_trained:after",  # answered, not kept
+    "src.runner.repeats:_keep:after",
+    "src.runner.judging:judge:after",  # the verdict is written, nothing of it in MLflow
+    "src.runner.judging:keep_registered:before",
+]
+PROMOTING = [
+    "src.evidence.delivered:log_model:before",
+    "src.evidence.delivered:log_model:after",  # the model is logged, not noted
+    "src.evidence.registry:register:before",
+    "src.evidence.registry:register:after",  # a version, no alias
+    "src.evidence.registry:point:after",  # challenger, not champion
+]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("searched"))
+    write_letters(place.folder / "letters.csv")
+    done = place.sweep(*LETTERS, "study.name=letters", "study.rungs=[0.5,1.0]")
+    assert done.code == 0, done.err
+    return place
+
+
+@pytest.fixture(scope="module")
+def compared(searched: Place, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = copy_of(searched, tmp_path_factory.mktemp("compared") / "place")
+    assert place.run("src.compare", *COMPARE).code == 0
+    return place
+
+
+def copy_of(place: Place, folder: Path) -> Place:
+    """The same store and studies elsewhere; artifacts go where they went before."""
+    shutil.copytree(place.folder, folder)
+    return Place(folder)
+
+
+def until_done(place: Place, line: str, mark: Path, module: str, *arguments: str) -> None:
+    env = {"CHAOS_AT": line, "CHAOS_MARK": str(mark), "PYTHONPATH": f"{INJECT}:{ROOT}"}
+    for _ in range(3):
+        done = place.run(module, *arguments, env=env)
+        if done.code == 0:
+            break
+        assert done.code < 0, done.err  # the launching process itself was the one killed
+        kill.wait_for_orphans(place)
+    assert done.code == 0, done.err
+    assert mark.exists(), "the line was never reached"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("line", COMPARING)
+def test_a_comparison_killed_at_a_line_is_continued(searched: Place, tmp_path: Path, line: str) -> None:
+    place = copy_of(searched, tmp_path / "place")
+    until_done(place, line, tmp_path / "killed", "src.compare", *COMPARE)
+    verdict = verdict_of(place)
+    assert verdict.openings == 1
+    assert verdict.versus(verdict.best_baseline).verdict == "better"
+    repeats = runs(place, "repeat")
+    assert len(repeats) == 8
+    assert {r.info.status for r in repeats + runs(place, "contender")} == {"FINISHED"}
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    for run in repeats:
+        for metric in ("train/loss", "validation/accuracy", "score"):
+            steps = [m.step for m in client.get_metric_history(run.info.run_id, metric)]
+            assert steps, metric
+            assert len(steps) == len(set(steps)), metric
+    (study,) = runs(place, "study")
+    assert study.data.tags["verdict.winner"] == verdict.winner
+    assert len([r for r in repeats if "test/accuracy" in r.data.metrics]) == 8
+    assert len(list((place.study("letters") / "comparison").rglob("*.safetensors"))) == 1
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("line", PROMOTING)
+def test_a_promotion_killed_at_a_line_is_repeated(compared: Place, tmp_path: Path, line: str) -> None:
+    place = copy_of(compared, tmp_path / "place")
+    until_done(place, line, tmp_path / "killed", "src.promote")
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    (model,) = client.search_registered_models()
+    assert dict(model.aliases) == {"challenger": 1, "champion": 1}
+    assert len(client.search_model_versions("name = 'letters'")) == 1
