@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -310,6 +310,25 @@ def test_a_comparison_whose_winner_became_champion_still_stands(promoted: Paths)
     assert comparing.compare(plan, lambda _: pytest.fail("nothing is to be done")) is not None
 
 
+def test_a_version_that_was_rolled_back_is_not_promoted_by_itself(judged: tuple[Place, Done]) -> None:
+    verdict = verdict_of(judged[0])
+    down = promoting.Version("letters", "1", "r", {"champion.rolled_back": "yesterday"})
+    decision = promoting.decide(verdict, None, down)
+    assert not decision.moves
+    assert decision.why == ("version 1 was the champion and was rolled back on yesterday; promote.again=true moves the "
+                            "alias all the same")  # fmt: skip
+    assert promoting.decide(verdict, None, down, again=True).moves
+
+
+def test_the_gate_is_closed_to_what_is_worse_than_the_default_recipe(judged: tuple[Place, Done]) -> None:
+    verdict = verdict_of(judged[0])
+    lost = [replace(a, verdict="worse") if a.other == "default" else a for a in verdict.against]
+    assert promoting.decide(verdict, None).moves
+    decision = promoting.decide(replace(verdict, against=tuple(lost)), None)
+    assert not decision.moves
+    assert "it is worse than the default recipe" in decision.why
+
+
 def test_what_promote_refuses_and_declines(promoted: Paths, judged: tuple[Place, Done], tmp_path: Path) -> None:
     with pytest.raises(Declined, match="no earlier champion of letters to go back to: version 1 was its first one"):
         promoting.promote(PromotionSettings(None, None, False, True, False), promoted)
@@ -444,6 +463,8 @@ def test_a_difference_is_shown_beside_what_changed(
 
 
 def test_what_reproduce_refuses(here: Paths, judged: tuple[Place, Done]) -> None:
+    with pytest.raises(Refusal, match="Which run is to be trained again is not said"):
+        reproducing.reproduce(None, None, here)
     with pytest.raises(Refusal, match="has no run 0123"):
         reproducing.reproduce("0123", None, here)
     (study,) = runs(judged[0], "study")
@@ -485,6 +506,41 @@ def test_a_worse_study_is_registered_and_declined(tmp_path: Path) -> None:
     assert "it is worse than the champion, version 2" in declined.err
     assert dict(client.get_registered_model("letters").aliases) == {"challenger": 1, "champion": 2}
     assert place.run("src.promote", "study.name=letters", "promote.rollback=true").code == 3
+
+
+@pytest.mark.long
+def test_more_seeds_open_the_test_again_and_lost_weights_are_trained_again(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    write_letters(tmp_path / "letters.csv")
+    assert place.sweep(*LETTERS, "study.name=letters").code == 0
+    assert place.run("src.compare", *COMPARE).code == 0
+    folder = place.study("letters") / "comparison"
+    first = verdict_of(place)
+    # A failed seed of the default recipe, and a kill before the verdict: the choice stands, and nothing is locked.
+    default = first.contender("default")
+    outcome = folder / "repeats" / default.key / str(first.seeds[0]) / "outcome.json"
+    kept = outcome.read_text()
+    outcome.write_text(json.dumps({**json.loads(kept), "state": "FAIL", "score": None, "reason": "out of memory"}))
+    (folder / "verdict.json").unlink()
+    done = place.run("src.compare", *COMPARE)
+    assert done.code == 0, done.err
+    assert verdict_of(place).contender("default").problem == "1 of 4 seeds failed"
+    assert verdict_of(place).versus("default") is None
+    outcome.write_text(kept)
+    # More seeds: the weights of the earlier ones are gone, and one of them may be the median now.
+    done = place.run("src.compare", "compare.seeds=6", *COMPARE[1:])
+    assert done.code == 0, done.err
+    second = verdict_of(place)
+    assert (second.opening, second.openings, len(second.seeds)) == (2, 2, 6)
+    winner = second.contender(second.winner)
+    assert (folder / "repeats" / winner.key / str(winner.registered_seed) / "training" / "best").is_dir()
+    for before in first.contender(first.winner).repeats:
+        now = next(r for r in winner.repeats if r.seed == before.seed)
+        assert now.validation == before.validation
+    assert place.run("src.promote").code == 0
+    contender = next(r for r in runs(place, "contender") if r.data.tags["contender"] == second.winner)
+    history = client_of(place).get_metric_history(contender.info.run_id, "test/accuracy")
+    assert len({m.step for m in history}) == len(history) >= 2
 
 
 @pytest.mark.long

@@ -25,7 +25,8 @@ def simulated(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right or wrong on validation and test, [n_recipes, n_seeds, n_examples] each; the last recipe is the reference.
 
-    `shape`: recipes, seeds, test examples. Examples differ in difficulty, each recipe finds some of them harder, each seed is as good or bad on both splits.
+    `shape`: recipes, seeds, test examples. Examples differ in difficulty, each recipe finds some of them harder, each
+    seed is as good or bad on both splits.
     """
     recipes, seeds, examples = shape
     seed = generator.normal(0, between_seeds, (recipes, seeds, 1))
