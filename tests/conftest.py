@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of trainings in this process: tiny models; read when torch is imported
+
 import pytest
 from hydra import compose, initialize_config_dir
 

@@ -17,8 +17,8 @@ from tests.conftest import settings_of
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^python -m src\.(sweep|train)(?: -m)?([^#\n]*)", README, re.MULTILINE)
-AFTERWARDS = re.findall(r"^python -m src\.(compare|promote|reproduce)([^#\n]*)", README, re.MULTILINE)
-PREDICTIONS = re.findall(r"python -m src\.predict([^#\n]*)", README)
+AFTERWARDS = re.findall(r"^python -m src\.(compare|promote|reproduce)([^#&\n]*)", README, re.MULTILINE)
+PREDICTIONS = re.findall(r"python -m src\.predict([^#&\n]*)", README)
 
 
 def test_the_two_commands_stand_there() -> None:

@@ -120,7 +120,7 @@ def test_the_lint_names_samplers_that_fall_back_to_random() -> None:
 
 
 def test_a_default_recipe_outside_the_space_is_said() -> None:
-    settings = settings_of("space.optimizer.learning_rate.high=1e-4")
+    settings = settings_of("space.optimizer.learning_rate.high=5e-5")
     (warning,) = lint.check(settings, parse(settings.space, base_values(settings)), group_options())
     assert warning.startswith(
         "The default recipe lies outside the space, so it is not trial 0: optimizer.learning_rate"

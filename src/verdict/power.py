@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 SHOWN = 0.8  # of the comparisons in which there is such a difference
-BETWEEN_SEEDS = 0.004  # variance of one training's score between seeds
-BETWEEN_RECIPES = 0.4  # variance, per example, of the difference between two recipes' mean answers
+BETWEEN_SEEDS = 0.002  # variance of one training's score between seeds
+BETWEEN_RECIPES = 0.35  # variance, per example, of the difference between two recipes' mean answers
 MOST_SEEDS = 40
 
 
