@@ -122,6 +122,7 @@ def test_the_same_command_again_adds_nothing_and_more_trials_continue(
     assert "Traceback" not in refused.err + refused.out
 
 
+@pytest.mark.long
 def test_a_grid_of_six_points_ends_at_six(place: Place) -> None:
     done = place.sweep(
         *FAST[:-1], "study.name=grid", "space=empty", "sampler=grid", "study.n_trials=10", "study.rungs=[1.0]",
@@ -196,6 +197,7 @@ def test_hydras_own_errors_keep_1(place: Place) -> None:
     assert "minilm" in done.err
 
 
+@pytest.mark.long
 def test_failing_trials_end_the_study_with_their_reason(place: Place) -> None:
     done = place.sweep(
         *FAST, "study.name=bad", "optimizer=sgd", "schedule=constant", "~space.optimizer.weight_decay",

@@ -33,7 +33,7 @@ def claim_and_hang(folder: str, *overrides: str) -> None:
     time.sleep(600)
 
 
-@pytest.mark.parametrize("storage", ["journal", "sqlite"])
+@pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.long)])
 def test_four_workers_make_the_exact_total_and_no_point_twice(tmp_path: Path, storage: str) -> None:
     overrides = [f"storage={storage}", "study.n_trials=30", "sampler=random"]
     if storage == "sqlite":

@@ -15,11 +15,13 @@ from src.records import Outcome, Point, Record, TrialRecord
 from src.runner.studies import CONFIG, Studied
 from src.runner.worker import baseline_outcomes
 from src.search import stopping
+from src.search.study import DEFAULT_RECIPE
 from src.settings import ComparisonSettings, Settings
 from src.text.corpus import content_key
 
 BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
 LINE_UP = "line-up.json"
+ROW = 2007  # keeps the row of fresh seeds apart from other uses of the study's seed
 TRAINING = "training"  # in a repeat's folder: checkpoints and best weights
 
 
@@ -160,17 +162,15 @@ def line_up(studied: Studied, asked: ComparisonSettings, champion: Contender | N
         for name in book.rules.baselines
         if name in done and done[name].score is not None
     ]
-    default = _recipe(studied, "default", DEFAULT, (book.folder / CONFIG).read_text(), None)
+    ranked = stopping.ranked(book.trials(), book.direction)
+    tried = next((t for t in ranked if t.origin == DEFAULT_RECIPE), None)
+    default = _recipe(studied, "default", DEFAULT, (book.folder / CONFIG).read_text(), tried)
     tuned: list[Contender] = []
-    keys: list[str] = []
-    for trial in stopping.ranked(book.trials(), book.direction):
+    for trial in ranked:
+        if len(tuned) == asked.top_k:
+            break
         made = _recipe(studied, f"trial-{trial.number}", TUNED, _yaml_of(studied, trial), trial)
-        if made.key in keys:
-            continue
-        keys.append(made.key)
-        if made.key == default.key:
-            default = replace(made, name="default", kind=DEFAULT, yaml=default.yaml)
-        elif len(tuned) < asked.top_k:
+        if made.key not in {c.key for c in (default, *tuned)}:
             tuned.append(made)
     if not tuned:
         raise Refusal(
@@ -187,7 +187,7 @@ def fresh_seeds(studied: Studied, n: int) -> tuple[int, ...]:
     """The first `n` of a row of seeds that the study's own seed begins, without those the search used."""
     settings = studied.settings
     used = {settings.recipe.seed, settings.study.seed}
-    row = np.random.default_rng([settings.study.seed, 20_07]).permutation(np.arange(1, 100_000))
+    row = np.random.default_rng([settings.study.seed, ROW]).permutation(np.arange(1, 100_000))
     return tuple(int(seed) for seed in row[: n + len(used)] if int(seed) not in used)[:n]
 
 

@@ -9,11 +9,11 @@ from filelock import FileLock
 
 from src import mirror
 from src.errors import Declined, Refusal
-from src.evidence import registry
+from src.evidence import delivered, registry
 from src.evidence.registry import CHALLENGER, CHAMPION, REPEAT, Version
 from src.evidence.store import Store, existing_store, open_store, tracking_uri
 from src.learning.judge import BEST
-from src.paths import Paths, write_whole
+from src.paths import Paths
 from src.runner import contenders, judging, studies
 from src.runner.contenders import TRAINING
 from src.runner.studies import Studied
@@ -164,19 +164,18 @@ def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Sto
     assert winner.registered_seed is not None
     folder = contenders.repeat_folder(winner.key, winner.registered_seed, studied.folder)
     run = mirror.repeat_run(studied.book, studied.folder, winner.key, winner.name, winner.registered_seed)
-    logged = folder / "logged-model"
-    if not logged.exists():
+    run_id = run.run_id(store)
+    uri = delivered.logged_model(store, run_id)
+    if uri is None:
         if not (folder / TRAINING / BEST).is_dir():
             raise Refusal(
                 f"The winner's weights are gone from {folder / TRAINING}, so they cannot be registered. Delete "
                 f"{studied.folder} and compare again: the same seeds train the same weights."
             )
-        write_whole(logged, mirror.deliver_model(store, run, folder / TRAINING))
-    ids = {"run.repeat": run.run_id(store), "run.study": mirror.study_run(studied.book).run_id(store)}
+        uri = mirror.deliver_model(store, run, folder / TRAINING)
+    ids = {"run.repeat": run_id, "run.study": mirror.study_run(studied.book).run_id(store)}
     tags = evidence(verdict, decision, run.read_text("config.yaml") or "", ids)
-    return registry.register(
-        store, verdict.registry, logged.read_text(), ids["run.repeat"], tags, tables.as_markdown(verdict)
-    )
+    return registry.register(store, verdict.registry, uri, run_id, tags, tables.as_markdown(verdict))
 
 
 def _roll_back(asked: PromotionSettings, paths: Paths) -> None:

@@ -22,6 +22,7 @@ from src.search.targets import build
 from src.settings import Settings, StudySettings
 
 PLACES = ("model.checkpoint", "model.name")  # not part of a definition: the weights' hash is
+DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
 FINAL = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -91,7 +92,7 @@ class Book:
             known = self.study.get_trials(deepcopy=False)
             have = [t.system_attrs.get("fixed_params") for t in known]
             first = self.space.default()
-            starts = [] if self.space.outside(first) else [(first, "default recipe")]
+            starts = [] if self.space.outside(first) else [(first, DEFAULT_RECIPE)]
             starts += [(dict(point), "enqueued") for point in self.rules.enqueue]
             missing = self.rules.n_trials - len(known)
             for point, origin in [s for s in starts if s[0] not in have][: max(0, missing)]:

@@ -87,7 +87,10 @@ class Draws:
 
     def difference(self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1) -> Estimate:
         """`name` minus `other`. `among`: of how many `name` was chosen; the interval is widened for it (Bonferroni)."""
-        return self._estimate({name: 1.0, other: -1.0}, metric, (1 - level) / among)
+        found = self._estimate({name: 1.0, other: -1.0}, metric, (1 - level) / among)
+        if metric == "loss":
+            return found
+        return Estimate(found.value, max(-1.0, found.low), min(1.0, found.high), found.error)
 
     def _estimate(self, signs: Mapping[str, float], metric: str, error_rate: float) -> Estimate:
         value, drawn, fixed = 0.0, np.zeros(0), np.zeros(0)
