@@ -27,3 +27,8 @@ class Differs(Exception):
 
 class StudyEnded(Exception):
     """A study that cannot usefully go on (too many failures in a row). Exit code 1; everything trained is kept."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

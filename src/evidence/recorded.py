@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.errors import Refusal
+from src.errors import Refusal, first_line
 from src.evidence.store import Store
 from src.records import State
 
@@ -78,7 +78,7 @@ def _run(store: Store, run_id: str) -> Any:
     try:
         return store.client.get_run(run_id)
     except MlflowException as error:
-        raise Refusal(f"{store.address} has no run {run_id}: {str(error).splitlines()[0]}") from error
+        raise Refusal(f"{store.address} has no run {run_id}: {first_line(error)}") from error
 
 
 def _text(store: Store, run_id: str, file: str) -> str:

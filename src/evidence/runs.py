@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from src.errors import first_line
 from src.evidence.store import Store
 from src.records import State
 
@@ -149,7 +150,7 @@ class Run:
                 scratch.rename(self.mark)
             self.problem = None
         except Exception as error:  # a tracker that is down, slow or full must not end a training
-            self.problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.problem = first_line(error)
             self._quiet_until = time.monotonic() + QUIET_SECONDS
         return self.problem is None
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from src.errors import Refusal
+from src.errors import Refusal, first_line
 from src.settings import TrackingSettings
 
 DATABASE = "mlflow.db"  # MLflow's own default name, so that a plain `mlflow ui` finds it
@@ -58,7 +58,7 @@ def open_store(tracking: TrackingSettings, root: Path) -> Store:
         except Refusal:
             raise
         except Exception as error:  # MLflow and the drivers below it raise what they like
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            first = first_line(error)
             raise Refusal(
                 _masked(
                     f"The MLflow store at {uri} (tracking.uri, or MLFLOW_TRACKING_URI, or the default) cannot be used: "

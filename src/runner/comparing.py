@@ -5,7 +5,7 @@ from collections.abc import Callable
 from filelock import FileLock, Timeout
 
 from src import mirror
-from src.errors import Refusal, StudyEnded
+from src.errors import Refusal, StudyEnded, first_line
 from src.evidence import registry
 from src.evidence.registry import Version
 from src.evidence.store import Store, open_store
@@ -104,7 +104,7 @@ def _champion(store: Store, version: Version, studied: Studied) -> Contender:
     except Exception as error:  # MLflow raises what it likes; a model of another kind is no contender
         raise Refusal(
             f"The champion, version {version.number} of {version.model}, cannot be loaded as a transformers "
-            f"classifier, so nothing can be compared with it: {str(error).splitlines()[0]}. Compare under another "
+            f"classifier, so nothing can be compared with it: {first_line(error)}. Compare under another "
             "name: registry.model=<name>."
         ) from error
     if set(labels) != set(studied.corpus.label_names):

@@ -11,7 +11,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from src.errors import Refusal
+from src.errors import Refusal, first_line
 from src.evidence import registry
 from src.evidence.delivered import LABEL, SCORE
 from src.evidence.registry import CHALLENGER, CHAMPION
@@ -56,7 +56,7 @@ def predict(asked: Request, paths: Paths) -> None:
     except Refusal:
         raise
     except Exception as error:  # a server that is down or refuses: MLflow and the drivers raise what they like
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise Refusal(f"The MLflow store at {store.address} cannot be read: {first}") from error
     note(f"Answered by {found.name}.")
     answered = answer(
@@ -131,7 +131,7 @@ def _load(store: Store, found: Found) -> Any:
     try:
         return registry.load(store, found.uri)
     except Exception as error:  # MLflow raises what it likes
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise Refusal(f"The model {found.name} ({found.uri}) cannot be loaded: {first}") from error
 
 
@@ -202,9 +202,7 @@ def _rows(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", dtype=str, keep_default_na=False)
     except (ValueError, OSError) as error:  # pandas' own errors and a wrong encoding are ValueErrors
-        raise Refusal(
-            f"{path} could not be read as {ending.removeprefix('.')}: {str(error).splitlines()[0]}"
-        ) from error
+        raise Refusal(f"{path} could not be read as {ending.removeprefix('.')}: {first_line(error)}") from error
 
 
 def _out(asked: Request) -> Path | None:

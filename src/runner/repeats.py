@@ -50,7 +50,7 @@ class RepeatRun(TrainingRun):
     """A training outside the search: only a signal ends it early."""
 
     def asked_to_stop(self, _step: int) -> Stop | None:
-        return Stop(State.PAUSED, drain.REASON) if drain.asked() else None
+        return _drained()
 
 
 class Silent:
@@ -63,7 +63,12 @@ class Silent:
         return None
 
     def asked_to_stop(self, _step: int) -> Stop | None:
-        return Stop(State.PAUSED, drain.REASON) if drain.asked() else None
+        return _drained()
+
+
+def _drained() -> Stop | None:
+    """The order to pause, once a signal has asked for it."""
+    return Stop(State.PAUSED, drain.REASON) if drain.asked() else None
 
 
 def work(study: str, index: int, of: int, paths: Paths, measure_only: bool = False) -> None:

@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # what its locks derive from; not exported
 
-from src.errors import Refusal
+from src.errors import Refusal, first_line
 from src.settings import StorageSettings
 
 
@@ -53,7 +53,7 @@ def open_storage(storage: StorageSettings, folder: Path) -> BaseStorage:
             return _sqlite(storage.url)
         return RDBStorage(storage.url)
     except Exception as error:  # drivers and servers raise what they like
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise Refusal(
             f"storage.url is {_without_password(storage.url)}, and it could not be opened: {first} It is null for the "
             "journal, or a database such as sqlite:///mlruns/optuna.db or postgresql+psycopg://host/name."
