@@ -11,17 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn import metrics as sklearn_metrics
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    ElectraConfig,
-    ElectraForSequenceClassification,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from src.errors import Refusal
 from src.learning import arguments, baselines, checkpoints, devices, metrics, names
@@ -42,16 +32,23 @@ from src.text import corpus, tokens
 from tests.conftest import settings_of
 
 GOAL = Goal("accuracy", "maximize", (0.5, 1.0))
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 99}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+         "vocab_size": 60, "max_position_embeddings": 64}  # fmt: skip
+RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 64}
+SPECIAL = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
 ARCHITECTURES = {
-    "bert": (BertConfig, BertForSequenceClassification, SMALL),
-    "roberta": (RobertaConfig, RobertaForSequenceClassification, SMALL),
-    "electra": (ElectraConfig, ElectraForSequenceClassification, {**SMALL, "embedding_size": 16}),
-    "distilbert": (
-        DistilBertConfig, DistilBertForSequenceClassification,
-        {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 99},
-    ),
-}  # fmt: skip
+    "albert": SMALL | {"embedding_size": 16},
+    "bert": SMALL,
+    "camembert": SMALL,
+    "deberta": SMALL | RELATIVE,
+    "deberta-v2": SMALL | RELATIVE,
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "vocab_size": 60},
+    "electra": SMALL | {"embedding_size": 32},
+    "modernbert": SMALL | SPECIAL,
+    "mpnet": SMALL,
+    "roberta": SMALL,
+    "xlm-roberta": SMALL,
+}
 
 
 class Listener:
@@ -98,16 +95,20 @@ def material(cache: Path, *overrides: str) -> tuple[Settings, checkpoints.Checkp
 # --- checkpoints ---
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", checkpoints.DROPOUT_FIELDS)
 def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None:
-    config, model, options = ARCHITECTURES[kind]
-    model(config(**options)).save_pretrained(tmp_path)
+    base = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **ARCHITECTURES[kind]))
+    base.save_pretrained(tmp_path)
     settings = settings_of("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=0.37").recipe.model
     built = checkpoints.build(checkpoints.resolve(settings, tmp_path), settings, ("a", "b", "c"), 1)
     found = [m.p for m in built.modules() if isinstance(m, torch.nn.Dropout)]
     assert len(found) >= 4
     assert set(found) == {0.37}
+    kept = [v for m in built.modules() for k, v in vars(m).items() if "dropout" in k and isinstance(v, float)]
+    assert set(kept) <= {0.37}  # for dropout that is a function's argument
     assert built.config.id2label == {0: "a", 1: "b", 2: "c"}
+    answers = built(input_ids=torch.tensor([[1, 5, 6, 2]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
+    assert answers.logits.shape == (1, 3)
 
 
 def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:
@@ -151,7 +152,8 @@ def folder_with(tmp_path: Path, **change: str) -> Path:
         ({"only": "pytorch_model.bin"}, "(only pytorch_model.bin, which is a pickle and not loaded)"),
         (
             {"model_type": "gpt2"},
-            "a model of type gpt2; model.dropout can be set for bert, distilbert, electra, roberta.",
+            "a model of type gpt2; model.dropout can be set for albert, bert, camembert, deberta, deberta-v2, distilbert, "
+            "electra, modernbert, mpnet, roberta, xlm-roberta.",
         ),
     ],
 )

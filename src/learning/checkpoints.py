@@ -14,12 +14,21 @@ from src.text.corpus import content_key, once
 RANDOM = "random://"
 WEIGHTS = "model.safetensors"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*"]
-BERT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+ENCODER_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+BERT_FIELDS = (*ENCODER_FIELDS, "classifier_dropout")
+DEBERTA_FIELDS = (*ENCODER_FIELDS, "pooler_dropout", "cls_dropout")
 DROPOUT_FIELDS = {
-    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
+    "albert": (*ENCODER_FIELDS, "classifier_dropout_prob"),
     "bert": BERT_FIELDS,
-    "roberta": BERT_FIELDS,
+    "camembert": BERT_FIELDS,
+    "deberta": DEBERTA_FIELDS,
+    "deberta-v2": DEBERTA_FIELDS,  # and DeBERTa-v3, which says so of itself
+    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
     "electra": BERT_FIELDS,
+    "modernbert": ("embedding_dropout", "mlp_dropout", "attention_dropout", "classifier_dropout"),
+    "mpnet": ENCODER_FIELDS,
+    "roberta": BERT_FIELDS,
+    "xlm-roberta": BERT_FIELDS,
 }
 """The config fields that `model.dropout` sets, per transformers model_type."""
 
