@@ -84,6 +84,7 @@ class StudySettings:
     max_restarts: int
     plan_only: bool
     seed: int
+    ready_made: str | None = None  # the checkpoint of the baseline of that name; None: the model's own
 
 
 @dataclass(frozen=True)

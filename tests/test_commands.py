@@ -336,7 +336,10 @@ def test_train_makes_one_tracked_run_with_its_model(place: Place) -> None:
 def test_help_names_the_groups(place: Place) -> None:
     done = place.run("src.sweep", "--help")
     assert done.code == 0
-    assert "sweeps: imdb, imdb_1k, imdb_3k, sst2, starter" in done.out
+    assert (
+        "sweeps: imdb_1k_distilbert, imdb_3k_distilbert, imdb_distilbert, imdb_stars, sst2_distilbert, starter"
+        in done.out
+    )
 
 
 @pytest.mark.long

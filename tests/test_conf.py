@@ -27,7 +27,7 @@ SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 def test_every_yaml_is_walked() -> None:
     files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
     assert len(files) == len(OPTIONS) + len(SWEEPS) + 6  # and config, sweep, compare, promote, reproduce, quiet
-    assert (len(OPTIONS), len(SWEEPS)) == (40, 5)
+    assert (len(OPTIONS), len(SWEEPS)) == (40, 6)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -97,7 +97,7 @@ def test_a_circle_of_conditions_is_refused() -> None:
         (["study.n_trials=0"], "study.n_trials is 0; it is at least 1."),
         (["study.budget_minutes=0"], "study.budget_minutes is 0"),
         (["study.patience=0"], "study.patience is 0"),
-        (["study.baselines=[oracle]"], "study.baselines names oracle; there are majority, tfidf_logreg, untuned."),
+        (["study.baselines=[oracle]"], "study.baselines names oracle; there are majority, tfidf_logreg, untuned, ready_made."),
         (["sampler=grid"], "sampler=grid needs a finite space; give optimizer.learning_rate"),
         (["study.enqueue=[{optimizer.learning_rate: 5.0}]"], "study.enqueue[0]: optimizer.learning_rate = 5.0 is not in"),
         (["study.enqueue=[{model.name: x}]"], "study.enqueue[0]: model.name is not searched"),

@@ -3,18 +3,19 @@
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from src.learning import metrics
+from src.learning import metrics, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import Lesson, evaluate_untrained
 from src.learning.judge import Goal
 from src.records import Outcome, State
-from src.settings import Recipe
+from src.settings import Recipe, Settings
 
 Classifier = Any  # fit(texts, labels), predict_proba(texts) -> [n_examples, n_labels]
 
@@ -47,18 +48,8 @@ def judge_classic(name: str, train: pd.DataFrame, validation: pd.DataFrame, goal
     fitted = time.monotonic()
     chances = model.predict_proba(validation["text"])
     seconds = time.monotonic() - fitted
-    labels = validation["label"].to_numpy()
-    found = metrics.compute(labels, chances)
-    picked = chances[np.arange(len(labels)), labels]
-    found["loss"] = float(-np.log(np.clip(picked, 1e-12, None)).mean())
-    return Outcome(
-        state=State.COMPLETE,
-        score=found[goal.metric],
-        metrics=found,
-        seconds=time.monotonic() - began,
-        megabytes=_size(model),
-        ms_per_1000_texts=seconds / len(validation) * 1e6,
-    )
+    found = _judged(chances, validation, goal, seconds)
+    return replace(found, seconds=time.monotonic() - began, megabytes=_size(model))
 
 
 def answer_classic(name: str, train: pd.DataFrame, texts: pd.Series, n_labels: int) -> np.ndarray:
@@ -67,6 +58,14 @@ def answer_classic(name: str, train: pd.DataFrame, texts: pd.Series, n_labels: i
     found = np.zeros((len(texts), n_labels))
     found[:, model.classes_] = model.predict_proba(texts)
     return found
+
+
+def judge_ready_made(settings: Settings, found: Checkpoint, validation: pd.DataFrame, goal: Goal) -> Outcome:
+    """A checkpoint with a head of its own (ready_made.py) on `validation`."""
+    began = time.monotonic()
+    chances = ready_made.chances(found, settings, validation["text"].tolist())
+    seconds = time.monotonic() - began
+    return replace(_judged(chances, validation, goal, seconds), seconds=seconds, megabytes=found.megabytes)
 
 
 def judge_untuned(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: Goal, folder: Path) -> Outcome:
@@ -81,6 +80,15 @@ def judge_untuned(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: 
         megabytes=checkpoint.megabytes,
         ms_per_1000_texts=evaluation.seconds / len(lesson.validation) * 1e6,
     )
+
+
+def _judged(chances: np.ndarray, validation: pd.DataFrame, goal: Goal, seconds: float) -> Outcome:
+    """Metrics of `chances` [n_examples, n_labels]; `seconds`: what the answers took."""
+    labels = validation["label"].to_numpy()
+    found = metrics.compute(labels, chances)
+    picked = chances[np.arange(len(labels)), labels]
+    found["loss"] = float(-np.log(np.clip(picked, 1e-12, None)).mean())
+    return Outcome(State.COMPLETE, found[goal.metric], found, ms_per_1000_texts=seconds / len(validation) * 1e6)
 
 
 def _size(model: Classifier) -> float:

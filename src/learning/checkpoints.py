@@ -58,7 +58,19 @@ class Checkpoint:
 
 
 def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
-    """Find `model.checkpoint`: a folder, an installed package, or the Hub; checks that it can be used."""
+    """Find `model.checkpoint`, and check that it can be fine-tuned with `model.dropout`."""
+    found = find(model, cache)
+    kind = model_type(found)
+    if kind not in DROPOUT_FIELDS:
+        raise Refusal(
+            f"model.checkpoint is {model.checkpoint}, a model of type {kind}; model.dropout can be set for "
+            f"{', '.join(sorted(DROPOUT_FIELDS))}."
+        )
+    return found
+
+
+def find(model: ModelSettings, cache: Path) -> Checkpoint:
+    """Find `model.checkpoint`: a folder, an installed package, or the Hub; checks that it can be loaded."""
     found = _find(model, cache)
     if not (found.folder / "config.json").is_file():
         raise Refusal(
@@ -77,12 +89,6 @@ def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
         raise Refusal(
             f"The weights of {model.checkpoint} in {found.folder} have the sha256 {actual}, not {wanted} as "
             "conf/model says: they were changed or cut short. Install or download them again."
-        )
-    kind = model_type(found)
-    if kind not in DROPOUT_FIELDS:
-        raise Refusal(
-            f"model.checkpoint is {model.checkpoint}, a model of type {kind}; model.dropout can be set for "
-            f"{', '.join(sorted(DROPOUT_FIELDS))}."
         )
     return found
 

@@ -100,16 +100,14 @@ def failure_reason(error: Exception) -> str:
     return f"{'out of memory' if short else type(error).__name__}: {first}"
 
 
-def supports_bf16() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-
-
 def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArguments:
     """The groups' fields as they stand, and what Trialbook decides itself."""
     values = {**recipe.optimizer, **recipe.schedule, **recipe.trainer, **more}
     values.pop("require_gpu", None)
     if values.get("bf16") == "auto":
-        values["bf16"] = supports_bf16() and not values.get("use_cpu")
+        card = torch.cuda.is_available() and not values.get("use_cpu")
+        values["bf16"] = card and torch.cuda.is_bf16_supported(including_emulation=False)
+        values["fp16"] = values.get("fp16") or (card and not values["bf16"])
     values.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     return TrainingArguments(
         output_dir=str(folder),

@@ -2,7 +2,7 @@
 
 from src.errors import Refusal
 
-BASELINES = ("majority", "tfidf_logreg", "untuned")
+BASELINES = ("majority", "tfidf_logreg", "untuned", "ready_made")
 AVERAGED = ("f1", "precision", "recall")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from src import config
 from src.errors import Refusal
-from src.learning import arguments, checkpoints, devices, names
+from src.learning import arguments, checkpoints, devices, names, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.paths import Paths
 from src.runner.desk import calibrations, epochs
@@ -62,6 +62,8 @@ def check(settings: Settings, paths: Paths) -> Plan:
     checkpoint = checkpoints.resolve(settings.recipe.model, paths.cache)
     corpus = corpora.prepare(settings.data, paths.cache)
     study = settings.study
+    if "ready_made" in study.baselines:
+        ready_made.checked(settings, paths.cache)
     direction = names.direction_of(study.metric, study.direction, len(corpus.label_names))
     workers = settings.workers or devices.workers_that_pay(machine, study.n_trials)
     plan = Plan(settings, paths, space, direction, corpus, checkpoint, workers, tuple(warnings))

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from src import drain, mirror
 from src.evidence import registry
 from src.evidence.runs import Run
-from src.learning import baselines, checkpoints, classify, devices, resume
+from src.learning import baselines, checkpoints, classify, devices, ready_made, resume
 from src.learning.finetune import fine_tune
 from src.paths import Paths, write_whole
 from src.records import Evaluation, State, Stop
@@ -180,6 +180,10 @@ def _answer_fixed(desk: Desk, contender: Contender, frame: pd.DataFrame, file: P
     if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
         train = desk.corpus.frame("train")
         _keep(file, baselines.answer_classic(contender.name, train, frame["text"], len(names)))
+        return
+    if contender.name == "ready_made":
+        own = ready_made.checked(desk.settings, desk.paths.cache)
+        _keep(file, ready_made.chances(own, desk.settings, frame["text"].tolist()))
         return
     if contender.kind == BASELINE:
         recipe = desk.settings.recipe

@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from src import config, drain, mirror
 from src.evidence.runs import Run
 from src.evidence.store import Store
-from src.learning import baselines, devices
+from src.learning import baselines, devices, ready_made
 from src.learning.finetune import failure_reason
 from src.paths import Paths, write_whole
 from src.records import Evaluation, Outcome, Point, State, Stop
@@ -151,6 +151,9 @@ def _judge(desk: Desk, name: str, scratch: Path) -> Outcome:
     try:
         if name in baselines.CLASSIC:
             return baselines.judge_classic(name, desk.corpus.frame("train"), desk.corpus.frame("validation"), desk.goal)
+        if name == "ready_made":
+            found = ready_made.checked(desk.settings, desk.paths.cache)
+            return baselines.judge_ready_made(desk.settings, found, desk.corpus.frame("validation"), desk.goal)
         checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
         return baselines.judge_untuned(desk.settings.recipe, checkpoint, lesson, desk.goal, scratch)
     except Exception as error:  # a baseline that cannot be judged is said to have failed
