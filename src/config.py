@@ -19,6 +19,7 @@ from src.settings import (
     DataSettings,
     ModelSettings,
     PromotionSettings,
+    PublicationSettings,
     Recipe,
     Settings,
     StorageSettings,
@@ -124,6 +125,23 @@ def promotion_from(cfg: DictConfig) -> PromotionSettings:
     problems: list[str] = []
     values = {**_mapping(cfg, "promote", problems), **_which(cfg, problems)}
     read = _read(PromotionSettings, "promote", values, problems)
+    Refusal.when_any(problems)
+    assert read is not None
+    return read
+
+
+def publication_from(cfg: DictConfig) -> PublicationSettings:
+    """Read the config of `publish`. Raises Refusal with all problems of it together."""
+    problems: list[str] = []
+    values = {**_mapping(cfg, "publish", problems), "registry": _which(cfg, problems)["registry"]}
+    if OmegaConf.is_missing(cfg, "repo"):
+        problems.append("repo has no value; give the repository on the Hub: repo=<owner>/<name>.")
+    else:
+        values["repo"] = str(cfg.repo)
+    version = values.get("version")
+    values |= {"tracking_uri": cfg.tracking_uri, "version": None if version is None else str(version)}
+    Refusal.when_any(problems)
+    read = _read(PublicationSettings, "publish", values, problems)
     Refusal.when_any(problems)
     assert read is not None
     return read

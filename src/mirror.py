@@ -2,19 +2,27 @@
 
 import json
 import shlex
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from src.evidence import delivered, environment
-from src.evidence.runs import Run
+from src.evidence.runs import Run, Table
 from src.evidence.store import Store
+from src.learning.checkpoints import Checkpoint
 from src.learning.judge import BEST
-from src.records import Outcome, State, TrialRecord
+from src.pages import card, document, figures, report
+from src.pages.analysis import Analysis
+from src.pages.findings import Findings, Inspected
+from src.pages.history import History
+from src.records import Change, Outcome, State, TrialRecord
 from src.search.study import Book
 from src.settings import Settings
 from src.text.corpus import Corpus
 from src.verdict import tables
 from src.verdict.record import ContenderRecord, Verdict
+
+CARD, FINDINGS = "card", "findings.json"  # of a judged study: on its run, and beside its version's model
 
 
 def study_run(book: Book) -> Run:
@@ -58,10 +66,20 @@ def facts(corpus: Corpus, study: str) -> dict[str, str]:
         "data": corpus.name,
         "data.fingerprint": corpus.fingerprint,
         **prints,
+        **({"data.commit": corpus.commit} if corpus.commit else {}),
         "machine": environment.machine(),
         "launched.by": environment.command_line(),
         "mlflow.source.name": "trialbook",
         **({"mlflow.source.git.commit": commit} if commit else {}),
+    }
+
+
+def origin(checkpoint: Checkpoint) -> dict[str, str | None]:
+    """Tags: which weights a model started from, wherever they came from."""
+    return {
+        "model.source": checkpoint.source,
+        "model.commit": checkpoint.revision,
+        "model.weights": checkpoint.fingerprint,
     }
 
 
@@ -115,10 +133,52 @@ def record_contender(run: Run, row: ContenderRecord, verdict: Verdict) -> None:
 def record_verdict(run: Run, verdict: Verdict) -> None:
     """The verdict on the study's run: three artifacts, and tags to search by."""
     run.text("comparison/verdict.md", tables.as_markdown(verdict))
-    run.text("comparison/verdict.html", tables.as_html(verdict))
+    page = document.as_html(tables.as_markdown(verdict), f"Verdict on {verdict.study}", {})
+    run.text("comparison/verdict.html", page)
     run.text("comparison/verdict.json", verdict.to_json())
     said = {f"verdict.against.{a.other}": a.verdict for a in verdict.against}
     run.tags({**said, "verdict.winner": verdict.winner, "test.openings": verdict.openings})
+
+
+def record_report(run: Run, history: History, best: Analysis | None, found: Findings | None) -> None:
+    """The study's report on its run: Markdown, one HTML page, figures, and the record they are drawn from."""
+    for file, content in report.report(history, best, found).items():
+        run.text(f"report/{file}", content)
+    run.text("report/history.json", history.to_json())
+
+
+def record_card(run: Run, found: Findings) -> None:
+    """The model card on the study's run."""
+    run.text(f"{CARD}/README.md", card.card(found, how_it_is_called(found.verdict), "svg"))
+    run.text(f"{CARD}/{FINDINGS}", found.to_json())
+    for name, figure in card.figures_of(found).items():
+        run.text(f"{CARD}/{document.FIGURES}/{name}.svg", figures.as_svg(figure))
+
+
+def record_inspection(run: Run, seen: Inspected) -> None:
+    """What training changed, by layer and tensor; the model's parts; where it errs on validation."""
+    run.text("inspection/model.txt", seen.summary)
+    run.text("inspection/changes.svg", figures.as_svg(figures.changes(seen.layers)))
+    columns = ("part", "parameters", "norm before", "norm of the change", "relative change")
+    shown: dict[str, Table] = {
+        "inspection/layers.json": (columns, [_change(c) for c in seen.layers]),
+        "inspection/tensors.json": (columns, [_change(c) for c in seen.tensors]),
+    }
+    if (analysis := seen.analysis) is not None:
+        wrong = [(w.row, w.text, w.label, w.predicted, w.chance) for w in analysis.wrong]
+        slices = [(s.column, s.value, s.examples, s.accuracy, s.low, s.high) for s in analysis.slices]
+        shown |= {
+            "errors/errors.json": (("row", "text", "label", "predicted", "chance"), wrong),
+            "errors/slices.json": (("column", "value", "examples", "accuracy", "low", "high"), slices),
+        }
+        for name, figure in figures.of_analysis(analysis).items():
+            run.text(f"errors/{name}.svg", figures.as_svg(figure))
+        run.metrics(1, {"validation/calibration_error": analysis.calibration_error})
+    run.tables(shown)
+
+
+def _change(row: Change) -> tuple[object, ...]:
+    return row.part, row.parameters, row.before, row.moved, row.relative
 
 
 def deliver_model(store: Store, run: Run, training: Path) -> str:
@@ -131,6 +191,28 @@ def deliver_model(store: Store, run: Run, training: Path) -> str:
         run.repeat_status()
         run.deliver(store)
     return uri
+
+
+def attach_card(store: Store, uri: str, found: Findings) -> None:
+    """Card, figures and findings beside the files of the model that is to be a version."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_card(folder, found, how_it_is_called(found.verdict))
+        (folder / FINDINGS).write_text(found.to_json())
+        delivered.attach(store, uri, folder, CARD)
+
+
+def write_card(folder: Path, found: Findings, model: str) -> None:
+    """README.md and its figures in `folder`; `model`: where it says that the model is loaded from."""
+    (folder / "README.md").write_text(card.card(found, model))
+    (folder / document.FIGURES).mkdir()
+    for name, figure in card.figures_of(found).items():
+        (folder / document.FIGURES / f"{name}.png").write_bytes(figures.as_png(figure))
+
+
+def how_it_is_called(verdict: Verdict) -> str:
+    """The registered model that a verdict is about, once it is promoted."""
+    return f"models:/{verdict.registry}@champion"
 
 
 def how_to_load(uri: str) -> str:

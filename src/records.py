@@ -102,6 +102,33 @@ class TrialRecord(Record):
 
 
 @dataclass(frozen=True)
+class Stretch(Record):
+    """What a worker was busy with, from when to when (seconds since the epoch)."""
+
+    worker: int
+    what: str  # trial 3, baseline majority
+    began: float
+    ended: float
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Change(Record):
+    """How far training moved one part of a model: the norm of its change over the norm it had, all its weights as one
+    vector. None: it had none, as a bias that starts at 0.
+    """
+
+    part: str  # embeddings, layer 0, ..., classifier; or a single tensor's name
+    parameters: int
+    before: float  # Frobenius norms
+    moved: float
+
+    @property
+    def relative(self) -> float | None:
+        return self.moved / self.before if self.before > 0 else None
+
+
+@dataclass(frozen=True)
 class Calibration(Record):
     """Ten measured training steps and some evaluation batches of the default recipe, on one worker."""
 

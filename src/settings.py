@@ -148,6 +148,18 @@ class ComparisonSettings:
 
 
 @dataclass(frozen=True)
+class PublicationSettings:
+    """What `publish` is asked to do."""
+
+    repo: str
+    registry: str | None
+    tracking_uri: str | None
+    version: str | None  # None: the champion
+    private: bool
+    dry_run: bool
+
+
+@dataclass(frozen=True)
 class PromotionSettings:
     """What `promote` is asked to do."""
 

@@ -393,7 +393,7 @@ def test_the_order_and_the_batches_do_not_change_the_answers(judged: tuple[Place
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
-        (Request(("a",), version="9"), "--version is 9; the registered model letters has 1."),
+        (Request(("a",), version="9"), "The version asked for is 9; the registered model letters has 1."),
         (Request(("a",), model="nobody"), "The registered model nobody has neither a champion nor a challenger"),
         (Request(("a",), run="0123"), "has no run 0123"),
         (Request(("a", " ")), "Text 2 of 2 is empty"),

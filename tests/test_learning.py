@@ -152,8 +152,8 @@ def folder_with(tmp_path: Path, **change: str) -> Path:
         ({"only": "pytorch_model.bin"}, "(only pytorch_model.bin, which is a pickle and not loaded)"),
         (
             {"model_type": "gpt2"},
-            "a model of type gpt2; model.dropout can be set for albert, bert, camembert, deberta, deberta-v2, distilbert, "
-            "electra, modernbert, mpnet, roberta, xlm-roberta.",
+            "a model of type gpt2; model.dropout can be set for albert, bert, camembert, deberta, deberta-v2, "
+            "distilbert, electra, modernbert, mpnet, roberta, xlm-roberta.",
         ),
     ],
 )

@@ -51,6 +51,23 @@ def logged_model(store: Store, run_id: str) -> str | None:
     return None
 
 
+def attach(store: Store, uri: str, folder: Path, place: str) -> None:
+    """Put the files in `folder` beside the logged model's own, below `place`; files of the same name are replaced."""
+    store.client.log_model_artifacts(uri.removeprefix("models:/"), str(folder), place)
+
+
+def attached(store: Store, uri: str, file: str, folder: Path) -> Path | None:
+    """A file that lies beside the model behind `uri`, copied into `folder`; None if there is none."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(store.uri)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{file}", dst_path=str(folder)))
+    except (MlflowException, OSError):
+        return None
+
+
 def drop_model(store: Store, uri: str) -> None:
     """Delete a logged model that is the best no longer, with its files."""
     import shutil

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from src.errors import Refusal
 from src.evidence.store import Store
 from src.text.corpus import content_key
 
@@ -46,6 +47,19 @@ def models(store: Store) -> list[str]:
             return sorted(found)
 
 
+def only_model(store: Store, named_by: str) -> str:
+    """The only registered model there is. Raises Refusal where there are others; `named_by`: how one is named."""
+    known = models(store)
+    if len(known) == 1:
+        return known[0]
+    if known:
+        raise Refusal(f"{store.address} has {len(known)} registered models: {', '.join(known)}. Name one: {named_by}.")
+    raise Refusal(
+        f"{store.address} has no registered model yet. Compare and promote first (python -m src.compare, python -m "
+        "src.promote)."
+    )
+
+
 def by_alias(store: Store, model: str, alias: str) -> Version | None:
     """The version that the alias points to, if there is one."""
     if model not in models(store):
@@ -57,6 +71,21 @@ def by_alias(store: Store, model: str, alias: str) -> Version | None:
 def version(store: Store, model: str, number: str) -> Version | None:
     """One version by its number, if there is one."""
     return next((v for v in versions(store, model) if v.number == number), None)
+
+
+def of_number(store: Store, model: str, number: str) -> Version:
+    """Raises Refusal if there is no such version."""
+    found = version(store, model, number)
+    if found is None:
+        known = ", ".join(v.number for v in versions(store, model)) or "none"
+        raise Refusal(f"The version asked for is {number}; the registered model {model} has {known}.")
+    return found
+
+
+def note(store: Store, version: Version, tags: Mapping[str, str]) -> None:
+    """Tags on a version."""
+    for key, value in tags.items():
+        store.client.set_model_version_tag(version.model, version.number, key, value)
 
 
 def of_repeat(store: Store, model: str, repeat: str) -> Version | None:
@@ -84,8 +113,7 @@ def register(store: Store, model: str, uri: str, run_id: str, tags: Mapping[str,
             model, logged.artifact_location, run_id=run_id, tags=dict(tags), description=description, model_id=model_id
         )
         known = Version(model, str(made.version), run_id, tags, str(made.source))
-    for key, value in tags.items():
-        store.client.set_model_version_tag(model, known.number, key, value)
+    note(store, known, tags)
     store.client.update_model_version(model, known.number, description=description)
     return known
 

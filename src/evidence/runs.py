@@ -6,7 +6,7 @@ the same metric with the same timestamp, the same param and the same tag are sto
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ OPEN = (STATUS[State.RUNNING], STATUS[State.PAUSED])
 PARAM_LENGTH = 6000  # MLflow's own limit
 QUIET_SECONDS = 30.0  # between two tries to reach a store that is down
 BATCH = 1000  # metrics in one request, MLflow's own limit
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # columns and rows
 
 
 class Run:
@@ -76,6 +77,13 @@ class Run:
         """A text artifact."""
         self._write({"text": content, "file": file})
 
+    def tables(self, tables: Mapping[str, Table]) -> None:
+        """Table artifacts (file -> columns and rows), as MLflow's own log_table writes them."""
+        for file, (columns, rows) in tables.items():
+            self.text(file, json.dumps({"columns": list(columns), "data": [list(row) for row in rows]}))
+        logged = [{"path": file, "type": "table"} for file in tables]
+        self.tags({"mlflow.loggedArtifacts": json.dumps(logged)})
+
     def status(self, state: State) -> None:
         self._status = self._write({"status": STATUS[state]})
 
@@ -88,6 +96,14 @@ class Run:
         """The text artifact as it was last written here, delivered or not."""
         texts = [event["text"] for event in self._events(0) if event.get("file") == file]
         return texts[-1] if texts else None
+
+    def curves(self) -> dict[str, dict[int, float]]:
+        """Every metric written here: step -> value."""
+        found: dict[str, dict[int, float]] = {}
+        for event in self._events(0):
+            for name, value in event.get("metrics", {}).items():
+                found.setdefault(name, {})[event["step"]] = value
+        return found
 
     @property
     def ended(self) -> bool:

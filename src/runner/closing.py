@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,8 +14,9 @@ from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.paths import write_whole
 from src.records import State, TrialRecord
-from src.runner import worker
+from src.runner import reporting, worker
 from src.runner.plan import Plan
+from src.runner.studies import Studied
 from src.search import stopping
 from src.search.account import Account
 from src.search.study import Book
@@ -41,6 +42,8 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
         uri = _deliver_best(book, run, store, best)
         waiting = waiting if uri else "its model could not be logged"
         account.best(best, config.as_overrides(dict(best.params)), _places(plan, book, store, run, best, uri))
+    if problem := reporting.written(Studied(plan.settings, book, plan.paths), store):
+        account.say(f"  note: {problem}")
     run.tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
     run.status(State.COMPLETE if reason else State.PAUSED)
     if not run.deliver(store, patient=True) or waiting:
@@ -102,11 +105,5 @@ def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, u
         "study's run": run.known_id or "not delivered yet",
         "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
         "train it again": "python -m src.train "
-        + shlex.join([*_of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))]),
+        + shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))]),
     }
-
-
-def _of_training(overrides: Sequence[str]) -> list[str]:
-    """The overrides that a single training reads too, without those of the search."""
-    search = ("study.", "space", "~space", "+space", "sampler", "pruner", "storage", "workers", "launcher")
-    return [o for o in overrides if not o.startswith(search)]

@@ -12,7 +12,7 @@ from src.evidence.store import Store, open_store
 from src.learning import checkpoints, classify, devices
 from src.paths import Paths
 from src.records import Calibration, State
-from src.runner import contenders, judging, studies, telling
+from src.runner import contenders, judging, reporting, studies, telling
 from src.runner.choice import Choice, best_baseline, best_of, winner
 from src.runner.contenders import CHAMPION, DEFAULT, Contender, LineUp
 from src.runner.desk import calibrations
@@ -63,6 +63,7 @@ def _compare(plan: ComparePlan, launch: Launch, account: Account) -> Verdict | N
         account.say(f"The comparison of {standing.study} is done, and nothing in it has changed since {standing.made}.")
         if not judging.on_record(plan.folder, standing):
             judging.record(plan.studied, standing, plan.store, account)
+        _present(plan, account)
         judging.say(standing, account)
         return standing
     telling.plan(plan, account)
@@ -88,8 +89,14 @@ def _compare(plan: ComparePlan, launch: Launch, account: Account) -> Verdict | N
         raise StudyEnded("Not everybody has answered the test split: workers ended early. The same command goes on.")
     verdict = judging.judge(plan.studied, choice, plan.asked.margin, plan.registry)
     judging.record(plan.studied, verdict, plan.store, account)
+    _present(plan, account)
     judging.say(verdict, account)
     return verdict
+
+
+def _present(plan: ComparePlan, account: Account) -> None:
+    if problem := reporting.written(plan.studied, plan.store):
+        account.say(f"  note: {problem}")
 
 
 def measured(plan: ComparePlan) -> list[Calibration]:
@@ -159,6 +166,9 @@ def _prepare(plan: ComparePlan) -> None:
         run.status(State.RUNNING)
         facts = mirror.facts(plan.studied.corpus, plan.studied.name)
         run.tags({**facts, "kind": "contender", "contender": contender.name, "contender.key": contender.key})
+        if contender.trained:
+            model = contender.settings().recipe.model
+            run.tags(mirror.origin(checkpoints.resolve(model, plan.studied.paths.cache)))
         if not run.deliver(plan.store, patient=True):
             raise Refusal(f"The MLflow store at {plan.store.address} does not take records: {run.problem}")
 

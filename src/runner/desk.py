@@ -85,6 +85,7 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
     """Train; whatever goes wrong in it is a failed outcome with its reason, and a traceback on the run."""
     try:
         checkpoint, lesson = desk.lesson(recipe.model)
+        watch.run.tags(mirror.origin(checkpoint))
         return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
     except Exception as error:  # one failing trial is a failed trial, never the end of the study
         watch.run.text("error.txt", traceback.format_exc())

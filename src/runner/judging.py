@@ -1,16 +1,19 @@
 """The verdict: from the answers on the test split to records, MLflow and the terminal."""
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from src import mirror
 from src.evidence.store import Store
+from src.pages.analysis import Analysis, analyse
 from src.paths import write_whole
 from src.records import Outcome, State
 from src.runner import contenders
@@ -24,7 +27,7 @@ from src.verdict import judgement, tables
 from src.verdict import scores as metrics
 from src.verdict.record import ContenderRecord, RepeatRecord, Verdict
 
-VERDICT = "verdict.json"
+VERDICT, ANALYSIS = "verdict.json", "analysis.json"
 GONE = "gone"  # a training's folder on its way out
 RECORDED = "recorded"  # when the verdict was made that MLflow has
 
@@ -57,7 +60,8 @@ def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Ver
     """Work out the verdict, and keep it; reads answers and labels of the opened test split."""
     line_up, rules = choice.line_up, studied.settings.study
     ledger = studied.paths.openings(studied.corpus.fingerprints["test"])
-    labels = seal.read(studied.corpus, ledger, seal.Opening(choice.opening, choice.key))["label"].to_numpy()
+    frame = seal.read(studied.corpus, ledger, seal.Opening(choice.opening, choice.key))
+    labels = frame["label"].to_numpy()
     answers = {name: np.stack(each) for name, each in _answers(choice).items()}
     draws = judgement.draws(labels, answers)
     rows = [_contender(studied, choice, c, labels, answers.get(c.name)) for c in line_up.contenders]
@@ -95,8 +99,18 @@ def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Ver
         champion_key=line_up.champion.key if line_up.champion else "",
         notes=line_up.notes,
     )
+    baseline = answers[choice.best_baseline][0] if choice.best_baseline else None
+    found = analyse("test", frame, registered[choice.winner], studied.corpus.label_names, baseline)
+    write_whole(choice.folder / ANALYSIS, json.dumps({"made": verdict.made, "analysis": asdict(found)}))
     write_whole(choice.folder / VERDICT, verdict.to_json())
     return verdict
+
+
+def analysed(folder: Path, verdict: Verdict) -> Analysis | None:
+    """Where the weights to register err on the test split, in numbers, as it was found with this verdict."""
+    file = folder / ANALYSIS
+    found = json.loads(file.read_text()) if file.exists() else {}
+    return TypeAdapter(Analysis).validate_python(found["analysis"]) if found.get("made") == verdict.made else None
 
 
 def record(studied: Studied, verdict: Verdict, store: Store, account: Account) -> None:
@@ -147,7 +161,8 @@ def say(verdict: Verdict, account: Account) -> None:
     account.say()
     for sentence in tables.sentences(verdict):
         account.say(sentence)
-    account.say(f"\nOn the study's run: comparison/verdict.md, .html, .json\nNext: python -m src.promote "
+    account.say(f"\nOn the study's run: report/report.html, card/README.md\n"
+                f"Next: python -m src.promote "
                 f"study.name={verdict.study}")  # fmt: skip
 
 
@@ -215,7 +230,7 @@ def _repeat(studied: Studied, repeat: Repeat, test: dict[str, float] | None) -> 
     outcome = repeat.outcome()
     assert outcome is not None
     run = mirror.repeat_run(studied.book, studied.folder, repeat.contender.key, repeat.contender.name, repeat.seed)
-    return RepeatRecord(repeat.seed, run.known_id, dict(outcome.metrics), test or {})
+    return RepeatRecord(repeat.seed, run.known_id, dict(outcome.metrics), test or {}, outcome.seconds)
 
 
 def _record_repeat(studied: Studied, row: ContenderRecord, seed: int, store: Store) -> str | None:

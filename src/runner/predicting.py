@@ -87,12 +87,9 @@ def find(asked: Request, store: Store) -> Found:
     """The model that is to answer: a run's, a version, the champion, or else the challenger."""
     if asked.run:
         return _of_run(asked.run, store)
-    model = asked.model or _only_model(store)
+    model = asked.model or registry.only_model(store, "--model NAME")
     if asked.version:
-        version = registry.version(store, model, asked.version)
-        if version is None:
-            known = ", ".join(v.number for v in registry.versions(store, model)) or "none"
-            raise Refusal(f"--version is {asked.version}; the registered model {model} has {known}.")
+        version = registry.of_number(store, model, asked.version)
         return Found(version.uri, f"{model} version {version.number}")
     champion = registry.by_alias(store, model, CHAMPION)
     if champion:
@@ -145,20 +142,6 @@ def _of_run(run_id: str, store: Store) -> Found:
             "python -m src.train log theirs."
         )
     return Found(tags["model.uri"], f"the run {run_id}")
-
-
-def _only_model(store: Store) -> str:
-    known = registry.models(store)
-    if len(known) == 1:
-        return known[0]
-    if known:
-        raise Refusal(
-            f"{store.address} has {len(known)} registered models: {', '.join(known)}. Name one: --model NAME."
-        )
-    raise Refusal(
-        f"{store.address} has no registered model yet. Compare and promote first (python -m src.compare, python -m "
-        "src.promote), or name a --run that has a model."
-    )
 
 
 def _texts(asked: Request) -> list[str]:

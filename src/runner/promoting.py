@@ -14,7 +14,7 @@ from src.evidence.registry import CHALLENGER, CHAMPION, REPEAT, Version
 from src.evidence.store import Store, existing_store, open_store, tracking_uri
 from src.learning.judge import BEST
 from src.paths import Paths
-from src.runner import contenders, judging, studies
+from src.runner import contenders, judging, reporting, studies
 from src.runner.contenders import TRAINING
 from src.runner.studies import Studied
 from src.search.account import Account
@@ -173,6 +173,8 @@ def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Sto
                 f"{studied.folder} and compare again: the same seeds train the same weights."
             )
         uri = mirror.deliver_model(store, run, folder / TRAINING)
+    if found := reporting.findings(studied, verdict, store):
+        mirror.attach_card(store, uri, found)
     ids = {"run.repeat": run_id, "run.study": mirror.study_run(studied.book).run_id(store)}
     tags = evidence(verdict, decision, run.read_text("config.yaml") or "", ids)
     return registry.register(store, verdict.registry, uri, run_id, tags, tables.as_markdown(verdict))

@@ -58,6 +58,7 @@ def _study_run(plan: Plan, book: Book, store: Store) -> Run:
         run.params({f"space.{k}": v for k, v in plan.space.describe().items()})
         run.params({"study.metric": study.metric, "study.direction": plan.direction, "study.seed": study.seed})
     run.tags({**mirror.facts(plan.corpus, study.name), "kind": "study", "study.state": "RUNNING"})
+    run.tags(mirror.origin(plan.checkpoint))
     run.status(State.RUNNING)
     if not run.deliver(store, patient=True):
         raise Refusal(f"The MLflow store at {store.address} does not take records: {run.problem}")

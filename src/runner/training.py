@@ -10,6 +10,7 @@ from src.learning import arguments, checkpoints, devices, resume
 from src.paths import Paths
 from src.records import Outcome, State, TrialRecord
 from src.runner import desk as desks
+from src.runner import inspecting
 from src.runner.plan import machine_for
 from src.search.account import Account
 from src.settings import Settings
@@ -43,6 +44,8 @@ def train(settings: Settings, paths: Paths) -> None:
     if outcome.state == State.FAIL:
         raise StudyEnded(f"The training failed: {outcome.reason} (its traceback is on the run, error.txt).")
     uri = mirror.deliver_model(desk.store, run, folder / "training")
+    mirror.record_inspection(run, inspecting.inspect(settings, folder / "training", desk.corpus, paths))
+    run.deliver(desk.store, patient=True)
     account.result([_as_trial(outcome)], {}, desk.goal.direction)
     account.say(f"\n  MLflow run  {run.run_id(desk.store)}\n  model       {uri}\n  {mirror.how_to_load(uri)}")
 

@@ -10,11 +10,13 @@ from filelock import FileLock, Timeout
 from src import config, drain, mirror
 from src.evidence.runs import Run
 from src.evidence.store import Store
-from src.learning import baselines, devices, ready_made
+from src.learning import baselines, checkpoints, devices, ready_made
+from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import failure_reason
 from src.paths import Paths, write_whole
 from src.records import Evaluation, Outcome, Point, State, Stop
 from src.runner.desk import Desk, TrainingRun, attempt_training, measure_once
+from src.runner.timesheet import Sheet
 from src.search import leases, life, stopping
 from src.search import space as spaces
 from src.search.life import Claim
@@ -59,10 +61,12 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
     space = spaces.parse(settings.space, base_values(settings))
     book = Book(settings, space, desk.goal.direction, paths.study(settings.study.name))
     overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
+    sheet = Sheet(book.folder, index)
     while not drain.asked():
         if (claim := life.claim(book)) is not None:
-            _run_trial(desk, book, claim, overrides, threads)
-        elif _one_baseline(desk, book):
+            with sheet.busy(f"trial {claim.number}") as ended:
+                ended.append(_run_trial(desk, book, claim, overrides, threads))
+        elif _one_baseline(desk, book, sheet):
             continue
         elif life.more_may_come(book):
             time.sleep(WAIT_SECONDS)
@@ -91,8 +95,8 @@ def keep_best_checkpoints(book: Book) -> None:
                 shutil.rmtree(book.training_folder(trial.number), ignore_errors=True)
 
 
-def _run_trial(desk: Desk, book: Book, claim: Claim, overrides: Sequence[str], threads: int) -> None:
-    """Train the claimed trial until it ends, pauses or is drained; then let go of it."""
+def _run_trial(desk: Desk, book: Book, claim: Claim, overrides: Sequence[str], threads: int) -> str:
+    """Train the claimed trial until it ends, pauses or is drained; then let go of it. Returns the state it is in."""
     run = mirror.trial_run(book, claim.number)
     point = config.as_overrides(claim.point)
     settings = config.compose([*overrides, *point])
@@ -117,9 +121,10 @@ def _run_trial(desk: Desk, book: Book, claim: Claim, overrides: Sequence[str], t
         else:
             life.pause(book, claim, outcome)
     run.deliver(desk.store)
+    return outcome.state
 
 
-def _one_baseline(desk: Desk, book: Book) -> bool:
+def _one_baseline(desk: Desk, book: Book, sheet: Sheet) -> bool:
     """Judge a baseline that is neither done nor in another worker's hands; False if there is none."""
     done = baseline_outcomes(book)
     for name in book.rules.baselines:
@@ -127,7 +132,8 @@ def _one_baseline(desk: Desk, book: Book) -> bool:
         try:
             with FileLock(run.folder / "lock", blocking=False):
                 if name not in done and not (run.folder / "outcome.json").exists():
-                    _run_baseline(desk, book, name, run)
+                    with sheet.busy(f"baseline {name}"):
+                        _run_baseline(desk, book, name, run)
                     return True
         except Timeout:
             continue
@@ -137,6 +143,8 @@ def _one_baseline(desk: Desk, book: Book) -> bool:
 def _run_baseline(desk: Desk, book: Book, name: str, run: Run) -> None:
     run.status(State.RUNNING)
     run.tags({**mirror.facts(desk.corpus, book.name), "kind": "baseline", "baseline": name})
+    if name not in baselines.CLASSIC:
+        run.tags(mirror.origin(_weights_of(desk, name)))
     outcome = _judge(desk, name, run.folder / "scratch")
     if not run.described:
         mirror.describe(run, desk.settings)
@@ -147,12 +155,18 @@ def _run_baseline(desk: Desk, book: Book, name: str, run: Run) -> None:
     run.deliver(desk.store)
 
 
+def _weights_of(desk: Desk, baseline: str) -> Checkpoint:
+    if baseline == "ready_made":
+        return ready_made.checked(desk.settings, desk.paths.cache)
+    return checkpoints.resolve(desk.settings.recipe.model, desk.paths.cache)
+
+
 def _judge(desk: Desk, name: str, scratch: Path) -> Outcome:
     try:
         if name in baselines.CLASSIC:
             return baselines.judge_classic(name, desk.corpus.frame("train"), desk.corpus.frame("validation"), desk.goal)
         if name == "ready_made":
-            found = ready_made.checked(desk.settings, desk.paths.cache)
+            found = _weights_of(desk, name)
             return baselines.judge_ready_made(desk.settings, found, desk.corpus.frame("validation"), desk.goal)
         checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
         return baselines.judge_untuned(desk.settings.recipe, checkpoint, lesson, desk.goal, scratch)

@@ -13,7 +13,8 @@ from filelock import FileLock
 from src.settings import DataSettings
 from src.text import sources, splits
 
-VERSION = "1"  # of the preparation; a change of its rules changes the keys of all caches
+VERSION = "2"  # of the preparation; a change of its rules changes the keys of all caches
+PLACES = ("path", "hub_id", "revision")  # where from; the content itself is part of the key
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Corpus:
     sizes: dict[str, int]
     fingerprints: dict[str, str]
     notes: dict[str, int]
+    made_from: dict[str, str]  # split -> what of the source, in words
+    commit: str | None  # that was loaded, where it came from the Hub
 
     @property
     def fingerprint(self) -> str:
@@ -41,7 +44,7 @@ class Corpus:
 
 def prepare(data: DataSettings, cache: Path) -> Corpus:
     """Load, split and check `data` once, keyed by the settings and the source's content."""
-    settings = {k: v for k, v in asdict(data).items() if k not in ("path", "hub_id", "revision")}
+    settings = {k: v for k, v in asdict(data).items() if k not in PLACES}
     key = content_key(VERSION, json.dumps(settings, sort_keys=True), sources.source_key(data))
     folder = once(cache / "data" / key, lambda folder: _write(data, folder))
     meta = json.loads((folder / "corpus.json").read_text())
@@ -49,7 +52,8 @@ def prepare(data: DataSettings, cache: Path) -> Corpus:
 
 
 def _write(data: DataSettings, folder: Path) -> None:
-    made = splits.make_splits(sources.load_raw(data), data)
+    raw = sources.load_raw(data)
+    made = splits.make_splits(raw, data)
     for split in splits.SPLITS:
         getattr(made, split).to_parquet(folder / f"{split}.parquet", index=False)
     meta = {
@@ -57,6 +61,8 @@ def _write(data: DataSettings, folder: Path) -> None:
         "sizes": {split: len(getattr(made, split)) for split in splits.SPLITS},
         "fingerprints": {split: made.fingerprint(split) for split in splits.SPLITS},
         "notes": made.notes,
+        "made_from": {split: splits.made_from(split, data, split in raw) for split in splits.SPLITS},
+        "commit": sources.commit(data),
     }
     (folder / "corpus.json").write_text(json.dumps(meta, indent=1))
 

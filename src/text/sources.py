@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from src.errors import Refusal
+from src.errors import Refusal, first_line
 from src.settings import DataSettings
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
@@ -37,6 +37,17 @@ def source_key(data: DataSettings) -> str:
     for path in _files(locate(data.path)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"files:{digest.hexdigest()}"
+
+
+def commit(data: DataSettings) -> str | None:
+    """The commit on the Hub that data.revision stands for now, from the Hub or else its cache; None for local files."""
+    from huggingface_hub import resolve_revision
+
+    if data.path:
+        return None
+    if not data.hub_id:
+        raise Refusal("data has neither a path nor a hub_id; give data.path=<file or folder> or data.hub_id=<id>.")
+    return str(resolve_revision(data.hub_id, repo_type="dataset", revision=data.revision).resolved)
 
 
 def locate(path: str) -> Path:
@@ -100,19 +111,25 @@ def read_file(file: Path) -> pd.DataFrame:
 
 
 def _from_hub(data: DataSettings) -> Frames:
+    """Through the datasets library, at the commit that data.revision stands for, and at no other."""
     import datasets
 
-    if not data.hub_id:
-        raise Refusal("data has neither a path nor a hub_id; give data.path=<file or folder> or data.hub_id=<id>.")
     try:
+        wanted = commit(data)
         with _quiet_datasets():
-            loaded = datasets.load_dataset(data.hub_id, revision=data.revision)
-    except (ConnectionError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+            loaded = datasets.load_dataset(data.hub_id, revision=wanted)
+    except Exception as error:  # the clients below raise what their HTTP library raises
         raise Refusal(
             f"data.hub_id is {data.hub_id} (revision {data.revision}), and it could not be had from the Hugging Face "
-            f"Hub: {first} If this machine is offline, give a local copy: data.path=<folder>."
+            f"Hub: {first_line(error)} If this machine is offline, give a local copy: data.path=<folder>."
         ) from error
+    found = {Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files}
+    if found - {wanted}:  # with the Hub out of reach, the library takes any commit that it has
+        raise Refusal(
+            f"data.hub_id is {data.hub_id}, of which the commit {wanted} is asked for, and the Hub is out of reach: "
+            f"the cache of datasets has {', '.join(sorted(found))}. Go online once, or give a local copy: "
+            "data.path=<folder>."
+        )
     return {split: loaded[split].to_pandas() for split in loaded if split in data.splits.values()}
 
 

@@ -67,6 +67,17 @@ def make_splits(raw: Frames, data: DataSettings) -> Splits:
     return Splits(**final, notes=notes)
 
 
+def made_from(split: str, data: DataSettings, there: bool) -> str:
+    """What of the source `split` was made from, in words; `there`: the source has it."""
+    rule = data.carve.get(split)
+    if not there and rule:
+        size = f"{rule.size:.0%}" if rule.size < 1 else f"{rule.size:g} examples"
+        return f"{size} of {data.splits.get(rule.source, rule.source)}"
+    subset = data.subset.get(split)
+    few = f", {subset}{' balanced' if data.balance else ''} examples of it" if subset else ""
+    return f"{data.splits[split]}{few}"
+
+
 def _clean(frame: pd.DataFrame, split: str, data: DataSettings) -> pd.DataFrame:
     """Uniform columns; labels as indices; refuses what cannot be learned from."""
     where = f"the {split} split of {data.path or data.hub_id}"

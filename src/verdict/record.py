@@ -25,6 +25,7 @@ class RepeatRecord:
     run_id: str | None
     validation: dict[str, float]  # metrics of the weights that were kept
     test: dict[str, float] = field(default_factory=dict)  # empty: the test split was not opened for it
+    seconds: float = 0.0  # of training
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,9 @@
-"""A verdict as tables: rows for the terminal, Markdown, and one self-contained HTML page."""
+"""A verdict as tables: rows for the terminal, and Markdown."""
 
-import html
+import re
+from collections.abc import Iterable, Sequence
 
 from src.verdict.record import Against, ContenderRecord, Interval, Verdict
-
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1c2430}"
-    "table{border-collapse:collapse;margin:1rem 0}th,td{padding:.3rem .8rem;border-bottom:1px solid #d5dbe3;"
-    "text-align:right;white-space:nowrap}th:first-child,td:first-child{text-align:left}tr.winner{font-weight:600}"
-    "td:last-child{white-space:normal;text-align:left}"
-)
 
 WINNER = " *"
 Table = tuple[list[str], list[list[str]]]  # the head, and the rows
@@ -71,20 +65,10 @@ def sentences(verdict: Verdict) -> list[str]:
 
 
 def as_markdown(verdict: Verdict) -> str:
-    drawn = [_markdown(table) for table in all_of(verdict)]
+    drawn = [markdown(*table) for table in all_of(verdict)]
     notes = [f"Note: {note}." for note in verdict.notes]
     parts = [f"# Verdict on {verdict.study}", *sentences(verdict), *drawn, *notes, _small(verdict)]
     return "\n\n".join(parts) + "\n"
-
-
-def as_html(verdict: Verdict) -> str:
-    title = html.escape(f"Verdict on {verdict.study}")
-    said = "".join(f"<p>{html.escape(s)}</p>" for s in [*sentences(verdict), *verdict.notes])
-    tables = "".join(_html(table) for table in all_of(verdict))
-    return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title><style>{STYLE}</style>"
-        f"<h1>{title}</h1>{said}{tables}<p>{html.escape(_small(verdict))}</p></html>\n"
-    )
 
 
 def _name(verdict: Verdict, row: ContenderRecord) -> str:
@@ -115,22 +99,16 @@ def _small(verdict: Verdict) -> str:
     return f"Data {verdict.data}, fingerprints: {prints}. Seeds: {', '.join(map(str, verdict.seeds))}. {verdict.made}."
 
 
-def _markdown(table: Table) -> str:
-    head, rows = table
-    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """A Markdown table; all columns but the first `left` ones, and settings, are set to the right."""
+    ruler = ["---" if i < left or name == "settings" else "---:" for i, name in enumerate(head)]
+    lines = [[_cell(cell) for cell in head], ruler, *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _html(table: Table) -> str:
-    head, rows = table
-    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr{' class=winner' if row[0].endswith(WINNER) else ''}>"
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-        + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{top}</tr>{body}</table>"
+def _cell(value: object) -> str:
+    """In one line, and with nothing that Markdown would obey: it may come from data."""
+    return "" if value is None else re.sub(r"([|\\`*_<>\[\]])", r"\\\1", " ".join(str(value).split()))
 
 
 def _interval(found: Interval) -> str:

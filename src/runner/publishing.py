@@ -1,0 +1,62 @@
+"""A registered version to the Hub: weights, tokenizer, and the card of the search that it came from."""
+
+import tempfile
+from pathlib import Path
+
+from src import mirror
+from src.errors import Refusal, first_line
+from src.evidence import delivered, hub, registry
+from src.evidence.registry import Version
+from src.evidence.store import Store, existing_store
+from src.pages.findings import Findings
+from src.paths import Paths
+from src.settings import PublicationSettings
+
+
+def publish(asked: PublicationSettings, paths: Paths) -> None:
+    """Send, or list what would be sent. Raises Refusal for versions that are not there and repositories that refuse."""
+    hub.check_name(asked.repo)
+    store = existing_store(asked.tracking_uri, paths.root)
+    version = _version(asked, store)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "repository"
+        _gather(version, store, asked.repo, folder, Path(scratch))
+        for file, size in hub.files(folder):
+            print(f"  {size / 1e6:>9.3f} MB  {file}")
+        which = f"version {version.number} of {version.model}"
+        if asked.dry_run:
+            kind = "private" if asked.private else "public"
+            print(f"Would publish {which} as {asked.repo}, {kind}; publish.dry_run=true: nothing was sent.")
+            return
+        sent = hub.send(folder, asked.repo, asked.private, f"{version.model} version {version.number}, by Trialbook")
+    registry.note(store, version, {"hub.repo": asked.repo, "hub.commit": sent.commit})
+    print(f"Published {which}: {sent.url} at commit {sent.commit}")
+
+
+def _version(asked: PublicationSettings, store: Store) -> Version:
+    model = asked.registry or registry.only_model(store, "registry.model=<name>")
+    if asked.version:
+        return registry.of_number(store, model, asked.version)
+    champion = registry.by_alias(store, model, registry.CHAMPION)
+    if champion is None:
+        raise Refusal(
+            f"The registered model {model} has no champion in {store.address}: no version has passed the gate. Compare "
+            "and promote first (python -m src.compare, python -m src.promote), or name one: publish.version=<number>."
+        )
+    return champion
+
+
+def _gather(version: Version, store: Store, repo: str, folder: Path, scratch: Path) -> None:
+    """Everything that belongs into the repository, in `folder`."""
+    file = delivered.attached(store, version.uri, f"{mirror.CARD}/{mirror.FINDINGS}", scratch / "card")
+    if file is None:
+        raise Refusal(
+            f"Version {version.number} of {version.model} has no card with it, and nothing is published without "
+            "evidence. Promote it again: python -m src.promote study.name=" + version.tags.get("study", "<name>")
+        )
+    try:
+        classifier = registry.load(store, version.uri)
+    except Exception as error:  # MLflow raises what it likes
+        raise Refusal(f"Version {version.number} of {version.model} cannot be loaded: {first_line(error)}") from error
+    classifier.save_pretrained(str(folder))
+    mirror.write_card(folder, Findings.from_json(file.read_text()), repo)
