@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of trainings in this process: tiny models; read when torch is imported
 
@@ -14,10 +15,21 @@ from hydra import compose, initialize_config_dir
 
 import hydra_plugins.trialbook as plugins
 from src.config import CONF_DIR, settings_from
-from src.settings import Settings
+from src.paths import Paths
+from src.settings import PromotionSettings, Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2"]
 FAST = [*TINY, "study.baselines=[majority]", "study.rungs=[0.5,1.0]", "space.trainer.num_train_epochs.high=2"]
+LETTERS = [
+    "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "trainer.logging_steps=5",
+    "study.n_trials=3", "study.rungs=[1.0]", "study.baselines=[majority,tfidf_logreg]", "workers=2",
+    "space.optimizer.learning_rate.low=1e-3", "space.optimizer.learning_rate.high=3e-3",
+    "model.learning_rate=1e-3", "space.trainer.num_train_epochs.high=2", "trainer.num_train_epochs=1",
+]  # fmt: skip
+COMPARE = ["compare.seeds=4", "compare.top_k=1", "workers=2"]
 plugins.register()
 
 
@@ -112,3 +124,51 @@ def write_letters(path: Path, rows: int = 300) -> Path:
     letters = ("abcdefgh", "stuvwxyz")
     words = lambda label: " ".join("".join(generator.choices(letters[label], k=8)) for _ in range(2))  # noqa: E731
     return write_rows(path, [(words(i % 2), i % 2) for i in range(rows)])
+
+
+# --- a study, its comparison, its champion: for tests that only read ---
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+    """A study and its comparison: for tests that only read."""
+    place = Place(tmp_path_factory.mktemp("judged"))
+    write_letters(place.folder / "letters.csv")
+    done = place.sweep(*LETTERS, "study.name=letters")
+    assert done.code == 0, done.err
+    done = place.run("src.compare", *COMPARE)
+    assert done.code == 0, done.err
+    return place, done
+
+
+@pytest.fixture
+def here(judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch) -> Paths:
+    monkeypatch.chdir(judged[0].folder)
+    return Paths(judged[0].folder)
+
+
+@dataclass(frozen=True)
+class Dry(Done):
+    registered: list[str]  # models, afterwards
+
+
+@pytest.fixture(scope="session")
+def dry(judged: tuple[Place, Done]) -> Dry:
+    """A dry run, before anything is promoted."""
+    done = judged[0].run("src.promote", "promote.dry_run=true")
+    return Dry(done.code, done.out, done.err, [m.name for m in client_of(judged[0]).search_registered_models()])
+
+
+@pytest.fixture
+def promoted(dry: Dry, here: Paths) -> Paths:
+    from src.runner import promoting
+
+    assert dry.registered == []
+    promoting.promote(PromotionSettings(None, None, False, False, False), here)
+    return here
+
+
+def client_of(place: Place) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{place.folder}/mlflow.db")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -28,61 +27,23 @@ from src.runner import comparing, predicting, promoting, reproducing, studies, t
 from src.runner.predicting import Request
 from src.settings import ComparisonSettings, PromotionSettings
 from src.verdict.record import Verdict
-from tests.conftest import Done, Place, clean_environment, settings_of, write_letters, write_rows
+from tests.conftest import (
+    COMPARE,
+    LETTERS,
+    Done,
+    Dry,
+    Place,
+    clean_environment,
+    client_of,
+    settings_of,
+    write_letters,
+    write_rows,
+)
 from tests.servers import free_port
-
-LETTERS = [
-    "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "trainer.logging_steps=5",
-    "study.n_trials=3", "study.rungs=[1.0]", "study.baselines=[majority,tfidf_logreg]", "workers=2",
-    "space.optimizer.learning_rate.low=1e-3", "space.optimizer.learning_rate.high=3e-3",
-    "model.learning_rate=1e-3", "space.trainer.num_train_epochs.high=2", "trainer.num_train_epochs=1",
-]  # fmt: skip
-COMPARE = ["compare.seeds=4", "compare.top_k=1", "workers=2"]
-
-
-@pytest.fixture(scope="session")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
-    """A study and its comparison: for tests that only read."""
-    place = Place(tmp_path_factory.mktemp("judged"))
-    write_letters(place.folder / "letters.csv")
-    done = place.sweep(*LETTERS, "study.name=letters")
-    assert done.code == 0, done.err
-    done = place.run("src.compare", *COMPARE)
-    assert done.code == 0, done.err
-    return place, done
-
-
-@pytest.fixture
-def here(judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch) -> Paths:
-    monkeypatch.chdir(judged[0].folder)
-    return Paths(judged[0].folder)
-
-
-@dataclass(frozen=True)
-class Dry(Done):
-    registered: list[str]  # models, afterwards
-
-
-@pytest.fixture(scope="session")
-def dry(judged: tuple[Place, Done]) -> Dry:
-    """A dry run, before anything is promoted."""
-    done = judged[0].run("src.promote", "promote.dry_run=true")
-    return Dry(done.code, done.out, done.err, [m.name for m in client_of(judged[0]).search_registered_models()])
-
-
-@pytest.fixture
-def promoted(dry: Dry, here: Paths) -> Paths:
-    assert dry.registered == []
-    promoting.promote(PromotionSettings(None, None, False, False, False), here)
-    return here
 
 
 def verdict_of(place: Place, study: str = "letters") -> Verdict:
     return Verdict.from_json((place.study(study) / "comparison" / "verdict.json").read_text())
-
-
-def client_of(place: Place) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
 
 
 def runs(place: Place, kind: str) -> list[Run]:

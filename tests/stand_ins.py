@@ -1,0 +1,51 @@
+"""Checkpoints of an architecture in small: random weights, a vocabulary of characters, some kilobytes."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from src.learning import checkpoints
+from src.text import sources
+from tests.conftest import settings_of
+
+SIZES = {
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 512},
+    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+}
+
+
+def stand_in(folder: Path, kind: str, *labels: str) -> Path:
+    """A checkpoint of `kind` in `folder`; with `labels` it has a head of its own that answers with them."""
+    tiny = checkpoints.resolve(settings_of("model=tiny").recipe.model, folder.parent / "cache").folder
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny, model_max_length=512)
+    head = {"id2label": dict(enumerate(labels)), "label2id": {n: i for i, n in enumerate(labels)}} if labels else {}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **SIZES[kind], **head)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def as_on_the_hub(name: str, rows: int) -> dict[str, bytes]:
+    """The starter reviews in the files and columns of sst2 or imdb: `rows` training examples, a third of them tests."""
+    frames = {s: sources.read_file(sources.locate(f"pkg://src.text/starter/{s}.csv")) for s in ("train", "test")}
+    train, test = frames["train"].head(rows)[["text", "label"]], frames["test"].head(rows // 3)[["text", "label"]]
+    if name == "imdb":
+        found = {"plain_text/train": train, "plain_text/test": test, "plain_text/unsupervised": test.assign(label=-1)}
+    else:
+        split = {"train": train, "validation": test, "test": test.assign(label=-1)}
+        found = {f"data/{n}": _numbered(frame.rename(columns={"text": "sentence"})) for n, frame in split.items()}
+    return {f"{path}-00000-of-00001.parquet": _parquet(frame) for path, frame in found.items()}
+
+
+def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.reset_index(drop=True).reset_index(names="idx")
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    stream = io.BytesIO()
+    frame.to_parquet(stream, index=False)
+    return stream.getvalue()
