@@ -85,6 +85,7 @@ class StudySettings:
     plan_only: bool
     seed: int
     ready_made: str | None = None  # the checkpoint of the baseline of that name; None: the model's own
+    report: bool = True  # draw a report, and look into the best weights, whenever the study ends
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,12 @@ from src.settings import PromotionSettings, Settings
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2"]
+TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2", "study.report=false"]
 FAST = [*TINY, "study.baselines=[majority]", "study.rungs=[0.5,1.0]", "space.trainer.num_train_epochs.high=2"]
 LETTERS = [
     "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "trainer.logging_steps=5",
     "study.n_trials=3", "study.rungs=[1.0]", "study.baselines=[majority,tfidf_logreg]", "workers=2",
+    "study.report=false",
     "space.optimizer.learning_rate.low=1e-3", "space.optimizer.learning_rate.high=3e-3",
     "model.learning_rate=1e-3", "space.trainer.num_train_epochs.high=2", "trainer.num_train_epochs=1",
 ]  # fmt: skip
@@ -134,7 +135,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
     """A study and its comparison: for tests that only read."""
     place = Place(tmp_path_factory.mktemp("judged"))
     write_letters(place.folder / "letters.csv")
-    done = place.sweep(*LETTERS, "study.name=letters")
+    done = place.sweep(*LETTERS, "study.name=letters", "study.report=true")
     assert done.code == 0, done.err
     done = place.run("src.compare", *COMPARE)
     assert done.code == 0, done.err

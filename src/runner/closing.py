@@ -42,7 +42,7 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
         uri = _deliver_best(book, run, store, best)
         waiting = waiting if uri else "its model could not be logged"
         account.best(best, config.as_overrides(dict(best.params)), _places(plan, book, store, run, best, uri))
-    if problem := reporting.written(Studied(plan.settings, book, plan.paths), store):
+    if best is not None and (problem := reporting.written(Studied(plan.settings, book, plan.paths), store)):
         account.say(f"  note: {problem}")
     run.tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
     run.status(State.COMPLETE if reason else State.PAUSED)

@@ -31,6 +31,8 @@ REPORTED = "reported.json"  # the history that MLflow's report is about
 
 def written(studied: Studied, store: Store) -> str | None:
     """Write the report; what went wrong, if it did: a page that cannot be drawn is no reason for a study to fail."""
+    if not studied.settings.study.report:
+        return None
     try:
         report(studied, store)
     except Exception as error:

@@ -1,0 +1,38 @@
+"""From a compared study's folder to the golden files."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from src.pages.card import card
+from src.pages.findings import Findings
+from src.pages.report import report
+
+HERE = Path(__file__).parent / "starter"
+MODEL = "models:/starter@champion"
+
+
+def main(study: Path) -> None:
+    """Findings, card, report, and every contender's answers on the test split; the system's release is left out."""
+    comparison = study / "comparison"
+    found = Findings.from_json((comparison / "findings.json").read_text())
+    machine = found.history.machine.rsplit(" ", 1)[0]
+    found = replace(found, history=replace(found.history, machine=machine, commit=None))
+    answers = {}
+    for contender in found.verdict.contenders:
+        if contender.test and contender.repeats:
+            files = [comparison / "repeats" / contender.key / str(r.seed) / "test.npy" for r in contender.repeats]
+        else:
+            files = [comparison / "fixed" / contender.key / "test.npy"] if contender.test else []
+        if files:
+            answers[contender.name] = np.stack([np.load(f) for f in files])
+    np.savez_compressed(HERE / "answers.npz", **answers)
+    (HERE / "findings.json").write_text(found.to_json())
+    (HERE / "card.md").write_text(card(found, MODEL))
+    (HERE / "report.md").write_text(report(found.history, None, found)["report.md"])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

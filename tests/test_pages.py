@@ -1,0 +1,293 @@
+"""What is shown: analysis, figures, report and card; the golden ones of the starter study, every number recomputed."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+from sklearn import metrics as sklearn_metrics
+
+from src.pages import figures
+from src.pages.analysis import analyse
+from src.pages.card import card, figures_of
+from src.pages.findings import Findings
+from src.pages.history import History
+from src.pages.report import report
+from src.records import Outcome, State, TrialRecord
+from src.text import corpus
+from src.verdict import judgement, scores, tables
+from src.verdict.judgement import Question
+from tests.conftest import Place, client_of, settings_of
+from tests.golden.__main__ import HERE, MODEL
+
+NAMES = ("negative", "positive")
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
+NO_RECORDS = {"95", "1,000", "1000", "0"}  # 95 % intervals; ms per 1,000 texts; the lower end of "0 .. 0.1"
+
+
+@pytest.fixture(scope="module")
+def found() -> Findings:
+    return Findings.from_json((HERE / "findings.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, np.ndarray]:
+    with np.load(HERE / "answers.npz") as stored:
+        return dict(stored)
+
+
+@pytest.fixture(scope="module")
+def test_split(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    made = corpus.prepare(settings_of().data, tmp_path_factory.mktemp("cache"))
+    return pd.read_parquet(made.folder / "test.parquet")
+
+
+# --- the golden study ---
+
+
+def test_card_and_report_of_the_starter_study_are_drawn_from_its_records_alone(found: Findings) -> None:
+    assert card(found, MODEL) == (HERE / "card.md").read_text()
+    assert report(found.history, None, found)["report.md"] == (HERE / "report.md").read_text()
+
+
+def test_every_test_figure_follows_from_the_raw_answers(
+    found: Findings, answers: dict[str, np.ndarray], test_split: pd.DataFrame
+) -> None:
+    verdict, labels = found.verdict, test_split["label"].to_numpy()
+    assert set(answers) == {c.name for c in verdict.contenders if c.test}
+    draws = judgement.draws(labels, answers)
+    for name, chances in answers.items():
+        row = verdict.contender(name)
+        assert row.test == judgement.intervals(draws, name, 2)
+        picked = chances.argmax(axis=2)
+        assert row.test["accuracy"].value == pytest.approx((picked == labels).mean())
+        assert row.test["f1"].value == pytest.approx(
+            np.mean([sklearn_metrics.f1_score(labels, p, zero_division=0) for p in picked])
+        )
+        for repeat, own in zip(row.repeats, chances, strict=False):
+            points = scores.points(labels, own[None])
+            assert repeat.test == pytest.approx({m: float(v[0]) for m, v in points.items()})
+    registered = {
+        name: chances[[r.seed for r in row.repeats].index(row.registered_seed) if row.repeats else 0]
+        for name, chances in answers.items()
+        for row in [verdict.contender(name)]
+    }
+    others = tuple(name for name in answers if name != verdict.winner)
+    question = Question(verdict.winner, others, verdict.metric, verdict.margin, verdict.chosen_among)
+    assert verdict.against == judgement.against(draws, question, labels, registered)
+    baseline = answers[verdict.best_baseline][0]
+    assert found.test == analyse("test", test_split, registered[verdict.winner], NAMES, baseline)
+
+
+def test_means_over_seeds_follow_from_the_trainings(found: Findings) -> None:
+    verdict = found.verdict
+    for row in verdict.contenders:
+        each = [r.validation[verdict.metric] for r in row.repeats]
+        if each:
+            assert len(each) == len(verdict.seeds)
+            assert (row.validation, row.spread) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
+            assert row.optimism == pytest.approx(row.search_score - np.mean(each))
+            assert row.registered.validation[verdict.metric] == sorted(each)[(len(each) - 1) // 2]
+
+
+def test_the_data_are_the_shipped_ones(found: Findings, tmp_path: Path) -> None:
+    made = corpus.prepare(settings_of().data, tmp_path)
+    assert found.verdict.fingerprints == found.history.data.fingerprints == made.fingerprints
+    assert found.history.data.sizes == made.sizes
+
+
+def test_every_number_on_card_and_report_is_on_record(found: Findings) -> None:
+    known = NO_RECORDS | set(spellings(found))
+    for file in ("card.md", "report.md"):
+        text = re.sub(r"```.*?```", "", (HERE / file).read_text(), flags=re.DOTALL).replace("\\", "")
+        strange = {n for n in NUMBER.findall(text) if n not in known and n.lstrip("+-") not in known}
+        assert not strange, file
+
+
+def test_a_number_that_is_on_no_record_is_noticed(found: Findings) -> None:
+    assert "0.8765" not in set(spellings(found))
+
+
+def spellings(found: Findings) -> Iterator[str]:
+    """Every number in the records, and every number that they add up to, as it may be written."""
+    history, verdict = found.history, found.verdict
+    whole = json.loads(found.to_json())
+    values = [v for v in leaves(whole) if isinstance(v, (int, float))]
+    spent: dict[str, float] = {}
+    for stretch in history.stretches:
+        kind = stretch.what.split()[0] + stretch.state
+        spent[kind] = spent.get(kind, 0.0) + stretch.ended - stretch.began
+    trained = [r.seconds for c in verdict.contenders for r in c.repeats]
+    values += [*spent.values(), *(100 * s / sum(spent.values()) for s in spent.values()), sum(trained), len(trained)]
+    values += [len(history.trials), len(verdict.seeds), found.test.errors, found.test.accuracy]
+    values += [len(history.of_state(state)) for state in State]
+    values += [100 * v for v in (*history.rungs, *(t.share or 0 for t in history.trials))]
+    values += [c.relative for c in found.changes if c.relative is not None]
+    for value in values:
+        yield from (f"{value:.{n}f}" for n in range(5))
+        yield from (f"{value:.3g}", f"{value:g}", str(value), f"{value / 60:.1f}", f"{value:,.0f}")
+    for text in leaves(whole):
+        if isinstance(text, str):
+            yield from NUMBER.findall(text)
+
+
+def leaves(node: Any) -> Iterator[Any]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from (key, *leaves(value))
+    elif isinstance(node, list):
+        for value in node:
+            yield from leaves(value)
+    else:
+        yield node
+
+
+def test_the_card_is_one_that_the_hub_reads(found: Findings) -> None:
+    read = ModelCard(card(found, "me/it"))
+    assert read.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    winner = found.verdict.contender(found.verdict.winner)
+    assert {r.metric_type: r.metric_value for r in read.data.eval_results} == {
+        metric: round(value, 4) for metric, value in winner.registered.test.items()
+    }
+    assert {r.dataset_name for r in read.data.eval_results} == {"starter"}
+    for name in figures_of(found):
+        assert f"](figures/{name}.png)" in read.text
+
+
+@pytest.mark.parametrize(
+    "part", ["budget", "sampler", "pruner", "fresh seeds", "selection", "optimism", "baselines", "fingerprint",
+             "opening", "Intended use and limits", "How to load it", "MB of weights", "per 1,000 texts", "reproduce"],
+)  # fmt: skip
+def test_the_card_says(found: Findings, part: str) -> None:
+    assert part in card(found, MODEL)
+
+
+# --- analysis ---
+
+
+def analysed(**change: Any) -> Any:
+    columns = {"text": ["a", "b c", "d", "e f g"], "label": [0, 1, 1, 0], "row": [3, 5, 7, 9], "kind": list("xxyy")}
+    frame = pd.DataFrame({**columns, "id": range(4)})
+    chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
+    values = {"split": "validation", "frame": frame, "chances": chances, "names": NAMES} | change
+    return analyse(**values)
+
+
+def test_confusion_errors_and_slices_of_a_small_example() -> None:
+    made = analysed()
+    assert made.confusion == ((1, 1), (1, 1))
+    assert (made.errors, made.accuracy) == (2, 0.5)
+    assert [(w.row, w.label, w.predicted, w.chance) for w in made.wrong] == [
+        (5, "positive", "negative", pytest.approx(0.8)), (9, "negative", "positive", pytest.approx(0.55)),
+    ]  # fmt: skip
+    assert [(s.value, s.examples, s.accuracy) for s in made.slices if s.column == "kind"] == [
+        ("x", 2, 0.5),
+        ("y", 2, 0.5),
+    ]
+    assert {s.column for s in made.slices} == {"words", "kind", "id"}
+
+
+def test_a_column_with_many_values_is_no_slice() -> None:
+    frame = pd.DataFrame({"text": ["a"] * 30, "label": [0] * 30, "row": range(30), "id": range(30)})
+    made = analysed(frame=frame, chances=np.tile([0.6, 0.4], (30, 1)))
+    assert {s.column for s in made.slices} == {"words"}
+
+
+def test_the_texts_of_the_test_split_are_never_listed() -> None:
+    assert analysed(split="test").wrong == ()
+
+
+def test_calibration_error_is_the_mean_distance_of_confidence_from_accuracy() -> None:
+    generator = np.random.default_rng(0)
+    sure = generator.uniform(0.5, 1, 50_000)
+    labels = (generator.random(50_000) > sure).astype(int)
+    frame = pd.DataFrame({"text": ["a"] * 50_000, "label": labels, "row": range(50_000)})
+    honest = analysed(frame=frame, chances=np.stack([sure, 1 - sure], axis=1), split="test")
+    assert honest.calibration_error < 0.01
+    boasting = np.stack([np.full(50_000, 0.99), np.full(50_000, 0.01)], axis=1)
+    made = analysed(frame=frame, chances=boasting, split="test")
+    assert made.calibration_error == pytest.approx(abs(0.99 - (labels == 0).mean()), abs=1e-6)
+
+
+# --- figures and documents ---
+
+
+def test_every_figure_can_be_drawn_and_is_the_same_for_the_same_records(found: Findings) -> None:
+    drawn = {**figures.of_search(found.history), **figures.of_analysis(found.test), **figures_of(found)}
+    assert {"history", "curves", "timeline", "changes", "confusion", "calibration", "slices", "contenders"} <= set(
+        drawn
+    )
+    again = figures.of_search(found.history)
+    assert figures.as_svg(drawn["curves"]) == figures.as_svg(again["curves"])
+    assert figures.as_png(drawn["history"]).startswith(b"\x89PNG")
+
+
+def history_with(found: Findings, *trials: TrialRecord) -> History:
+    return replace(found.history, trials=trials, curves=(), best=None, changes=(), stretches=(), importances={})
+
+
+@pytest.mark.parametrize(
+    "trials",
+    [
+        (),
+        (TrialRecord(0, State.FAIL, {"model": "a"}, None, reason="out of memory: 2 | GB"),),
+        (
+            TrialRecord(0, State.COMPLETE, {"model": "a", "x": 1.0}, 0.5),
+            TrialRecord(1, State.COMPLETE, {"model": "b"}, 0.5),
+        ),
+    ],
+)
+def test_a_report_can_be_drawn_of_any_search(found: Findings, trials: tuple[TrialRecord, ...]) -> None:
+    history = replace(history_with(found, *trials), space={"model": "a, b", "x": "0 .. 1"}, baselines={
+        "majority": Outcome(State.FAIL, reason="no <b>luck</b>")})  # fmt: skip
+    made = report(history, None)
+    assert "# starter-minilm" in made["report.md"]
+    assert "<b>luck" not in made["report.html"]
+
+
+def test_the_page_needs_nothing_beside_it_and_obeys_no_markup_from_data(found: Findings) -> None:
+    page = report(replace(found.history, study="<script>alert(1)</script>"), None, found)["report.html"]
+    assert "<script" not in page
+    assert 'src="figures/' not in page
+    assert set(re.findall(r'(?:src|href)="(\w+:)', page)) == {"data:"}
+    assert page.count("data:image/svg+xml;base64,") >= 8
+
+
+def test_cells_cannot_break_a_table() -> None:
+    assert tables.markdown(["a", "b"], [["x | y\nz", None]]) == "| a | b |\n| --- | ---: |\n| x \\| y z |  |"
+
+
+# --- on the runs ---
+
+
+def test_report_card_and_inspection_are_on_the_runs(judged: tuple[Place, Any]) -> None:
+    client = client_of(judged[0])
+    experiments = [e.experiment_id for e in client.search_experiments()]
+
+    def run(query: str) -> str:
+        return client.search_runs(experiments, query)[0].info.run_id
+
+    def files(run_id: str, folder: str) -> set[str]:
+        return {f.path.removeprefix(f"{folder}/") for f in client.list_artifacts(run_id, folder)}
+
+    study = run("tags.kind = 'study'")
+    assert files(study, "report") == {"report.md", "report.html", "history.json", "figures"}
+    assert files(study, "card") == {"README.md", "findings.json", "figures"}
+    best = client.get_run(study).data.tags["best.trial"]
+    trial = run(f"tags.`trial.number` = '{best}'")
+    assert files(trial, "inspection") == {"model.txt", "changes.svg", "layers.json", "tensors.json"}
+    errors = client.get_run(trial).data
+    assert {"path": "errors/errors.json", "type": "table"} in json.loads(errors.tags["mlflow.loggedArtifacts"])
+    assert math.isfinite(errors.metrics["validation/calibration_error"])
+    found = Findings.from_json((judged[0].study("letters") / "comparison" / "findings.json").read_text())
+    assert found.validation is not None
+    winner = found.verdict.contender(found.verdict.winner)
+    assert found.validation.accuracy == pytest.approx(winner.registered.validation["accuracy"])
+    assert found.test.accuracy == pytest.approx(winner.registered.test["accuracy"])
