@@ -2,7 +2,7 @@
 
 How the data flows, top to bottom; every import points down or sideways along a line, never up::
 
-    sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py      the commands
+    sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py  publish.py      the commands
          |                  (behind sweep and compare: hydra_plugins/, the sweeper and the local launcher)
     commands.py                     how ends and refusals are answered
          |
@@ -10,21 +10,27 @@ How the data flows, top to bottom; every import points down or sideways along a 
       searching   plan, watch, closing        a search: checks and price, lines on the way, the best model
       comparing   contenders, telling         a comparison: who stands in it, on which fresh seeds; price and lines
                   choice, judging             ... the winner, chosen before the test split is opened; the verdict
-      training  promoting  predicting  reproducing
+      training  promoting  predicting  reproducing  publishing
+      reporting   inspecting, timesheet       the study's history and findings; a look into weights; who did what when
       studies                       a study found again by its name
       worker      repeats           in the workers: trials and baselines; fresh-seed trainings and test answers
       desk                          what every training process has at hand
          |
     mirror.py                       what of all that goes into MLflow's runs
+         |
+    pages/                          analysis, figures, report, card: what is shown, drawn from records
+      history, findings               (the records); document and the templates
          |------------------------.----------------------.
     search/                   evidence/               verdict/
       space, lint               store, runs             scores, paired   metrics, intervals, McNemar's test
       proposals, halving        recorded                power            what can be shown, beforehand
       study, life, leases       delivered, registry     judgement        better, worse, not shown
-      storage, stopping         environment             record, tables
+      storage, stopping         environment, hub        record, tables
+      importance                  |                      |
       account     the terminal    |                      |
          |------------------------'----------------------'
-    learning/                       checkpoints, finetune and judge (the Trainer), resume, classify, metrics, baselines
+    learning/                       checkpoints, finetune and judge (the Trainer), resume, classify, metrics,
+         |                          baselines, ready_made, inspection
          |
     text/                           sources, overlap, splits, corpus, tokens, seal; the shipped starter reviews
          |
@@ -32,6 +38,6 @@ How the data flows, top to bottom; every import points down or sideways along a 
 
 Outside libraries have one home each: Hydra and OmegaConf in ``config.py``, the commands and ``hydra_plugins/``; Optuna
 in ``search/``; MLflow in ``evidence/``; torch and transformers in ``learning/`` (the delivered model is loaded in
-``evidence/``). The test split is read through ``text/seal.py`` by a comparison alone. Import contracts in
-``pyproject.toml`` hold all of this.
+``evidence/``); matplotlib in ``pages/``. The test split is read through ``text/seal.py`` by a comparison alone. Import
+contracts in ``pyproject.toml`` hold all of this.
 """

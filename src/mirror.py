@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.evidence import delivered, environment
+from src.evidence import delivered, environment, recorded
 from src.evidence.runs import Run, Table
 from src.evidence.store import Store
 from src.learning.checkpoints import Checkpoint
@@ -173,7 +173,7 @@ def record_inspection(run: Run, seen: Inspected) -> None:
         }
         for name, figure in figures.of_analysis(analysis).items():
             run.text(f"errors/{name}.svg", figures.as_svg(figure))
-        run.metrics(1, {"validation/calibration_error": analysis.calibration_error})
+        run.metrics(1, {recorded.CALIBRATION: analysis.calibration_error})
     run.tables(shown)
 
 

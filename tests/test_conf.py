@@ -26,7 +26,7 @@ SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 
 def test_every_yaml_is_walked() -> None:
     files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
-    assert len(files) == len(OPTIONS) + len(SWEEPS) + 6  # and config, sweep, compare, promote, reproduce, quiet
+    assert len(files) == len(OPTIONS) + len(SWEEPS) + 7  # the primary ones and quiet
     assert (len(OPTIONS), len(SWEEPS)) == (40, 6)
 
 
@@ -59,6 +59,7 @@ def test_the_other_commands_configs_compose_and_are_read(name: str, read: Callab
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         found = read(compose(name))
         assert compose("reproduce", overrides=["run=0123"]).run == "0123"
+        assert config.publication_from(compose("publish", overrides=["repo=me/it"])).private
     assert (found.study, found.registry) == (None, None)
 
 

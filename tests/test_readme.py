@@ -17,7 +17,7 @@ from tests.conftest import settings_of
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^python -m src\.(sweep|train)(?: -m)?([^#\n]*)", README, re.MULTILINE)
-AFTERWARDS = re.findall(r"^python -m src\.(compare|promote|reproduce)([^#&\n]*)", README, re.MULTILINE)
+AFTERWARDS = re.findall(r"^python -m src\.(compare|promote|reproduce|publish)([^#&\n]*)", README, re.MULTILINE)
 PREDICTIONS = re.findall(r"python -m src\.predict([^#&\n]*)", README)
 
 
@@ -44,7 +44,7 @@ def test_every_prediction_is_understood(arguments: str) -> None:
 
 def test_enough_commands_were_found() -> None:
     assert len(COMMANDS) >= 8
-    assert {name for name, _ in AFTERWARDS} == {"compare", "promote", "reproduce"}
+    assert {name for name, _ in AFTERWARDS} == {"compare", "promote", "reproduce", "publish"}
     assert len(PREDICTIONS) >= 3
 
 

@@ -103,6 +103,7 @@ def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, u
         **({"model": uri, "load it": mirror.how_to_load(uri)} if uri else {}),
         "its run": f"{mirror.trial_run(book, best.number).known_id or 'not delivered yet'} in {store.address}",
         "study's run": run.known_id or "not delivered yet",
+        **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
         "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
         "train it again": "python -m src.train "
         + shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))]),
