@@ -23,6 +23,7 @@ from src.learning.finetune import (
     evaluate_untrained,
     failure_reason,
     fine_tune,
+    mixed_precision,
 )
 from src.learning.judge import BEST, Goal, TrainingFailed
 from src.learning.resume import last_checkpoint
@@ -109,6 +110,17 @@ def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None
     assert built.config.id2label == {0: "a", 1: "b", 2: "c"}
     answers = built(input_ids=torch.tensor([[1, 5, 6, 2]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
     assert answers.logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("card", "bf16", "wanted"),
+    [(True, True, (True, False)), (True, False, (False, True)), (False, False, (False, False))],
+)
+def test_auto_is_bf16_where_the_card_has_it_and_fp16_on_an_older_one(
+    card: bool, bf16: bool, wanted: tuple[bool, bool]
+) -> None:
+    found = mixed_precision(card, bf16)
+    assert (found["bf16"], found["fp16"]) == wanted
 
 
 def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:

@@ -101,14 +101,18 @@ def failure_reason(error: Exception) -> str:
     return f"{'out of memory' if short else type(error).__name__}: {first}"
 
 
+def mixed_precision(card: bool, bf16: bool) -> dict[str, bool]:
+    """What bf16=auto means: bf16 on a card that has it, fp16 on one that has not, neither without a card."""
+    return {"bf16": card and bf16, "fp16": card and not bf16}
+
+
 def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArguments:
     """The groups' fields as they stand, and what Trialbook decides itself."""
     values = {**recipe.optimizer, **recipe.schedule, **recipe.trainer, **more}
     values.pop("require_gpu", None)
     if values.get("bf16") == "auto":
         card = torch.cuda.is_available() and not values.get("use_cpu")
-        values["bf16"] = card and torch.cuda.is_bf16_supported(including_emulation=False)
-        values["fp16"] = values.get("fp16") or (card and not values["bf16"])
+        values |= mixed_precision(card, card and torch.cuda.is_bf16_supported(including_emulation=False))
     values.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     return TrainingArguments(
         output_dir=str(folder),
