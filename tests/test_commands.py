@@ -263,6 +263,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_taken_up(place: Place) -> Non
         assert len(steps) == len(set(steps))
 
 
+@pytest.mark.long
 def test_a_killed_command_is_continued_by_the_same_command(place: Place) -> None:
     arguments = [*FAST, "study.name=k", "study.n_trials=5", "workers=2"]
     process = place.start("src.sweep", "-m", *arguments)

@@ -99,6 +99,7 @@ def server(tmp_path: Path) -> tuple[str, list[str]]:
     return command_for(tmp_path)
 
 
+@pytest.mark.long
 def test_records_wait_while_the_server_is_down(
     server: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

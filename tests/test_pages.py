@@ -262,6 +262,8 @@ def test_the_page_needs_nothing_beside_it_and_obeys_no_markup_from_data(found: F
 
 def test_cells_cannot_break_a_table() -> None:
     assert tables.markdown(["a", "b"], [["x | y\nz", None]]) == "| a | b |\n| --- | ---: |\n| x \\| y z |  |"
+    assert tables.markdown(["a"], [["[x](http://y) <b>"]]).splitlines()[-1] == r"| [x]\(http://y) \<b\> |"
+    assert tables.markdown(["a"], [["0.5 [0.4, 0.6]"]]).splitlines()[-1] == "| 0.5 [0.4, 0.6] |"
 
 
 # --- on the runs ---

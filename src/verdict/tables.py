@@ -107,8 +107,9 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 
 
 
 def _cell(value: object) -> str:
-    """In one line, and with nothing that Markdown would obey: it may come from data."""
-    return "" if value is None else re.sub(r"([|\\`*_<>\[\]])", r"\\\1", " ".join(str(value).split()))
+    """In one line, and with no column, code, tag or link that comes from data."""
+    text = "" if value is None else " ".join(str(value).split())
+    return re.sub(r"([|\\`<>]|(?<=\])\()", r"\\\1", text)
 
 
 def _interval(found: Interval) -> str:
