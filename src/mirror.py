@@ -94,7 +94,7 @@ def describe_training(run: Run, settings: Settings, first: Sequence[str], overri
     flat = {k: v for k, v in settings.recipe.flat().items() if v is not None}
     choices = {key: settings.choices[key] for key in first if key in settings.choices}
     describe(run, settings)
-    run.tags({"command": shlex.join(["python", "-m", "src.train", *overrides])})
+    run.tags({"command": environment.masked(shlex.join(["python", "-m", "src.train", *overrides]))})
     run.params({**choices, **{k: flat[k] for k in first if k in flat}, **flat, "data.name": settings.data.name})
 
 

@@ -181,3 +181,8 @@ def test_records_come_back_equal_from_json(record) -> None:  # type: ignore[no-u
 def test_the_environment_names_what_a_run_was_made_with() -> None:
     assert {"python", "torch", "transformers", "optuna", "mlflow"} <= set(environment.versions())
     assert environment.machine()
+
+
+def test_passwords_in_urls_are_not_shown() -> None:
+    shown = environment.masked("python -m src.sweep tracking.uri=postgresql+psycopg://me:pa:ss@host/db text='a: b@c'")
+    assert shown == "python -m src.sweep tracking.uri=postgresql+psycopg://me:***@host/db text='a: b@c'"

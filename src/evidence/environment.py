@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -46,8 +47,13 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
 
 
+def masked(text: str) -> str:
+    """`text` without the passwords of URLs in it."""
+    return re.sub(r"(://[^/:@\s]*:)[^@\s]+@", r"\1***@", text)
+
+
 def command_line() -> str:
-    """The running command as it could be typed again."""
+    """The running command as it could be typed again, without passwords."""
     module = getattr(sys.modules.get("__main__"), "__spec__", None)
     start = ["python", "-m", module.name.removesuffix(".__main__")] if module else ["python", sys.argv[0]]
-    return shlex.join([*start, *sys.argv[1:]])
+    return masked(shlex.join([*start, *sys.argv[1:]]))

@@ -71,7 +71,9 @@ def optimisation(history: History) -> Figure:
     finished = [t for t in scored if t.state == State.COMPLETE]
     for trial in finished:
         best.append(better([*best[-1:], trial.score or 0.0]))
-    axes.step([t.number for t in finished], best, where="post", color=BLUE, label="best so far")
+    if finished:
+        upto = [*(t.number for t in finished), history.trials[-1].number]
+        axes.step(upto, [*best, best[-1]], where="post", color=BLUE, label="best so far")
     known = {o.score for o in history.baselines.values() if o.score is not None}
     for score in known:
         names = ", ".join(name for name, outcome in history.baselines.items() if outcome.score == score)

@@ -215,7 +215,7 @@ def _commands(settings: Settings, best: TrialRecord | None) -> dict[str, str]:
     found["Register the winner"] = f"python -m src.promote study.name={name}"
     if best is not None and best.run_id and best.state == State.COMPLETE:
         found["Train the best trial again and compare every number"] = f"python -m src.reproduce run={best.run_id}"
-    return found
+    return {what: environment.masked(command) for what, command in found.items()}
 
 
 def of_training(overrides: tuple[str, ...]) -> list[str]:
