@@ -140,9 +140,11 @@ def record_verdict(run: Run, verdict: Verdict) -> None:
     run.tags({**said, "verdict.winner": verdict.winner, "test.openings": verdict.openings})
 
 
-def record_report(run: Run, history: History, best: Analysis | None, found: Findings | None) -> None:
+def record_report(
+    run: Run, history: History, best: Analysis | None, found: Findings | None, verdict: Verdict | None
+) -> None:
     """The study's report on its run: Markdown, one HTML page, figures, and the record they are drawn from."""
-    for file, content in report.report(history, best, found).items():
+    for file, content in report.report(history, best, found, verdict).items():
         run.text(f"report/{file}", content)
     run.text("report/history.json", history.to_json())
 
@@ -197,7 +199,7 @@ def attach_card(store: Store, uri: str, found: Findings) -> None:
     """Card, figures and findings beside the files of the model that is to be a version."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_card(folder, found, how_it_is_called(found.verdict))
+        write_card(folder, found, uri)
         (folder / FINDINGS).write_text(found.to_json())
         delivered.attach(store, uri, folder, CARD)
 
@@ -211,8 +213,8 @@ def write_card(folder: Path, found: Findings, model: str) -> None:
 
 
 def how_it_is_called(verdict: Verdict) -> str:
-    """The registered model that a verdict is about, once it is promoted."""
-    return f"models:/{verdict.registry}@champion"
+    """The winner's model, once it is promoted: `champion` it may not become."""
+    return f"models:/{verdict.registry}@challenger"
 
 
 def how_to_load(uri: str) -> str:

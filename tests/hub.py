@@ -235,7 +235,7 @@ class Handler(BaseHTTPRequestHandler):
                 rows[path] = {"type": "file", "path": path, "size": len(data), "oid": oid_of("", data)}
                 if is_large(path, len(data)):
                     rows[path]["lfs"] = {"oid": oid_of(path, data), "size": len(data), "pointerSize": 134}
-        if rows:
+        if rows or not under:
             self.reply(200, list(rows.values()))
         else:
             self.refuse(404, f"{under} does not exist", "EntryNotFound")
@@ -297,6 +297,8 @@ class Handler(BaseHTTPRequestHandler):
             value = item["value"]
             if item["key"] == "file":
                 new[value["path"]] = base64.b64decode(value["content"])
+            elif item["key"] == "deletedFile":
+                new.pop(value["path"])
             elif item["key"] == "lfsFile":
                 new[value["path"]] = self.hub.large[value["oid"]]
         commit = self.hub.add(*key, new)

@@ -184,5 +184,5 @@ def test_the_environment_names_what_a_run_was_made_with() -> None:
 
 
 def test_passwords_in_urls_are_not_shown() -> None:
-    shown = environment.masked("python -m src.sweep tracking.uri=postgresql+psycopg://me:pa:ss@host/db text='a: b@c'")
-    assert shown == "python -m src.sweep tracking.uri=postgresql+psycopg://me:***@host/db text='a: b@c'"
+    shown = environment.masked("python -m src.sweep tracking.uri=postgresql+psycopg://me:pa:s@s@host/db text='a: b@c'")
+    assert shown == "python -m src.sweep tracking.uri=postgresql+psycopg://***@host/db text='a: b@c'"

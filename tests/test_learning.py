@@ -113,13 +113,18 @@ def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("card", "bf16", "wanted"),
-    [(True, True, (True, False)), (True, False, (False, True)), (False, False, (False, False))],
+    ("card", "bf16", "asked", "wanted"),
+    [
+        (True, True, False, (True, False)),
+        (True, False, False, (False, True)),
+        (False, False, False, (False, False)),
+        (True, True, True, (False, True)),
+    ],
 )
-def test_auto_is_bf16_where_the_card_has_it_and_fp16_on_an_older_one(
-    card: bool, bf16: bool, wanted: tuple[bool, bool]
+def test_auto_is_bf16_where_the_card_has_it_and_fp16_on_an_older_one_or_where_asked(
+    card: bool, bf16: bool, asked: bool, wanted: tuple[bool, bool]
 ) -> None:
-    found = mixed_precision(card, bf16)
+    found = mixed_precision(card, bf16, fp16_asked=asked)
     assert (found["bf16"], found["fp16"]) == wanted
 
 

@@ -14,13 +14,18 @@ import pytest
 from huggingface_hub import ModelCard
 from sklearn import metrics as sklearn_metrics
 
+from src import mirror
+from src.evidence import delivered
+from src.evidence.store import open_store
 from src.pages import figures
-from src.pages.analysis import analyse
+from src.pages.analysis import Analysis, analyse
 from src.pages.card import card, figures_of
 from src.pages.findings import Findings
 from src.pages.history import History
 from src.pages.report import report
+from src.paths import Paths
 from src.records import Outcome, State, TrialRecord
+from src.runner import judging, reporting, studies
 from src.text import corpus
 from src.verdict import judgement, scores, tables
 from src.verdict.judgement import Question
@@ -172,32 +177,59 @@ def test_the_card_says(found: Findings, part: str) -> None:
 # --- analysis ---
 
 
-def analysed(**change: Any) -> Any:
-    columns = {"text": ["a", "b c", "d", "e f g"], "label": [0, 1, 1, 0], "row": [3, 5, 7, 9], "kind": list("xxyy")}
-    frame = pd.DataFrame({**columns, "id": range(4)})
-    chances = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55]])
-    values = {"split": "validation", "frame": frame, "chances": chances, "names": NAMES} | change
-    return analyse(**values)
+def analysed(**change: Any) -> Analysis:
+    """Twelve examples, two kinds of six; the first of each is classified wrongly."""
+    kinds = ["x"] * 6 + ["y"] * 6
+    columns = {"text": ["a b"] * 6 + ["c d e"] * 6, "label": [0, 1] * 6, "row": range(100, 112), "kind": kinds}
+    hits = np.array([0.9, 0.1] * 6)
+    hits[[0, 6]] = 0.2, 0.45
+    values = {
+        "split": "validation", "frame": pd.DataFrame({**columns, "id": range(12)}),
+        "chances": np.stack([hits, 1 - hits], axis=1), "names": NAMES,
+    }  # fmt: skip
+    return analyse(**(values | change))
 
 
 def test_confusion_errors_and_slices_of_a_small_example() -> None:
     made = analysed()
-    assert made.confusion == ((1, 1), (1, 1))
-    assert (made.errors, made.accuracy) == (2, 0.5)
+    assert made.confusion == ((4, 2), (0, 6))
+    assert (made.errors, made.accuracy) == (2, pytest.approx(10 / 12))
     assert [(w.row, w.label, w.predicted, w.chance) for w in made.wrong] == [
-        (5, "positive", "negative", pytest.approx(0.8)), (9, "negative", "positive", pytest.approx(0.55)),
+        (100, "negative", "positive", pytest.approx(0.8)), (106, "negative", "positive", pytest.approx(0.55)),
     ]  # fmt: skip
-    assert [(s.value, s.examples, s.accuracy) for s in made.slices if s.column == "kind"] == [
-        ("x", 2, 0.5),
-        ("y", 2, 0.5),
-    ]
-    assert {s.column for s in made.slices} == {"words", "kind", "id"}
+    found = {(s.column, s.value): (s.examples, s.accuracy) for s in made.slices}
+    assert found == {
+        ("words", "2"): (6, pytest.approx(5 / 6)), ("words", "3"): (6, pytest.approx(5 / 6)),
+        ("kind", "x"): (6, pytest.approx(5 / 6)), ("kind", "y"): (6, pytest.approx(5 / 6)),
+    }  # fmt: skip
 
 
-def test_a_column_with_many_values_is_no_slice() -> None:
-    frame = pd.DataFrame({"text": ["a"] * 30, "label": [0] * 30, "row": range(30), "id": range(30)})
-    made = analysed(frame=frame, chances=np.tile([0.6, 0.4], (30, 1)))
-    assert {s.column for s in made.slices} == {"words"}
+def framed(column: list[Any], name: str = "extra") -> pd.DataFrame:
+    base = {"text": ["a b"] * 12, "label": [0, 1] * 6, "row": range(12)}
+    return pd.DataFrame(base).assign(**{name: pd.Series(column, dtype=object)})
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        (["x", None] * 6, {"(none)", "x"}),
+        ([1.5, float("nan")] * 6, {"(none)", "1.5"}),
+        ([1, "1 "] * 6, {"1", "1 "}),
+        ([["a"], ["b"]] * 6, set()),
+        ([{"a": 1}, {"a": 2}] * 6, set()),
+        (["rare"] * 4 + ["often"] * 8, set()),  # four examples would show single answers
+        (list(range(12)), set()),
+        (["long " * 50, "x"] * 6, {("long " * 50)[:57] + "...", "x"}),
+    ],
+)
+def test_any_column_is_a_slice_or_is_left_out(column: list[Any], values: set[str]) -> None:
+    made = analysed(frame=framed(column), split="test")
+    assert {s.value for s in made.slices if s.column == "extra"} == values
+
+
+def test_a_column_named_words_stands_beside_the_length() -> None:
+    made = analysed(frame=framed(["few", "many"] * 6, "words"))
+    assert {s.column for s in made.slices} == {"words", "column words"}
 
 
 def test_the_texts_of_the_test_split_are_never_listed() -> None:
@@ -227,6 +259,30 @@ def test_every_figure_can_be_drawn_and_is_the_same_for_the_same_records(found: F
     again = figures.of_search(found.history)
     assert figures.as_svg(drawn["curves"]) == figures.as_svg(again["curves"])
     assert figures.as_png(drawn["history"]).startswith(b"\x89PNG")
+
+
+def test_dollars_and_braces_in_names_are_drawn_as_they_are() -> None:
+    made = analysed(names=("$\\foo$", "{a}_$5_$"), frame=framed(["$1$", "$\\bar"] * 6))
+    assert all(figures.as_svg(figure) for figure in figures.of_analysis(made).values())
+
+
+def test_markup_in_labels_and_slices_is_shown_not_obeyed(found: Findings) -> None:
+    names = ("<b>bad</b>", "![x](http://y/z.png)")
+    data = replace(found.history.data, label_names=names)
+    text = card(replace(found, history=replace(found.history, data=data)), MODEL)
+    assert "<b>" not in text
+    assert "](http" not in text
+
+
+def test_a_report_says_that_its_verdict_is_older_than_the_best_trial(found: Findings) -> None:
+    newer = replace(found.history, best=7)
+    assert "The search has gone on since: trial 7 is its best now" in report(newer, None, found)["report.md"]
+    assert "gone on since" not in report(found.history, None, found)["report.md"]
+
+
+def test_a_report_without_findings_keeps_its_verdict(found: Findings) -> None:
+    text = report(found.history, None, None, found.verdict)["report.md"]
+    assert "default against the best baseline, tfidf_logreg: BETTER" in text
 
 
 def history_with(found: Findings, *trials: TrialRecord) -> History:
@@ -293,3 +349,27 @@ def test_report_card_and_inspection_are_on_the_runs(judged: tuple[Place, Any]) -
     winner = found.verdict.contender(found.verdict.winner)
     assert found.validation.accuracy == pytest.approx(winner.registered.validation["accuracy"])
     assert found.test.accuracy == pytest.approx(winner.registered.test["accuracy"])
+
+
+def test_a_page_that_cannot_be_drawn_is_a_note_and_the_rest_is_there(
+    judged: tuple[Place, Any], here: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studied = studies.load("letters", here)
+    verdict, store = judging.recorded(studied.folder), open_store(studied.settings.tracking, here.root)
+    client = client_of(judged[0])
+    before = {f.path for f in client.list_artifacts(mirror.study_run(studied.book).known_id, "report")}
+
+    def broken(_: object) -> str:
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(figures, "as_svg", broken)
+    monkeypatch.setattr(figures, "as_png", broken)
+    (studied.book.folder / reporting.REPORTED).unlink()
+    assert reporting.written(studied, store) == "the report could not be drawn (ValueError: no ink)"
+    winner = verdict.contender(verdict.winner)
+    uri = delivered.logged_model(store, winner.registered.run_id) or "models:/letters/1"
+    monkeypatch.setattr(delivered, "attached", lambda *_: None)
+    assert "the version has no card with it (ValueError: no ink)" in reporting.attach(studied, verdict, store, uri)
+    monkeypatch.undo()
+    assert reporting.written(studied, store) is None
+    assert {f.path for f in client.list_artifacts(mirror.study_run(studied.book).known_id, "report")} == before

@@ -91,6 +91,17 @@ def test_a_second_call_finds_everything_there_and_commits_nothing(hub: Hub, prom
     assert sum(line.startswith("PUT /large/") for line in hub.log) == 5  # weights and figures, once
 
 
+def test_what_an_earlier_version_left_goes_and_what_others_put_there_stays(hub: Hub, promoted: Paths) -> None:
+    mine = {"notes.txt": b"mine", "results.json": b"{}"}
+    old = {"figures/old.png": b"x", "vocab.txt": b"y", "model-00001-of-00002.safetensors": b"z"}
+    hub.add("model", "me/letters", mine | old, private=True)
+    publishing.publish(asked(), promoted)
+    files = hub.files("me/letters")
+    assert mine.items() <= files.items()
+    assert not old.keys() & files.keys()
+    assert "model.safetensors" in files
+
+
 @pytest.mark.parametrize("cut", ["before", "after"])
 def test_a_connection_dropped_in_the_commit_is_said_and_a_second_call_completes(
     hub: Hub, promoted: Paths, cut: str
@@ -196,4 +207,5 @@ def test_the_card_attached_to_the_version_is_the_studys(promoted: Paths) -> None
     verdict = (promoted.comparison("letters") / "verdict.json").read_text()
     assert found["verdict"] == json.loads(verdict)
     assert {f"figures/{f.name}" for f in (source / "card" / "figures").iterdir()} == FIGURES
-    assert 'mlflow.transformers.load_model("models:/letters@champion")' in (source / "card" / "README.md").read_text()
+    own = f"models:/{source.parent.name}"  # not an alias: this version may never become the champion
+    assert f'mlflow.transformers.load_model("{own}")' in (source / "card" / "README.md").read_text()

@@ -56,16 +56,21 @@ def attach(store: Store, uri: str, folder: Path, place: str) -> None:
     store.client.log_model_artifacts(uri.removeprefix("models:/"), str(folder), place)
 
 
-def attached(store: Store, uri: str, file: str, folder: Path) -> Path | None:
-    """A file that lies beside the model behind `uri`, copied into `folder`; None if there is none."""
+def place_of(store: Store, uri: str) -> str:
+    """Where the files of the logged model at `uri` lie: what its version calls its source."""
+    return str(store.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+
+
+def attached(store: Store, source: str, file: str, folder: Path) -> Path | None:
+    """A file that lies beside a model's own in `source`, copied into `folder`; None if there is none."""
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     mlflow.set_tracking_uri(store.uri)
-    try:
-        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{file}", dst_path=str(folder)))
-    except (MlflowException, OSError):
+    place, _, _ = file.rpartition("/")
+    there = {item.path for item in mlflow.artifacts.list_artifacts(artifact_uri=f"{source}/{place}") or []}
+    if not any(path.endswith(file) for path in there):
         return None
+    return Path(mlflow.artifacts.download_artifacts(f"{source}/{file}", dst_path=str(folder)))
 
 
 def drop_model(store: Store, uri: str) -> None:

@@ -48,8 +48,8 @@ def machine() -> str:
 
 
 def masked(text: str) -> str:
-    """`text` without the passwords of URLs in it."""
-    return re.sub(r"(://[^/:@\s]*:)[^@\s]+@", r"\1***@", text)
+    """`text` without the users and passwords of URLs in it."""
+    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def command_line() -> str:

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from src.errors import Refusal, first_line
+from src.evidence.environment import masked
+
+OURS = ("figures/*", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.*", "merges.txt", "*.model")
+"""What an earlier version may have left in the repository, and goes with it."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,12 @@ def send(folder: Path, repo: str, private: bool, message: str) -> Sent:
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
         _check_privacy(api, repo, private)
-        done = api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message)
+        done = api.upload_folder(folder_path=folder, repo_id=repo, commit_message=message, delete_patterns=list(OURS))
     except Refusal:
         raise
     except Exception as error:  # the client raises what its HTTP library raises, and RuntimeError for a broken upload
-        raise Refusal(_why(error, repo, api.endpoint).replace(token, "***")) from None
-    return Sent(str(url), str(done.oid))
+        raise Refusal(_why(error, repo, masked(api.endpoint)).replace(token, "***")) from None
+    return Sent(masked(str(url)), str(done.oid))
 
 
 def _check_privacy(api: Any, repo: str, private: bool) -> None:

@@ -101,8 +101,13 @@ def failure_reason(error: Exception) -> str:
     return f"{'out of memory' if short else type(error).__name__}: {first}"
 
 
-def mixed_precision(card: bool, bf16: bool) -> dict[str, bool]:
-    """What bf16=auto means: bf16 on a card that has it, fp16 on one that has not, neither without a card."""
+def mixed_precision(card: bool, bf16: bool, fp16_asked: bool) -> dict[str, bool]:
+    """What bf16=auto means: bf16 on a card that has it, fp16 on one that has not, neither without a card.
+
+    fp16=true on the command line is taken at its word.
+    """
+    if fp16_asked:
+        return {"bf16": False, "fp16": True}
     return {"bf16": card and bf16, "fp16": card and not bf16}
 
 
@@ -112,7 +117,8 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
     values.pop("require_gpu", None)
     if values.get("bf16") == "auto":
         card = torch.cuda.is_available() and not values.get("use_cpu")
-        values |= mixed_precision(card, card and torch.cuda.is_bf16_supported(including_emulation=False))
+        supported = card and torch.cuda.is_bf16_supported(including_emulation=False)
+        values |= mixed_precision(card, supported, bool(values.get("fp16")))
     values.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     return TrainingArguments(
         output_dir=str(folder),

@@ -29,7 +29,9 @@ def chances(found: Checkpoint, settings: Settings, texts: list[str]) -> np.ndarr
     """The chance of every label of the data for every text, [n_texts, n_labels]."""
     use_cpu = bool(settings.recipe.trainer.get("use_cpu"))
     classifier: Any = classify.from_folder(found.folder, use_cpu)
-    classifier.tokenizer.model_max_length = settings.recipe.model.max_tokens
+    places = getattr(classifier.model.config, "max_position_embeddings", None) or settings.recipe.model.max_tokens
+    known = classifier.tokenizer.model_max_length
+    classifier.tokenizer.model_max_length = min(settings.recipe.model.max_tokens, places, known)
     own = classify.chances(classifier, texts)
     return to_data(own, classify.label_names(classifier), tuple(settings.data.label_names), found.id)
 

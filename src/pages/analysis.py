@@ -9,6 +9,9 @@ from scipy.stats import binomtest
 
 BINS = 10  # of the reliability figure
 SLICE_VALUES = 20  # a column with more values than this is no slice
+FEWEST = 5  # examples of a slice; of fewer, single answers on the test split could be read off
+LONGEST = 60  # characters of a slice's name
+MISSING = "(none)"
 LENGTH_PARTS = 4
 SHOWN_ERRORS = 100
 
@@ -105,18 +108,32 @@ def _bins(sure: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
 
 
 def _slices(frame: pd.DataFrame, right: np.ndarray, others: np.ndarray | None) -> Iterator[Slice]:
-    """By number of words, then by every extra column with few values."""
+    """By number of words, then by every extra column with few values, none of them rare."""
     words = frame["text"].map(lambda text: len(text.split()))
     columns = {"words": _parts(words)}
     for name in frame.columns.difference(["text", "label", "row"], sort=False):
-        if 2 <= frame[name].nunique() <= SLICE_VALUES:
-            columns[str(name)] = frame[name].astype(str)
+        if (values := _values(frame[name])) is not None:
+            columns["column words" if name == "words" else str(name)] = values
     for name, values in columns.items():
-        order = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else sorted(values.unique())
-        for value in order:
+        for value in values.cat.categories:
             mine = (values == value).to_numpy()
             if mine.any():
                 yield _slice(name, str(value), right[mine], None if others is None else others[mine])
+
+
+def _values(column: pd.Series) -> pd.Series | None:
+    """A column as a few names; None where it has too many, or one that would show single examples."""
+    names = column.map(lambda v: _short(v) if pd.api.types.is_scalar(v) and pd.notna(v) else None)
+    if any(not pd.api.types.is_scalar(v) for v in column):
+        return None
+    found = names.astype(object).where(names.notna(), MISSING).astype("category")
+    counts = found.value_counts()
+    return found if 2 <= len(counts) <= SLICE_VALUES and counts.min() >= FEWEST else None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def _slice(column: str, value: str, right: np.ndarray, others: np.ndarray | None) -> Slice:

@@ -10,7 +10,7 @@ from src.pages import document, figures
 from src.pages.analysis import Analysis, Slice
 from src.pages.document import minutes, short
 from src.pages.findings import Findings
-from src.pages.history import History
+from src.pages.history import History, Source
 from src.records import Change, State
 from src.verdict import tables
 from src.verdict.record import ContenderRecord
@@ -44,9 +44,13 @@ def _metadata(found: Findings) -> ModelCardData:
             task_type=TASK,
             dataset_type=data.hub_id or data.name,
             dataset_name=data.name,
-            dataset_split=data.made_from["test"] if data.hub_id else "test",
+            dataset_split=_split(data) if data.hub_id else "test",
             dataset_revision=data.commit,
-            dataset_args={"examples": verdict.test_examples, "fingerprint": verdict.fingerprints["test"]},
+            dataset_args={
+                "made_from": data.made_from["test"],
+                "examples": verdict.test_examples,
+                "fingerprint": verdict.fingerprints["test"],
+            },
             metric_type=metric,
             metric_name=metric,
             metric_value=round(value, 4),
@@ -63,6 +67,11 @@ def _metadata(found: Findings) -> ModelCardData:
         metrics=[name for name in winner.registered.test if name != "loss"],
         eval_results=results,
     )
+
+
+def _split(data: Source) -> str:
+    """The source's split that the test split was made from."""
+    return data.made_from["test"].split(",")[0].rsplit(" of ", 1)[-1]
 
 
 def _title(history: History) -> str:
@@ -134,7 +143,8 @@ def change_row(row: Change) -> tuple[object, ...]:
 def budget(history: History) -> str:
     """What the search was given."""
     limits = "".join(f", {key} {value:g}" for key, value in history.limits.items())
-    return f"{history.n_trials} trials{limits}, {history.workers} worker{'s' * (history.workers != 1)}"
+    workers = f", {history.workers} worker{'s' * (history.workers != 1)}" if history.workers else ""
+    return f"{history.n_trials} trials{limits}{workers}"
 
 
 def tried(history: History) -> str:
@@ -178,12 +188,11 @@ def _protocol(found: Findings) -> dict[str, Any]:
 def _made(found: Findings) -> dict[str, Any]:
     history, verdict = found.history, found.verdict
     winner = verdict.contender(verdict.winner)
-    base = history.base
+    base, run = history.base, winner.registered.run_id
     return {
         "base model": base.name + (f", commit {base.commit}" if base.commit else "") + f", weights {base.fingerprint}",
         "study": f"{history.study} (run {history.run_id})",
-        "training": f"run {winner.registered.run_id}; again, with every number compared: "
-        f"python -m src.reproduce run={winner.registered.run_id}",
+        "training": f"run {run}; again, with every number compared: python -m src.reproduce run={run}" if run else "",
         "verdict": verdict.made,
         "machine": history.machine,
         "code": history.commit or "",

@@ -55,7 +55,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    made.filters |= {"short": short, "minutes": minutes, "points": lambda v: f"{v:.4f}"}
+    made.filters |= {"short": short, "minutes": minutes, "points": lambda v: f"{v:.4f}", "plain": tables.plain}
     made.globals |= {"table": tables.markdown, "signed": tables.signed}
     return made
 

@@ -18,8 +18,9 @@ BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8
 STATES = {State.COMPLETE: BLUE, State.PRUNED: ORANGE, State.FAIL: RED}
 STYLE: Any = {"svg.hashsalt": "trialbook", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False,
          "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.25,
-         "axes.titlesize": 10}  # fmt: skip
+         "text.parse_math": False, "axes.titlesize": 10}  # fmt: skip
 WIDTH = 7.2  # inches
+MOST_SLICES = 60  # a figure has to end somewhere; the table has all of them
 MOST_CURVES = 40  # more cannot be told apart: the best ones are drawn
 
 
@@ -58,6 +59,7 @@ def of_analysis(found: Analysis) -> dict[str, Figure]:
     return {"confusion": confusion(found), "calibration": calibration(found), "slices": slices(found)}
 
 
+@rc_context(STYLE)
 def optimisation(history: History) -> Figure:
     """Every trial's score, the best so far, and the baselines."""
     figure, axes = _blank(3.2)
@@ -82,10 +84,12 @@ def optimisation(history: History) -> Figure:
                       fontsize=8)  # fmt: skip
     axes.set(xlabel="trial", ylabel=f"validation {history.metric}", title="Optimisation history")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, loc="best", fontsize=8)
+    if scored:
+        axes.legend(frameon=False, loc="best", fontsize=8)
     return figure
 
 
+@rc_context(STYLE)
 def importances(history: History) -> Figure:
     """How much each setting had to do with the score."""
     figure, axes = _blank(0.8 + 0.35 * len(history.importances))
@@ -96,6 +100,7 @@ def importances(history: History) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def parallel(history: History) -> Figure:
     """A line per finished trial through its settings, coloured by its score."""
     trials = [t for t in history.of_state(State.COMPLETE) if t.score is not None]
@@ -118,11 +123,11 @@ def parallel(history: History) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def curves(history: History) -> Figure:
     """Validation score over the examples seen, pruned trials included; below, the training loss."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True)
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
     by_number = {t.number: t for t in history.trials}
     shown = [c for c in history.curves if c.trial in by_number]
     best_first = sorted(shown, key=lambda c: _rank(by_number[c.trial], history.direction))[:MOST_CURVES]
@@ -145,6 +150,7 @@ def curves(history: History) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def timeline(history: History) -> Figure:
     """What every worker was busy with."""
     workers = sorted({s.worker for s in history.stretches})
@@ -162,6 +168,7 @@ def timeline(history: History) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def changes(layers: Sequence[Change]) -> Figure:
     """How far every layer moved."""
     figure, axes = _blank(0.9 + 0.28 * len(layers))
@@ -173,6 +180,7 @@ def changes(layers: Sequence[Change]) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def confusion(found: Analysis) -> Figure:
     figure, axes = _blank(1.2 + 0.6 * len(found.labels), width=1.6 + 0.9 * len(found.labels))
     shares = [[n / max(1, sum(row)) for n in row] for row in found.confusion]
@@ -188,6 +196,7 @@ def confusion(found: Analysis) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def calibration(found: Analysis) -> Figure:
     """How often answers of a given confidence are right."""
     figure, axes = _blank(3.4, width=4.2)
@@ -203,10 +212,11 @@ def calibration(found: Analysis) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def slices(found: Analysis) -> Figure:
     """Accuracy by slice, with intervals; the best baseline beside it."""
-    figure, axes = _blank(0.9 + 0.26 * len(found.slices))
-    rows = found.slices[::-1]
+    rows = found.slices[:MOST_SLICES][::-1]
+    figure, axes = _blank(0.9 + 0.26 * len(rows))
     places = range(len(rows))
     errors = [[s.accuracy - s.low for s in rows], [s.high - s.accuracy for s in rows]]
     axes.errorbar([s.accuracy for s in rows], places, xerr=errors, fmt="o", color=BLUE, label="fine-tuned", capsize=2)
@@ -219,6 +229,7 @@ def slices(found: Analysis) -> Figure:
     return figure
 
 
+@rc_context(STYLE)
 def contenders(verdict: Verdict) -> Figure:
     """Each contender's test score with its interval."""
     shown = [c for c in verdict.contenders if verdict.metric in c.test][::-1]
@@ -278,6 +289,5 @@ def _colours(scores: Sequence[float]) -> list[Any]:
 
 
 def _blank(height: float, width: float = WIDTH) -> tuple[Figure, Any]:
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()

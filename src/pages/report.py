@@ -11,24 +11,36 @@ from src.pages.findings import Findings
 from src.pages.history import History
 from src.records import State, TrialRecord
 from src.verdict import tables
+from src.verdict.record import Verdict
 
 
-def report(history: History, best: Analysis | None, found: Findings | None = None) -> Mapping[str, str]:
-    """report.md, report.html and figures/*.svg. `best`: of the best trial, where nothing has been judged yet."""
+def report(
+    history: History, best: Analysis | None, found: Findings | None = None, verdict: Verdict | None = None
+) -> Mapping[str, str]:
+    """report.md, report.html and figures/*.svg. `best`: of the best trial, where nothing has been judged yet.
+
+    `verdict`: where there is one without findings.
+    """
+    verdict = found.verdict if found else verdict
     analysis = found.test if found else best
     changes = found.changes if found else history.changes
     drawn = figures.of_search(history)
     drawn |= figures.of_analysis(analysis) if analysis else {}
-    drawn |= {"contenders": figures.contenders(found.verdict)} if found else {}
+    drawn |= {"contenders": figures.contenders(verdict)} if verdict else {}
     drawn |= {"changes": figures.changes(changes)} if changes else {}
     svg = {name: figures.as_svg(figure) for name, figure in drawn.items()}
-    text = _text(history, analysis, found, tuple(svg))
+    text = _text(history, analysis, (found, verdict), tuple(svg))
     page = document.as_html(text, f"Report on {history.study}", svg)
     return {"report.md": text, "report.html": page, **{f"{document.FIGURES}/{n}.svg": each for n, each in svg.items()}}
 
 
-def _text(history: History, analysis: Analysis | None, found: Findings | None, drawn: tuple[str, ...]) -> str:
-    verdict = found.verdict if found else None
+def _text(
+    history: History,
+    analysis: Analysis | None,
+    judged_by: tuple[Findings | None, Verdict | None],
+    drawn: tuple[str, ...],
+) -> str:
+    found, verdict = judged_by
     best = history.best_trial
     metrics = [m for t in history.trials for m in t.metrics]
     metrics = list(dict.fromkeys([history.metric, *metrics]))
@@ -49,6 +61,7 @@ def _text(history: History, analysis: Analysis | None, found: Findings | None, d
         verdict=verdict,
         **judged,
         best=best,
+        newer=verdict is not None and best is not None and not _judged(verdict, best.number),
         tried=tried(history),
         search=list(_search(history).items()),
         settings=[
@@ -65,15 +78,20 @@ def _text(history: History, analysis: Analysis | None, found: Findings | None, d
         finished=len(history.of_state(State.COMPLETE)),
         figures=drawn,
         analysis=analysis,
-        whose=f"{verdict.winner}, the weights to register" if verdict else f"Trial {history.best}",
+        whose=f"{verdict.winner}, the weights to register" if verdict and found else f"Trial {history.best}",
         confusion=[(label, *row) for label, row in zip(analysis.labels, analysis.confusion, strict=True)]
         if analysis
         else [],
         slices=[slice_row(s) for s in analysis.slices] if analysis else [],
         changes=[change_row(c) for c in (found.changes if found else history.changes)],
-        cost=_cost(history, found),
+        cost=_cost(history, verdict),
         made=list(_made(history).items()),
     )
+
+
+def _judged(verdict: Verdict, trial: int) -> bool:
+    """Whether this trial's settings stood in the comparison."""
+    return any(f"trial {trial}" == c.about or f"trial-{trial}" == c.name for c in verdict.contenders)
 
 
 def _search(history: History) -> dict[str, str]:
@@ -106,7 +124,7 @@ def _trial_row(history: History, trial: TrialRecord) -> tuple[object, ...]:
     )
 
 
-def _cost(history: History, found: Findings | None) -> list[tuple[str, str, str]]:
+def _cost(history: History, verdict: Verdict | None) -> list[tuple[str, str, str]]:
     """Wall-clock time, and where the workers' time went."""
     spent: dict[str, float] = defaultdict(float)
     for stretch in history.stretches:
@@ -115,9 +133,9 @@ def _cost(history: History, found: Findings | None) -> list[tuple[str, str, str]
     whole = sum(spent.values())
     rows = [("searching, wall-clock", minutes(history.seconds), "")]
     rows += [(kind, minutes(seconds), f"{seconds / whole:.0%}") for kind, seconds in spent.items()]
-    if found:
-        seconds = sum(r.seconds for c in found.verdict.contenders for r in c.repeats)
-        trainings = sum(len(c.repeats) for c in found.verdict.contenders)
+    if verdict:
+        seconds = sum(r.seconds for c in verdict.contenders for r in c.repeats)
+        trainings = sum(len(c.repeats) for c in verdict.contenders)
         rows.append((f"comparing: {trainings} trainings on fresh seeds", minutes(seconds), ""))
     return rows
 

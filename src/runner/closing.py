@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from src import config, mirror
 from src.errors import StudyEnded
-from src.evidence import delivered
+from src.evidence import delivered, environment
 from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.paths import write_whole
@@ -42,14 +42,14 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
         uri = _deliver_best(book, run, store, best)
         waiting = waiting if uri else "its model could not be logged"
         account.best(best, config.as_overrides(dict(best.params)), _places(plan, book, store, run, best, uri))
-    if best is not None and (problem := reporting.written(Studied(plan.settings, book, plan.paths), store)):
-        account.say(f"  note: {problem}")
     run.tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
     run.status(State.COMPLETE if reason else State.PAUSED)
     if not run.deliver(store, patient=True) or waiting:
         account.say(
             f"  note: records wait in {book.folder} ({run.problem or waiting}); the same command delivers them."
         )
+    if problem := reporting.written(Studied(plan.settings, book, plan.paths), store):
+        account.say(f"  note: {problem}")
     if failing := stopping.failing(book.ended(), book.rules):
         raise StudyEnded(f"The study {book.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
     if not reason:
@@ -106,5 +106,7 @@ def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, u
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
         "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
         "train it again": "python -m src.train "
-        + shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))]),
+        + environment.masked(
+            shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))])
+        ),
     }

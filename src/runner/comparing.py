@@ -9,7 +9,7 @@ from src.errors import Refusal, StudyEnded, first_line
 from src.evidence import registry
 from src.evidence.registry import Version
 from src.evidence.store import Store, open_store
-from src.learning import checkpoints, classify, devices
+from src.learning import checkpoints, classify, devices, ready_made
 from src.paths import Paths
 from src.records import Calibration, State
 from src.runner import contenders, judging, reporting, studies, telling
@@ -95,8 +95,9 @@ def _compare(plan: ComparePlan, launch: Launch, account: Account) -> Verdict | N
 
 
 def _present(plan: ComparePlan, account: Account) -> None:
-    if problem := reporting.written(plan.studied, plan.store):
-        account.say(f"  note: {problem}")
+    if plan.studied.settings.study.report:
+        problem = reporting.written(plan.studied, plan.store)
+        account.say(f"  note: {problem}" if problem else "\nOn the study's run: report/report.html, card/README.md")
 
 
 def measured(plan: ComparePlan) -> list[Calibration]:
@@ -132,6 +133,8 @@ def _champion(store: Store, version: Version, studied: Studied) -> Contender:
 
 def _check_checkpoints(studied: Studied, line_up: LineUp) -> None:
     """Whether every recipe's checkpoint can be had, and the study's own is the one that was searched with."""
+    if any(c.name == "ready_made" for c in line_up.fixed):
+        ready_made.checked(studied.settings, studied.paths.cache)
     for contender in line_up.recipes:
         found = checkpoints.resolve(contender.settings().recipe.model, studied.paths.cache)
         searched = studied.book.study.user_attrs["definition"]["weights"]

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -100,8 +101,9 @@ def judge(studied: Studied, choice: Choice, margin: float, registry: str) -> Ver
         notes=line_up.notes,
     )
     baseline = answers[choice.best_baseline][0] if choice.best_baseline else None
-    found = analyse("test", frame, registered[choice.winner], studied.corpus.label_names, baseline)
-    write_whole(choice.folder / ANALYSIS, json.dumps({"made": verdict.made, "analysis": asdict(found)}))
+    with suppress(Exception):  # data of a kind not thought of: a verdict without an analysis is better than none
+        found = analyse("test", frame, registered[choice.winner], studied.corpus.label_names, baseline)
+        write_whole(choice.folder / ANALYSIS, json.dumps({"made": verdict.made, "analysis": asdict(found)}))
     write_whole(choice.folder / VERDICT, verdict.to_json())
     return verdict
 
@@ -161,9 +163,7 @@ def say(verdict: Verdict, account: Account) -> None:
     account.say()
     for sentence in tables.sentences(verdict):
         account.say(sentence)
-    account.say(f"\nOn the study's run: report/report.html, card/README.md\n"
-                f"Next: python -m src.promote "
-                f"study.name={verdict.study}")  # fmt: skip
+    account.say(f"\nNext: python -m src.promote study.name={verdict.study}")
 
 
 def _answers(choice: Choice) -> Mapping[str, list[np.ndarray]]:
@@ -201,7 +201,8 @@ def _contender(
     sign = -1.0 if studied.book.direction == "minimize" else 1.0
     mean = float(np.mean(found)) if found else None
     searched = contender.search_score
-    first = done[0].outcome() if done else None
+    median = judgement.median_of(found) if done else 0
+    own = done[median].outcome() if done else None
     return ContenderRecord(
         name=contender.name,
         kind=contender.kind,
@@ -212,11 +213,11 @@ def _contender(
         validation=mean,
         spread=float(np.std(found, ddof=1)) if len(found) > 1 else None,
         optimism=sign * (searched - mean) if searched is not None and mean is not None else None,
-        registered_seed=done[judgement.median_of(found)].seed if done else None,
+        registered_seed=done[median].seed if done else None,
         repeats=repeats,
         test={},
-        megabytes=first.megabytes if first else None,
-        ms_per_1000_texts=first.ms_per_1000_texts if first else None,
+        megabytes=own.megabytes if own else None,
+        ms_per_1000_texts=own.ms_per_1000_texts if own else None,
         problem=f"{failed} of {len(line_up.seeds)} seeds failed" if failed else None,
     )
 

@@ -38,7 +38,10 @@ class Plan:
 
     @property
     def definition(self) -> dict[str, Any]:
-        return definition(self.settings, self.space, self.corpus.fingerprint, self.checkpoint.fingerprint)
+        found = definition(self.settings, self.space, self.corpus.fingerprint, self.checkpoint.fingerprint)
+        if "ready_made" in self.settings.study.baselines:
+            found["study.ready_made"] = ready_made.checked(self.settings, self.paths.cache).fingerprint
+        return found
 
     @property
     def folder(self) -> Path:

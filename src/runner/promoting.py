@@ -1,4 +1,4 @@
-"""Promotion: from a comparison's verdict to the registry's aliases. Reads records only, no data and no test split."""
+"""Promotion: from a comparison's verdict to the registry's aliases. It is decided by records alone."""
 
 import hashlib
 import time
@@ -49,6 +49,9 @@ def promote(asked: PromotionSettings, paths: Paths) -> None:
         account.say(
             f"Version {champion.number} of {verdict.registry} is this verdict's winner, and the champion already."
         )
+        uri = delivered.logged_model(store, champion.run_id)
+        if uri and (problem := reporting.attach(studied, verdict, store, uri)):
+            account.say(f"  note: {problem}")
         return
     decision = decide(verdict, champion, registry.of_repeat(store, verdict.registry, judging.registered_name(verdict)),
                       asked.again)  # fmt: skip
@@ -66,7 +69,7 @@ def promote(asked: PromotionSettings, paths: Paths) -> None:
             raise Declined(f"It would not be promoted: {decision.why}.")
         return
     with FileLock(paths.root / "mlruns" / ".promote.lock"):
-        version = _register(studied, verdict, decision, store)
+        version = _register(studied, verdict, decision, store, account)
         registry.point(store, version, CHALLENGER)
         account.say(f"  version {version.number} of {version.model}, alias {CHALLENGER}")
         decision = decide(verdict, registry.by_alias(store, verdict.registry, CHAMPION), version, asked.again)
@@ -158,7 +161,7 @@ def _verdict(asked: PromotionSettings, studied: Studied) -> Verdict:
     return verdict
 
 
-def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Store) -> Version:
+def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Store, account: Account) -> Version:
     """Log the median repeat's weights as a model, once, and make it a version with its evidence."""
     winner = verdict.contender(verdict.winner)
     assert winner.registered_seed is not None
@@ -173,8 +176,8 @@ def _register(studied: Studied, verdict: Verdict, decision: Decision, store: Sto
                 f"{studied.folder} and compare again: the same seeds train the same weights."
             )
         uri = mirror.deliver_model(store, run, folder / TRAINING)
-    if found := reporting.findings(studied, verdict, store):
-        mirror.attach_card(store, uri, found)
+    if problem := reporting.attach(studied, verdict, store, uri):
+        account.say(f"  note: {problem}")
     ids = {"run.repeat": run_id, "run.study": mirror.study_run(studied.book).run_id(store)}
     tags = evidence(verdict, decision, run.read_text("config.yaml") or "", ids)
     return registry.register(store, verdict.registry, uri, run_id, tags, tables.as_markdown(verdict))

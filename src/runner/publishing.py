@@ -1,6 +1,8 @@
 """A registered version to the Hub: weights, tokenizer, and the card of the search that it came from."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from src import mirror
@@ -17,10 +19,12 @@ def publish(asked: PublicationSettings, paths: Paths) -> None:
     """Send, or list what would be sent. Raises Refusal for versions that are not there and repositories that refuse."""
     hub.check_name(asked.repo)
     store = existing_store(asked.tracking_uri, paths.root)
-    version = _version(asked, store)
+    with _readable(store):
+        version = _version(asked, store)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "repository"
-        _gather(version, store, asked.repo, folder, Path(scratch))
+        with _readable(store):
+            _gather(version, store, asked.repo, folder, Path(scratch))
         for file, size in hub.files(folder):
             print(f"  {size / 1e6:>9.3f} MB  {file}")
         which = f"version {version.number} of {version.model}"
@@ -29,8 +33,22 @@ def publish(asked: PublicationSettings, paths: Paths) -> None:
             print(f"Would publish {which} as {asked.repo}, {kind}; publish.dry_run=true: nothing was sent.")
             return
         sent = hub.send(folder, asked.repo, asked.private, f"{version.model} version {version.number}, by Trialbook")
-    registry.note(store, version, {"hub.repo": asked.repo, "hub.commit": sent.commit})
     print(f"Published {which}: {sent.url} at commit {sent.commit}")
+    try:
+        registry.note(store, version, {"hub.repo": asked.repo, "hub.commit": sent.commit})
+    except Exception as error:  # it is published all the same
+        print(f"  note: the version does not tell so: {first_line(error)}")
+
+
+@contextmanager
+def _readable(store: Store) -> Iterator[None]:
+    """A store that is down, or refuses, is said in one sentence."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception as error:  # MLflow and the drivers raise what they like
+        raise Refusal(f"The MLflow store at {store.address} cannot be read: {first_line(error)}") from error
 
 
 def _version(asked: PublicationSettings, store: Store) -> Version:
@@ -48,7 +66,7 @@ def _version(asked: PublicationSettings, store: Store) -> Version:
 
 def _gather(version: Version, store: Store, repo: str, folder: Path, scratch: Path) -> None:
     """Everything that belongs into the repository, in `folder`."""
-    file = delivered.attached(store, version.uri, f"{mirror.CARD}/{mirror.FINDINGS}", scratch / "card")
+    file = delivered.attached(store, version.source, f"{mirror.CARD}/{mirror.FINDINGS}", scratch / "card")
     if file is None:
         raise Refusal(
             f"Version {version.number} of {version.model} has no card with it, and nothing is published without "

@@ -2,13 +2,16 @@
 
 import json
 import shlex
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from src import config, mirror
 from src.errors import first_line
-from src.evidence import environment
+from src.evidence import delivered, environment
 from src.evidence.store import Store
 from src.learning import checkpoints
 from src.learning.judge import BEST
@@ -34,33 +37,66 @@ def written(studied: Studied, store: Store) -> str | None:
     if not studied.settings.study.report:
         return None
     try:
-        report(studied, store)
+        return report(studied, store)
     except Exception as error:
         return f"the report could not be drawn ({type(error).__name__}: {first_line(error)})"
-    return None
 
 
-def report(studied: Studied, store: Store) -> None:
+def report(studied: Studied, store: Store) -> str | None:
     """Write report and card onto the study's run, unless they are there and nothing has changed since.
 
-    Before that, what is to be seen in the best trial's weights goes onto its run.
+    Before that, what is to be seen in the best trial's weights goes onto its run. A part that cannot be had is left
+    out; what went wrong with it is returned.
     """
     best, verdict = studied.book.best(), judging.recorded(studied.folder)
-    if best is not None:
-        _inspect_best(studied, best, store)
-    found = findings(studied, verdict, store) if verdict else None
+    problems: list[str] = []
+    found = None
+    with _noting(problems, "the best trial's weights could not be looked into"):
+        if best is not None:
+            _inspect_best(studied, best, store)
+    with _noting(problems, "there is no card"):
+        found = findings(studied, verdict, store) if verdict else None
     told = history(studied)
     file = studied.book.folder / REPORTED
-    now = replace(told, made="").to_json() + (found.verdict.made if found else "")
+    now = replace(told, made="").to_json() + (verdict.made if verdict else "") + str(found is None)
     if file.exists() and file.read_text() == now:
-        return
+        return "; ".join(problems) or None
     seen = inspecting.validation(studied.book.training_folder(best.number), studied.corpus) if best else None
     run = mirror.study_run(studied.book)
-    mirror.record_report(run, told, seen, replace(found, history=told) if found else None)
+    mirror.record_report(run, told, seen, found, verdict)
     if found:
         mirror.record_card(run, found)
     if run.deliver(store, patient=True):
         write_whole(file, now)
+    return "; ".join(problems) or None
+
+
+def attach(studied: Studied, verdict: Verdict, store: Store, uri: str) -> str | None:
+    """Put the card beside the model behind `uri`, unless it is there; what went wrong, if it did.
+
+    What is promoted is decided by records alone: a card that cannot be drawn is no reason to hold it up.
+    """
+    problems: list[str] = []
+    with _noting(problems, "the version has no card with it"):
+        with tempfile.TemporaryDirectory() as scratch:
+            place = delivered.place_of(store, uri)
+            file = delivered.attached(store, place, f"{mirror.CARD}/{mirror.FINDINGS}", Path(scratch))
+            if file and Findings.from_json(file.read_text()).verdict.made == verdict.made:
+                return None
+        if found := findings(studied, verdict, store):
+            mirror.attach_card(store, uri, found)
+        else:
+            problems.append("the version has no card with it: nobody looked into its weights while they were there")
+    return "; ".join(problems) or None
+
+
+@contextmanager
+def _noting(problems: list[str], what: str) -> Iterator[None]:
+    """Whatever goes wrong in the block becomes a note."""
+    try:
+        yield
+    except Exception as error:
+        problems.append(f"{what} ({type(error).__name__}: {first_line(error)})")
 
 
 def _inspect_best(studied: Studied, best: TrialRecord, store: Store) -> None:
@@ -107,7 +143,8 @@ def _findings(studied: Studied, verdict: Verdict, store: Store) -> Findings | No
     run = mirror.repeat_run(studied.book, studied.folder, winner.key, winner.name, winner.registered_seed)
     mirror.record_inspection(run, seen)
     run.deliver(store, patient=True)
-    return Findings(history(studied), verdict, test, seen.analysis, seen.layers)
+    told = replace(history(studied), base=_base(settings, studied))  # the winner may start from another checkpoint
+    return Findings(told, verdict, test, seen.analysis, seen.layers)
 
 
 def history(studied: Studied) -> History:
@@ -164,7 +201,7 @@ def _source(studied: Studied) -> Source:
     return Source(
         name=data.name,
         place=place or str(data.hub_id),
-        hub_id=data.hub_id,
+        hub_id=None if data.path else data.hub_id,
         commit=corpus.commit,
         label_names=corpus.label_names,
         sizes=corpus.sizes,

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from src.records import Stretch
@@ -24,10 +24,14 @@ class Sheet:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         stretch = Stretch(self.worker, what, began, time.time(), *state[-1:])
         with self.file.open("a") as stream:
-            stream.write(stretch.to_json() + "\n")
+            stream.write("\n" + stretch.to_json() + "\n")  # a line of its own, whatever was torn before it
 
 
 def read(folder: Path) -> tuple[Stretch, ...]:
     """All finished stretches, in the order they began. What a killed worker was at is not among them."""
-    lines = [line for file in folder.glob("work/*.jsonl") for line in file.read_text().split("\n")[:-1]]
-    return tuple(sorted((Stretch.from_json(line) for line in lines), key=lambda s: s.began))
+    found = []
+    for file in folder.glob("work/*.jsonl"):
+        for line in file.read_text().splitlines():
+            with suppress(ValueError, TypeError):  # torn by a kill
+                found.append(Stretch.from_json(line))
+    return tuple(sorted(found, key=lambda s: s.began))

@@ -1,9 +1,10 @@
 """One tracked run of one configuration, outside any study."""
 
 import time
+from pathlib import Path
 
 from src import mirror
-from src.errors import StudyEnded
+from src.errors import StudyEnded, first_line
 from src.evidence.runs import Run
 from src.evidence.store import open_store
 from src.learning import arguments, checkpoints, devices, resume
@@ -44,10 +45,20 @@ def train(settings: Settings, paths: Paths) -> None:
     if outcome.state == State.FAIL:
         raise StudyEnded(f"The training failed: {outcome.reason} (its traceback is on the run, error.txt).")
     uri = mirror.deliver_model(desk.store, run, folder / "training")
-    mirror.record_inspection(run, inspecting.inspect(settings, folder / "training", desk.corpus, paths))
-    run.deliver(desk.store, patient=True)
+    if settings.study.report and (problem := _inspected(settings, folder / "training", desk, run)):
+        account.say(f"  note: {problem}")
     account.result([_as_trial(outcome)], {}, desk.goal.direction)
     account.say(f"\n  MLflow run  {run.run_id(desk.store)}\n  model       {uri}\n  {mirror.how_to_load(uri)}")
+
+
+def _inspected(settings: Settings, training: Path, desk: desks.Desk, run: Run) -> str | None:
+    """Look into the weights; what went wrong, if it did: the training is done and delivered."""
+    try:
+        mirror.record_inspection(run, inspecting.inspect(settings, training, desk.corpus, desk.paths))
+    except Exception as error:
+        return f"the weights could not be looked into ({type(error).__name__}: {first_line(error)})"
+    run.deliver(desk.store, patient=True)
+    return run.problem
 
 
 def _as_trial(outcome: Outcome) -> TrialRecord:

@@ -6,7 +6,7 @@ from optuna.trial import TrialState
 
 from src.search.study import Book
 
-FEWEST = 4  # finished trials; fewer say nothing
+FEWEST = 8  # finished trials; fewer say nothing
 
 
 def importances(book: Book) -> dict[str, float]:
@@ -14,10 +14,11 @@ def importances(book: Book) -> dict[str, float]:
 
     PED-ANOVA (Watanabe, Bansal and Hutter 2023), through Optuna.
     """
-    if len(book.of_state(TrialState.COMPLETE)) < FEWEST:
+    done = book.of_state(TrialState.COMPLETE)
+    if len(done) < FEWEST or len({t.value for t in done}) < FEWEST // 2:  # of equal scores it would make equal shares
         return {}
     try:
         found = optuna.importance.get_param_importances(book.study, evaluator=PedAnovaImportanceEvaluator())
-    except (ValueError, RuntimeError):  # all scores are equal, say
+    except (ValueError, RuntimeError):  # no parameter that all of them have, say
         return {}
     return {key: float(share) for key, share in found.items()}

@@ -52,7 +52,7 @@ def prepare(data: DataSettings, cache: Path) -> Corpus:
 
 
 def _write(data: DataSettings, folder: Path) -> None:
-    raw = sources.load_raw(data)
+    raw, commit = sources.load_raw(data)
     made = splits.make_splits(raw, data)
     for split in splits.SPLITS:
         getattr(made, split).to_parquet(folder / f"{split}.parquet", index=False)
@@ -62,7 +62,7 @@ def _write(data: DataSettings, folder: Path) -> None:
         "fingerprints": {split: made.fingerprint(split) for split in splits.SPLITS},
         "notes": made.notes,
         "made_from": {split: splits.made_from(split, data, split in raw) for split in splits.SPLITS},
-        "commit": sources.commit(data),
+        "commit": commit,
     }
     (folder / "corpus.json").write_text(json.dumps(meta, indent=1))
 

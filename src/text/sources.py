@@ -15,9 +15,12 @@ SPLIT_NAMES = ("train", "validation", "valid", "dev", "test", "unsupervised")
 Frames = dict[str, pd.DataFrame]
 
 
-def load_raw(data: DataSettings) -> Frames:
-    """The splits that `data.splits` names and the source has: split name -> frame with all its columns."""
-    loaded = _from_path(data) if data.path else _from_hub(data)
+def load_raw(data: DataSettings) -> tuple[Frames, str | None]:
+    """The splits that `data.splits` names and the source has, and the commit that they are of.
+
+    Split name -> frame with all its columns; the commit is None for local files.
+    """
+    loaded, commit = (_from_path(data), None) if data.path else _from_hub(data)
     wanted = {ours: loaded[theirs] for ours, theirs in data.splits.items() if theirs in loaded}
     if "train" not in wanted:
         raise Refusal(
@@ -26,7 +29,7 @@ def load_raw(data: DataSettings) -> Frames:
         )
     for split, frame in wanted.items():
         _check_columns(frame, split, data)
-    return wanted
+    return wanted, commit
 
 
 def source_key(data: DataSettings) -> str:
@@ -39,14 +42,10 @@ def source_key(data: DataSettings) -> str:
     return f"files:{digest.hexdigest()}"
 
 
-def commit(data: DataSettings) -> str | None:
-    """The commit on the Hub that data.revision stands for now, from the Hub or else its cache; None for local files."""
+def _commit(data: DataSettings) -> str:
+    """The commit that data.revision stands for now, from the Hub or else its cache."""
     from huggingface_hub import resolve_revision
 
-    if data.path:
-        return None
-    if not data.hub_id:
-        raise Refusal("data has neither a path nor a hub_id; give data.path=<file or folder> or data.hub_id=<id>.")
     return str(resolve_revision(data.hub_id, repo_type="dataset", revision=data.revision).resolved)
 
 
@@ -110,12 +109,14 @@ def read_file(file: Path) -> pd.DataFrame:
     return loaded.to_pandas()
 
 
-def _from_hub(data: DataSettings) -> Frames:
+def _from_hub(data: DataSettings) -> tuple[Frames, str]:
     """Through the datasets library, at the commit that data.revision stands for, and at no other."""
     import datasets
 
+    if not data.hub_id:
+        raise Refusal("data has neither a path nor a hub_id; give data.path=<file or folder> or data.hub_id=<id>.")
     try:
-        wanted = commit(data)
+        wanted = _commit(data)
         with _quiet_datasets():
             loaded = datasets.load_dataset(data.hub_id, revision=wanted)
     except Exception as error:  # the clients below raise what their HTTP library raises
@@ -130,7 +131,7 @@ def _from_hub(data: DataSettings) -> Frames:
             f"the cache of datasets has {', '.join(sorted(found))}. Go online once, or give a local copy: "
             "data.path=<folder>."
         )
-    return {split: loaded[split].to_pandas() for split in loaded if split in data.splits.values()}
+    return {split: loaded[split].to_pandas() for split in loaded if split in data.splits.values()}, wanted
 
 
 def _check_columns(frame: pd.DataFrame, split: str, data: DataSettings) -> None:

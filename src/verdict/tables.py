@@ -102,12 +102,12 @@ def _small(verdict: Verdict) -> str:
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
     """A Markdown table; all columns but the first `left` ones, and settings, are set to the right."""
     ruler = ["---" if i < left or name == "settings" else "---:" for i, name in enumerate(head)]
-    lines = [[_cell(cell) for cell in head], ruler, *([_cell(cell) for cell in row] for row in rows)]
+    lines = [[plain(cell) for cell in head], ruler, *([plain(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(value: object) -> str:
-    """In one line, and with no column, code, tag or link that comes from data."""
+def plain(value: object) -> str:
+    """In one line, and with no column, code, tag, link or picture that comes from data."""
     text = "" if value is None else " ".join(str(value).split())
     return re.sub(r"([|\\`<>]|(?<=\])\()", r"\\\1", text)
 
