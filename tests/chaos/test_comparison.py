@@ -106,3 +106,45 @@ def test_a_promotion_killed_at_a_line_is_repeated(compared: Place, tmp_path: Pat
     (model,) = client.search_registered_models()
     assert dict(model.aliases) == {"challenger": 1, "champion": 1}
     assert len(client.search_model_versions("name = 'letters'")) == 1
+
+
+# --- what is shown ---
+
+SHOWING = [
+    ("src.sweep", "src.runner.reporting:_inspect_best:before"),  # the study is over, and its run says so
+    ("src.sweep", "src.mirror:record_report:after"),  # written, not delivered
+    ("src.compare", "src.runner.reporting:_findings:after"),  # looked into, not kept
+    ("src.compare", "src.mirror:record_card:after"),
+]
+
+
+@pytest.fixture(scope="module")
+def to_show(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A study that draws its report."""
+    place = Place(tmp_path_factory.mktemp("to-show"))
+    write_letters(place.folder / "letters.csv")
+    return place
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("module", "line"), SHOWING)
+def test_a_kill_while_pages_are_drawn_leaves_them_to_the_same_command(
+    to_show: Place, tmp_path: Path, module: str, line: str
+) -> None:
+    place = copy_of(to_show, tmp_path / "place")
+    sweep = ["-m", *LETTERS, "study.name=letters", "study.report=true"]
+    commands = {"src.sweep": sweep, "src.compare": COMPARE}
+    if module == "src.compare":
+        assert place.run("src.sweep", *sweep).code == 0
+    until_done(place, line, tmp_path / "killed", module, *commands[module])
+    client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    (study,) = runs(place, "study")
+    assert study.data.tags["study.state"] == "ENDED"
+    assert "report/report.html" in {f.path for f in client.list_artifacts(study.info.run_id, "report")}
+    best = next(r for r in runs(place, "trial") if r.data.tags["trial.number"] == study.data.tags["best.trial"])
+    assert "errors/errors.json" in {f.path for f in client.list_artifacts(best.info.run_id, "errors")}
+    assert len(client.get_metric_history(best.info.run_id, "validation/calibration_error")) == 1
+    if module == "src.compare":
+        assert "card/README.md" in {f.path for f in client.list_artifacts(study.info.run_id, "card")}
+        assert verdict_of(place).openings == 1
