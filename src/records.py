@@ -137,3 +137,4 @@ class Calibration(Record):
     megabytes: float  # of one checkpoint's weights
     device: str
     threads: int
+    gpu_megabytes: float = 0.0  # the most of a GPU's memory that it took, 10**6 bytes

@@ -146,7 +146,7 @@ def test_one_study_per_model_in_one_command(place: Place) -> None:
 
 
 def test_the_plan_costs_nothing(place: Place) -> None:
-    done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true")
+    done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true", "workers=1")
     assert done.code == 0, done.err
     assert "expected: about" in done.out
     assert "study.plan_only=true: nothing was trained." in done.out

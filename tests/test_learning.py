@@ -437,3 +437,18 @@ def test_baselines_are_judged_on_the_same_validation_rows(cache: Path) -> None:
 )
 def test_workers_that_pay(machine: tuple[int, float, int], n_trials: int, workers: int) -> None:
     assert devices.workers_that_pay(devices.Machine(*machine), n_trials) == workers
+
+
+@pytest.mark.parametrize(
+    ("machine", "n_trials", "counts"),
+    [
+        ((2, 20.0, 0), 8, (1, 2)),
+        ((2, 20.0, 0), 1, (1,)),
+        ((12, 500.0, 0), 99, (1, 2, 4, 8, 12)),
+        ((16, 100.0, 1), 99, (1, 2, 4, 8, 16)),  # trainings packed on one card
+        ((16, 100.0, 3), 99, (1, 3, 6, 12, 16)),
+        ((1, 0.5, 0), 99, (1,)),
+    ],
+)
+def test_counts_of_workers_to_measure(machine: tuple[int, float, int], n_trials: int, counts: tuple[int, ...]) -> None:
+    assert devices.counts_to_try(devices.Machine(*machine), n_trials) == counts

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 WORKER_GIGABYTES = 2.0  # a worker with a small model, libraries and batches included
 MOST_WORKERS = 16  # beyond, memory bandwidth rather than cores is short
+SAFE_SHARE = 0.85  # of a GPU's memory, that trainings packed on it may take together
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class Machine:
     cores: int
     free_gigabytes: float
     gpus: int
+    gpu_megabytes: float = 0.0  # memory of the smallest GPU, 10**6 bytes
 
 
 def this_machine(use_cpu: bool) -> Machine:
@@ -19,18 +21,30 @@ def this_machine(use_cpu: bool) -> Machine:
     import joblib
     import psutil
 
-    gpus = 0
+    gpus, memory = 0, 0.0
     if not use_cpu:
         import torch
 
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Machine(joblib.cpu_count(), psutil.virtual_memory().available / 1e9, gpus)
+        memory = min((torch.cuda.get_device_properties(i).total_memory / 1e6 for i in range(gpus)), default=0.0)
+    return Machine(joblib.cpu_count(), psutil.virtual_memory().available / 1e9, gpus, memory)
 
 
 def workers_that_pay(machine: Machine, n_trials: int) -> int:
-    """One worker per GPU; without one, as many one-thread workers as cores and memory allow."""
-    room = machine.gpus or min(machine.cores, MOST_WORKERS, int(machine.free_gigabytes / WORKER_GIGABYTES))
-    return max(1, min(room, n_trials))
+    """Unmeasured: one worker per GPU; without one, as many one-thread workers as cores and memory allow."""
+    return max(1, min(machine.gpus or _room(machine), n_trials))
+
+
+def counts_to_try(machine: Machine, n_trials: int) -> tuple[int, ...]:
+    """Counts of workers worth measuring: doubling from one (per GPU), as cores, memory and trials allow."""
+    most = max(1, min(_room(machine), n_trials))
+    first = min(max(1, machine.gpus), most)
+    counts = [1, *(first << k for k in range(most.bit_length()) if first << k < most), most]
+    return tuple(sorted(set(counts)))
+
+
+def _room(machine: Machine) -> int:
+    return max(1, min(machine.cores, MOST_WORKERS, int(machine.free_gigabytes / WORKER_GIGABYTES)))
 
 
 def use_threads(threads: int | None) -> int:

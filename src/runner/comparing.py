@@ -9,10 +9,10 @@ from src.errors import Refusal, StudyEnded, first_line
 from src.evidence import registry
 from src.evidence.registry import Version
 from src.evidence.store import Store, open_store
-from src.learning import checkpoints, classify, devices, ready_made
+from src.learning import checkpoints, classify, ready_made
 from src.paths import Paths
 from src.records import Calibration, State
-from src.runner import contenders, judging, reporting, studies, telling
+from src.runner import contenders, judging, pace, reporting, studies, telling
 from src.runner.choice import Choice, best_baseline, best_of, winner
 from src.runner.contenders import CHAMPION, DEFAULT, Contender, LineUp
 from src.runner.desk import calibrations
@@ -39,7 +39,7 @@ def check(asked: ComparisonSettings, paths: Paths) -> ComparePlan:
     _check_checkpoints(studied, line_up)
     machine = machine_for(studied.settings)
     trainings = len(line_up.recipes) * len(line_up.seeds)
-    workers = asked.workers or devices.workers_that_pay(machine, trainings)
+    workers = asked.workers or pace.auto(studied.settings, studied.paths, studied.corpus, machine, trainings)
     return ComparePlan(asked, studied, line_up, workers, store, model)
 
 

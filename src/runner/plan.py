@@ -11,6 +11,7 @@ from src.errors import Refusal
 from src.learning import arguments, checkpoints, devices, names, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.paths import Paths
+from src.runner import pace
 from src.runner.desk import calibrations, epochs
 from src.runner.worker import base_values
 from src.search import lint
@@ -68,7 +69,7 @@ def check(settings: Settings, paths: Paths) -> Plan:
     if "ready_made" in study.baselines:
         ready_made.checked(settings, paths.cache)
     direction = names.direction_of(study.metric, study.direction, len(corpus.label_names))
-    workers = settings.workers or devices.workers_that_pay(machine, study.n_trials)
+    workers = settings.workers or pace.auto(settings, paths, corpus, machine, study.n_trials)
     plan = Plan(settings, paths, space, direction, corpus, checkpoint, workers, tuple(warnings))
     if book := plan.begun():
         book.existing(plan.definition)

@@ -1,15 +1,15 @@
 """A search, in the launching process: plan, launch, account, deliver."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from src import mirror
 from src.errors import Refusal
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store
 from src.records import State
-from src.runner import closing, studies, worker
-from src.runner.desk import calibrations
-from src.runner.plan import Plan, facts, say_price
+from src.runner import closing, pace, studies, worker
+from src.runner.plan import Plan, facts, machine_for, say_price
 from src.runner.watch import Watch
 from src.search.account import Account
 from src.search.study import Book
@@ -27,9 +27,7 @@ def search(plan: Plan, launch: Launch) -> None:
     for warning in plan.warnings:
         account.say(f"  note: {warning}")
     if settings.study.plan_only:
-        if len(calibrations(plan.paths, settings, plan.corpus.fingerprint, plan.workers)) < plan.workers:
-            launch(plan.workers)
-        say_price(plan, account, ended)
+        say_price(_paced(plan, account, launch), account, ended)
         account.say("  study.plan_only=true: nothing was trained.")
         return
     store = open_store(settings.tracking, plan.paths.root)
@@ -47,6 +45,19 @@ def search(plan: Plan, launch: Launch) -> None:
             run.deliver(store, patient=True)
             raise
     closing.close(plan, book, run, store, account)
+
+
+def _paced(plan: Plan, account: Account, launch: Launch) -> Plan:
+    """The plan with its speed measured; with workers=auto, with the count of workers that gets through most."""
+    settings = plan.settings
+    if settings.workers:
+        if not pace.measured(settings, plan.paths, plan.corpus, plan.workers):
+            launch(plan.workers)
+        return plan
+    found = pace.measure(settings, plan.paths, plan.corpus, machine_for(settings), launch)
+    workers = pace.best(found)
+    account.pace(found, workers)
+    return replace(plan, workers=workers)
 
 
 def _study_run(plan: Plan, book: Book, store: Store) -> Run:

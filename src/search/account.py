@@ -56,6 +56,11 @@ class Account:
             f"({first.device}, {threads}){but and '; ' + but}"
         )
 
+    def pace(self, found: Mapping[int, float], chosen: int) -> None:
+        """What so many workers at once get through on this machine."""
+        said = ", ".join(f"{count}: {speed:.0f}" for count, speed in found.items())
+        self.say(f"  training examples per second, by workers   {said}; workers=auto takes {chosen} from now on")
+
     def trial(self, trial: TrialRecord, done: int, best: TrialRecord | None) -> None:
         """One line for a trial that ended."""
         values = "  ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in trial.params.items())

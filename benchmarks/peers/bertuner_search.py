@@ -1,0 +1,63 @@
+"""bertuner: its own loop of Optuna and MLflow. Six epochs each, stopped early; epochs are not searched."""
+
+import logging
+import time
+
+import common
+import optuna
+from bertuner.BERTuner import BERTuneClassifier
+
+EPOCHS = 6
+
+
+def main() -> None:
+    asked = common.arguments()
+    splits = common.data(asked)
+    optuna.study.study._logger.addFilter(_Listener(asked))
+    classifier = BERTuneClassifier(
+        models_dir=str(asked.place / "models"),
+        text_feature="sentence",
+        target_cols=["label"],
+        data_splits={**splits, "test": splits["validation"]},  # it wants one, and reads it only after the search
+        seed=asked.seed,
+        mlflow_tracking_uri=f"sqlite:///{asked.place.resolve()}/mlflow.db",
+        max_length=128,
+    )
+    classifier.initialize_model_choices({"minilm": str(asked.model)})
+    classifier.initialize_search_space(
+        {
+            "model": ["minilm"],
+            "learning_rate": {"low": common.LOW, "high": common.HIGH, "log": True},
+            "batch_size": [common.BATCH],
+            "loss_type": ["weighted"],
+            "weight_decay": {"low": 0.0, "high": common.WEIGHT_DECAY},
+            "warmup_ratio": {"low": 0.0, "high": 0.0},
+            "scheduler": ["linear"],
+            "dropout": {"low": 0.0, "high": common.DROPOUT},
+            "early_stopping_patience": {"low": 3, "high": 3},
+        }
+    )
+    classifier.optimize(n_trials=asked.trials, optimize_metric="accuracy", study_name="benchmark")
+
+
+class _Listener(logging.Filter):
+    """bertuner keeps its study to itself; Optuna's log line says when a trial ended, and how."""
+
+    def __init__(self, asked) -> None:
+        super().__init__()
+        self.asked = asked
+
+    def filter(self, record) -> bool:
+        said = record.getMessage()
+        if "finished with value: " in said:
+            import ast
+
+            value = float(said.split("finished with value: ")[1].split(" ", 1)[0])
+            parameters = ast.literal_eval(said.split("parameters: ")[1].split("}. ")[0] + "}")
+            settings = common.plain({**parameters, "num_train_epochs": EPOCHS})
+            common.note(self.asked, value, settings, time.time())
+        return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What the peers' scripts share; needs pandas, torch and transformers only, and knows nothing of Trialbook."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+LOW, HIGH = 1e-5, 1e-3  # learning rate, by its logarithm
+WEIGHT_DECAY, DROPOUT, EPOCHS = 0.1, 0.3, 4  # upper ends; the lower ones are 0, 0 and 1
+BATCH, EVAL_BATCH = 16, 64
+METRIC = "eval_accuracy"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line that every script takes."""
+    parser = argparse.ArgumentParser()
+    for name in ("data", "model", "place", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--began", type=float, required=True, help="time.time() when the command was given")
+    return parser.parse_args()
+
+
+def note(asked: argparse.Namespace, value: float, settings: dict[str, Any], ended: float | None = None) -> None:
+    """A finished trial: seconds since the command, its validation accuracy, its settings."""
+    line = {"elapsed": (ended or time.time()) - asked.began, "value": float(value), "settings": settings}
+    with asked.out.open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+def data(asked: argparse.Namespace) -> dict[str, pd.DataFrame]:
+    return {split: pd.read_parquet(asked.data / f"{split}.parquet") for split in ("train", "validation")}
+
+
+def tokenised(asked: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer, and the splits as the documentation's text classification guide makes them."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(asked.model)
+    cut = {
+        split: Dataset.from_pandas(frame).map(lambda rows: tokenizer(rows["sentence"], truncation=True), batched=True)
+        for split, frame in data(asked).items()
+    }
+    return tokenizer, cut
+
+
+def model(asked: argparse.Namespace, dropout: float) -> Any:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(
+        asked.model,
+        num_labels=2,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        classifier_dropout=dropout,
+    )
+
+
+def training_arguments(asked: argparse.Namespace, **more: Any) -> Any:
+    """As the guide has them: an evaluation each epoch."""
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        str(asked.place),
+        per_device_train_batch_size=BATCH,
+        per_device_eval_batch_size=EVAL_BATCH,
+        eval_strategy="epoch",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=asked.seed,
+        **more,
+    )
+
+
+def accuracy(answers: Any) -> dict[str, float]:
+    return {"accuracy": float((np.argmax(answers.predictions, 1) == answers.label_ids).mean())}
+
+
+def plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    """A trial's settings under the names of `benchmarks.bare.Setting`; peers have no warm-up unless told to."""
+    names = ("learning_rate", "num_train_epochs", "weight_decay", "dropout")
+    return {"warmup": 0.0, **{k: parameters[k] for k in names}}

@@ -1,0 +1,70 @@
+"""Ray Tune with ASHA around the Trainer: a process with one processor per trial, a report each epoch."""
+
+import common
+
+
+def main() -> None:
+    asked = common.arguments()
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+
+    def trainable(config):
+        import sys
+        from pathlib import Path
+
+        sys.path.insert(0, str(Path(__file__).parent))
+        import common
+        from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, set_seed
+
+        class Report(TrainerCallback):
+            def on_evaluate(self, _args, state, _control, metrics, **_):
+                tune.report({"accuracy": metrics[common.METRIC], "epoch": round(state.epoch)})
+
+        set_seed(asked.seed)
+        tokenizer, cut = common.tokenised(asked)
+        names = ("learning_rate", "weight_decay", "num_train_epochs")
+        Trainer(
+            common.model(asked, config["dropout"]),
+            common.training_arguments(asked, **{k: config[k] for k in names}),
+            train_dataset=cut["train"],
+            eval_dataset=cut["validation"],
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=common.accuracy,
+            callbacks=[Report()],
+        ).train()
+
+    class Note(tune.Callback):
+        """A trial that ASHA stopped ends below its schedule: its last score counts, as Ray counts it."""
+
+        def on_trial_complete(self, trial, **_):
+            common.note(asked, trial.last_result["accuracy"], common.plain(trial.config))
+
+    ray.init(include_dashboard=False, log_to_driver=False)
+    tune.Tuner(
+        trainable,
+        param_space={
+            "learning_rate": tune.loguniform(common.LOW, common.HIGH),
+            "weight_decay": tune.uniform(0.0, common.WEIGHT_DECAY),
+            "num_train_epochs": tune.randint(1, common.EPOCHS + 1),
+            "dropout": tune.uniform(0.0, common.DROPOUT),
+        },
+        tune_config=tune.TuneConfig(
+            metric="accuracy",
+            mode="max",
+            num_samples=asked.trials,
+            scheduler=ASHAScheduler(time_attr="epoch", max_t=common.EPOCHS),
+        ),
+        run_config=tune.RunConfig(storage_path=str(asked.place.resolve()), callbacks=[Note()], verbose=0),
+    ).fit()
+
+
+if __name__ == "__main__":
+    import random
+
+    import numpy
+
+    seed = common.arguments().seed
+    random.seed(seed)
+    numpy.random.seed(seed)  # Ray's basic search draws from numpy's global state
+    main()

@@ -1,0 +1,300 @@
+"""Which sampler, pruner and rungs find good settings for the least training: replayed from recorded curves.
+
+    python -m benchmarks.schedulers
+
+A replay is a study with the project's own samplers and pruners, in which a trial that is asked for is answered with
+the recorded curve of the nearest configuration (`benchmarks.curves`), and time passes as tokens do: an epoch costs
+three forward passes over the training texts, a judging one over the texts judged. Two workers share a study. Regret:
+the best smoothed accuracy of the table less the smoothed accuracy of the study's best trial so far, so that luck on
+the validation texts earns nothing.
+"""
+
+import argparse
+import heapq
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import optuna
+import yaml
+from optuna.trial import TrialState
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+from benchmarks import common, curves
+from src.config import CONF_DIR
+from src.search.halving import PROMOTED, Asha, last_rung, promoted
+from src.search.proposals import WholePoints
+from src.search.space import Space, parse
+from src.search.targets import build
+
+VALIDATION, TRAIN = 350, curves.TRAIN
+WORKERS = 2
+BUDGETS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # in trainings of the default recipe, judged at its end alone
+DEFAULT = {"learning_rate": 1e-4, "num_train_epochs": 4, "weight_decay": 0.01, "dropout": 0.1}
+KEYS = {
+    "learning_rate": "optimizer.learning_rate",
+    "num_train_epochs": "trainer.num_train_epochs",
+    "weight_decay": "optimizer.weight_decay",
+    "dropout": "model.dropout",
+}
+NODE = {
+    "optimizer": {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "weight_decay": {"low": 0.0, "high": 0.1}},
+    "trainer": {"num_train_epochs": {"low": 1, "high": 4}},
+    "model": {"dropout": {"low": 0.0, "high": 0.3}},
+}
+
+
+class Table:
+    """The recorded curves."""
+
+    def __init__(self) -> None:
+        self.lines = sorted(common.lines(curves.FILE), key=lambda line: line["index"])
+        self.points = np.array([_scaled(line) for line in self.lines])
+        self.epochs = np.array([line["num_train_epochs"] for line in self.lines])
+        self.correct = {
+            share: np.array([_bits(line["correct"][str(share)]) for line in self.lines]) for share in curves.SHARES
+        }
+        kernel = ConstantKernel(0.02) * RBF([0.2, 0.3, 1.0, 1.0], (0.05, 10.0)) + WhiteKernel(1e-3)
+        self.model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0, n_restarts_optimizer=2)
+        self.model.fit(self.points, self.correct[1.0].mean(axis=1))
+        self.lengths = self.model.kernel_.k1.k2.length_scale
+
+    @cached_property
+    def ceiling(self) -> float:
+        """The best accuracy there is, smoothed."""
+        return float(self.model.predict(self.points).max())
+
+    def true(self, values: dict[str, Any]) -> float:
+        """The smoothed accuracy of a point."""
+        return float(self.model.predict(_scaled(values)[None])[0])
+
+    def nearest(self, values: dict[str, Any]) -> int:
+        """The row whose curve answers for a point: the same number of epochs, the nearest otherwise."""
+        distance = (((self.points - _scaled(values)) / self.lengths) ** 2).sum(axis=1)
+        return int(np.where(self.epochs == values["num_train_epochs"], distance, np.inf).argmin())
+
+
+def _scaled(values: dict[str, Any]) -> np.ndarray:
+    return np.array(
+        [
+            (np.log10(values["learning_rate"]) + 5) / 2,
+            (values["num_train_epochs"] - 1) / 3,
+            values["weight_decay"] / 0.1,
+            values["dropout"] / 0.3,
+        ]
+    )
+
+
+def _bits(text: str) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))[:VALIDATION].astype(bool)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is compared: files of conf/sampler and conf/pruner, the rungs, and the texts that early rungs see."""
+
+    sampler: str
+    pruner: str
+    rungs: tuple[float, ...] = (0.25, 0.5, 1.0)
+    rung_examples: int | None = None
+
+    @property
+    def name(self) -> str:
+        rungs = "/".join(f"{round(100 * r)}" for r in self.rungs)
+        return f"{self.sampler}, {self.pruner} at {rungs}, {self.rung_examples or 'all'} texts"
+
+
+def cost(epochs: float, judged: int) -> float:
+    """Of so many epochs and judged texts, in forward passes over a text."""
+    return 3 * TRAIN * epochs + judged
+
+
+WHOLE = cost(DEFAULT["num_train_epochs"], VALIDATION)
+
+
+def _node(group: str, name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONF_DIR / group / f"{name}.yaml").read_text())
+
+
+class Replay:
+    """One study with one seed; `trace` holds (cost so far, smoothed accuracy of the best trial so far)."""
+
+    def __init__(self, table: Table, variant: Variant, seed: int) -> None:
+        self.table, self.variant = table, variant
+        self.rungs = [round(100 * share) for share in variant.rungs]
+        base = {KEYS[k]: v for k, v in DEFAULT.items()}
+        self.space: Space = parse(NODE, base)
+        self.study = optuna.create_study(direction="maximize")
+        self.study.sampler = WholePoints(_node("sampler", variant.sampler), self.space, seed)
+        self.study.pruner = build(_node("pruner", variant.pruner), "pruner")
+        self.study.enqueue_trial(self.space.default())
+        part = np.random.default_rng(0).permutation(VALIDATION)[: variant.rung_examples]
+        self.part = np.sort(part)
+        self.trials: dict[int, optuna.Trial] = {}
+        self.values: dict[int, dict[str, Any]] = {}
+        self.held: set[int] = set()
+        self.best: tuple[float, int] | None = None
+        self.trace: list[tuple[float, float]] = []
+        self.begun = 0
+
+    def run(self) -> list[tuple[float, float]]:
+        """Let the workers go on until the largest budget is spent."""
+        queue = [(0.0, worker, None) for worker in range(WORKERS)]
+        heapq.heapify(queue)
+        end = max(BUDGETS) * WHOLE
+        while queue:
+            now, worker, reached = heapq.heappop(queue)
+            if now * WORKERS > end:
+                break
+            number, rung = self._next(*reached, now) if reached else self._claim()
+            heapq.heappush(queue, (now + self._cost(number, rung), worker, (number, rung)))
+        return self.trace
+
+    def _cost(self, number: int, rung: int) -> float:
+        """Of going from the rung before to `rung`, with its judging."""
+        before = max((r for r in self.rungs if r < rung), default=0)
+        judged = VALIDATION if rung == 100 else len(self.part)
+        return cost(self.values[number]["num_train_epochs"] * (rung - before) / 100, judged)
+
+    def _claim(self) -> tuple[int, int]:
+        """The trial that a free worker takes, and the rung it goes to."""
+        if (found := self._promoted()) is not None:
+            number, past = found
+            self.held.add(number)
+            return number, min(r for r in self.rungs if r > past)
+        trial = self.study.ask()
+        for parameter in self.space.parameters:
+            parameter.suggest(trial)
+        self.trials[trial.number] = trial
+        self.values[trial.number] = {short: trial.params[key] for short, key in KEYS.items()}
+        self.held.add(trial.number)
+        return trial.number, self.rungs[0]
+
+    def _next(self, number: int, rung: int, now: float) -> tuple[int, int]:
+        """`number` has reached `rung`: it goes on, or its worker takes another."""
+        correct = self.table.correct[rung / 100][self.table.nearest(self.values[number])]
+        trial = self.trials[number]
+        trial.report(float(correct.mean() if rung == 100 else correct[self.part].mean()), rung)
+        if rung == 100:
+            self._end(number, float(correct.mean()), now)
+        elif isinstance(self.study.pruner, Asha):
+            if self._promoted(number) is not None:
+                return number, min(r for r in self.rungs if r > rung)
+        elif trial.should_prune():
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            return number, min(r for r in self.rungs if r > rung)
+        self.held.discard(number)
+        return self._claim()
+
+    def _end(self, number: int, score: float, now: float) -> None:
+        self.study.tell(self.trials[number], score)
+        if self.best is None or score > self.best[0]:
+            self.best = score, number
+            self.trace.append((now * WORKERS, self.table.true(self.values[number])))
+
+    def _promoted(self, mine: int | None = None) -> tuple[int, int] | None:
+        """As `src.search.life` lets trials past their rungs."""
+        pruner = self.study.pruner
+        if not isinstance(pruner, Asha):
+            return None
+        every = self.study.get_trials(deepcopy=False)
+        begun = [t for t in every if t.state != TrialState.WAITING]
+
+        def waits(trial: Any) -> bool:
+            free = trial.number == mine or (trial.state == TrialState.RUNNING and trial.number not in self.held)
+            rung = last_rung(trial)
+            return free and rung is not None and rung < 100 and rung not in promoted(trial)
+
+        found = pruner.promotable(begun, self.rungs, "maximize", waits, closing=False)
+        if found is None or (mine is not None and found[0].number != mine):
+            return None
+        frozen, rung = found
+        self.trials[frozen.number].set_user_attr(PROMOTED, [*promoted(frozen), rung])
+        return frozen.number, rung
+
+
+def regrets(trace: Sequence[tuple[float, float]], ceiling: float) -> list[float | None]:
+    """At each budget; None before the first trial has ended."""
+    found = []
+    for budget in BUDGETS:
+        known = [value for spent, value in trace if spent <= budget * WHOLE]
+        found.append(ceiling - known[-1] if known else None)
+    return found
+
+
+def variants() -> Iterator[Variant]:
+    """Samplers first, then pruners with their rungs, then how many texts early rungs see."""
+    seen = set()
+    samplers = [Variant(s, p) for s in ("tpe", "random", "qmc", "gp", "cmaes") for p in ("none", "median", "asha")]
+    pruners = [
+        Variant("tpe", p, r)
+        for p, r in itertools.product(
+            ("median", "patient", "halving", "hyperband", "asha"),
+            ((0.5, 1.0), (0.25, 0.5, 1.0), (0.125, 0.25, 0.5, 1.0), (0.25, 0.5, 0.75, 1.0)),
+        )
+    ]
+    texts = [Variant("tpe", p, (0.25, 0.5, 1.0), n) for p in ("median", "asha") for n in (60, 120, 200)]
+    for variant in (*samplers, *pruners, *texts):
+        if variant not in seen:
+            seen.add(variant)
+            yield variant
+
+
+_table: Table
+
+
+def _start() -> None:
+    global _table  # noqa: PLW0603
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _table = Table()
+
+
+def _replayed(job: tuple[Variant, int]) -> tuple[Variant, int, list[float | None]]:
+    variant, seed = job
+    return variant, seed, regrets(Replay(_table, variant, seed).run(), _table.ceiling)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=2)
+    asked = parser.parse_args()
+    jobs = [(variant, seed) for variant in variants() for seed in range(asked.seeds)]
+    found: dict[Variant, list[list[float | None]]] = {}
+    with get_context("spawn").Pool(asked.processes, initializer=_start) as pool:
+        for variant, _, values in pool.imap(_replayed, jobs, chunksize=10):
+            found.setdefault(variant, []).append(values)
+            if len(found[variant]) == asked.seeds:
+                print(variant.name, [f"{m:.4f}" for m, _ in _summary(found[variant])], flush=True)
+    table = Table()
+    common.write(
+        "schedulers",
+        {
+            "configurations": len(table.lines),
+            "ceiling": table.ceiling,
+            "default_recipe": table.true(DEFAULT),
+            "budgets": BUDGETS,
+            "seeds": asked.seeds,
+            "variants": [
+                {"name": v.name, "sampler": v.sampler, "pruner": v.pruner, "rungs": v.rungs, "texts": v.rung_examples,
+                 "mean": [m for m, _ in _summary(rows)], "error": [e for _, e in _summary(rows)]}
+                for v, rows in found.items()
+            ],
+        },
+    )  # fmt: skip
+
+
+def _summary(rows: Sequence[Sequence[float | None]]) -> list[tuple[float, float]]:
+    """Mean regret and its standard error at each budget; a study without a finished trial has learned nothing."""
+    table = np.array([[0.5 if value is None else value for value in row] for row in rows])
+    return [(float(c.mean()), float(c.std(ddof=1) / np.sqrt(len(c)))) for c in table.T]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""How fast a search gets to the accuracy that its peers end at.
+
+    python -m benchmarks.search --data <folder of SST-2's parquet files>          # everything that is not done yet
+    python -m benchmarks.search --data ... --peers trialbook ray_asha --seeds 0   # a part of it
+
+Every peer searches the same space (learning rate 1e-5 to 1e-3, weight decay 0 to 0.1, 1 to 4 epochs, dropout 0 to 0.3)
+for MiniLM on the same 1,000 SST-2 sentences, judged on the same 872, with the same number of trials. Each runs in an
+environment of its own with the versions of `peers/requirements`, its caches warm from a first call. Afterwards the
+settings each search ended at, and every best-so-far of Trialbook's, are trained anew from three fresh seeds and judged
+on 1,000 sentences that no search saw. Each run is a record of its own: what is there is not run again.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+
+PEERS = ("trialbook", "hyperparameter_search", "random_search", "hydra_optuna", "ray_asha", "bertuner_search")
+TRIALS = 12
+FRESH = (1001, 1002, 1003)
+FOLDER = common.RECORDS / "search"
+RESCORED = FOLDER / "rescored.jsonl"
+SCRIPTS = common.HERE / "peers"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder with train.parquet and validation.parquet; default: the Hub")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--environments", type=Path, default=Path("peers-environments"), help="where peers are installed"
+    )
+    parser.add_argument("--only", choices=("install", "search", "rescore"))
+    asked = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        data = prepared(asked.data, Path(work) / "data")
+        pythons = {peer: python_of(peer, asked.environments) for peer in asked.peers}
+        if asked.only == "install":
+            return
+        for seed in asked.seeds if asked.only != "rescore" else ():
+            for peer in asked.peers:
+                if not record_of(peer, seed).exists():
+                    search(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}")
+    if asked.only != "search":
+        rescore(asked.data)
+
+
+def prepared(source: str | None, folder: Path) -> Path:
+    """The sentences as parquet, for the peers' scripts and for `data=files`; what no search sees is the sealed test."""
+    folder.mkdir(parents=True)
+    for name, frame in common.sentences(source).items():
+        frame.to_parquet(folder / f"{'test' if name == 'held_out' else name}.parquet", index=False)
+    return folder
+
+
+def python_of(peer: str, environments: Path) -> Path:
+    """The interpreter of the peer's own environment, made if need be."""
+    if peer == "trialbook":
+        return Path(sys.executable)
+    folder = (environments / peer).resolve()
+    python, done = folder / "bin" / "python", folder / "installed"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        wanted = SCRIPTS / "requirements" / f"{peer}.txt"
+        subprocess.run([python, "-m", "pip", "install", "-q", "-r", wanted], check=True)
+        done.touch()
+    return python
+
+
+def record_of(peer: str, seed: int) -> Path:
+    return FOLDER / f"{peer}-{seed}.json"
+
+
+def search(peer: str, seed: int, python: Path, data: Path, place: Path) -> None:
+    """One search of one peer, twice: shortened to one trial to warm its caches, then as it counts."""
+    versions = None
+    if peer != "trialbook":
+        frozen = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True)
+        versions = frozen.stdout.split()
+    for trials in (1, TRIALS):
+        place.mkdir(parents=True, exist_ok=True)
+        out = place / f"trials-{trials}.jsonl"
+        began = time.time()
+        if peer == "trialbook":
+            found = trialbook(python, data, place, seed, trials, began)
+        else:
+            found = another(peer, python, data, place, out, seed, trials, began)
+        seconds = time.time() - began
+    values = {"peer": peer, "seed": seed, "seconds": seconds, "trials": found, "freeze": versions}
+    common.write(f"search/{record_of(peer, seed).stem}", values)
+    best = max(found, key=lambda t: t["value"])
+    print(f"{peer}, seed {seed}: {best['value']:.4f} after {best['elapsed']:.0f} s of {seconds:.0f}", flush=True)
+
+
+def another(  # noqa: PLR0917
+    peer: str, python: Path, data: Path, place: Path, out: Path, seed: int, trials: int, began: float
+) -> list[dict[str, Any]]:
+    given = {"data": data, "model": common.minilm(), "place": place / "work", "out": out, "began": began}
+    given = {k: str(v) for k, v in given.items()} | {"seed": seed, "trials": trials}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
+    command = [python, SCRIPTS / f"{peer}.py"]
+    if peer == "hydra_optuna":
+        environment |= {
+            "PEER": json.dumps({**given, "began": began}),
+            "PEER_TRIALS": str(trials),
+            "PEER_SEED": str(seed),
+        }
+        command += [f"hydra.sweep.dir={place / 'hydra'}"]
+    else:
+        command += [word for k, v in given.items() for word in (f"--{k}", str(v))]
+    with (place / "said.txt").open("a") as said:
+        subprocess.run(command, check=True, env=environment, cwd=place, stdout=said, stderr=said)
+    return list(common.lines(out))
+
+
+def trialbook(python: Path, data: Path, place: Path, seed: int, trials: int, began: float) -> list[dict[str, Any]]:
+    """Trialbook as it comes: its default recipe first, its own choice of workers, sampler, pruner and rungs."""
+    name = f"sst2-{trials}"
+    command = [
+        python, "-m", "src.sweep", "-m", "data=files", f"data.path={data}", "data.text_column=sentence",
+        "data.label_names=[negative,positive]", "model=minilm", "space.optimizer.learning_rate.high=1e-3",
+        f"study.n_trials={trials}", f"study.seed={seed}", f"study.name={name}",
+    ]  # fmt: skip
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(common.HERE.parent)}
+    with (place / "said.txt").open("a") as said:
+        subprocess.run(command, check=True, env=environment, cwd=place, stdout=said, stderr=said)
+    return list(_ended(place / "mlruns" / "studies" / name, began))
+
+
+def _ended(study: Path, began: float) -> Iterator[dict[str, Any]]:
+    """The study's finished trials, as its own records have them."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(next(study.glob("*journal*.log")))))
+    (name,) = optuna.get_all_study_names(storage)
+    for trial in optuna.load_study(study_name=name, storage=storage).trials:
+        if trial.value is not None:
+            point = {key.rsplit(".", 1)[-1]: value for key, value in trial.params.items()}
+            elapsed = trial.datetime_complete.timestamp() - began
+            yield {"elapsed": elapsed, "value": trial.value, "settings": {"warmup": 0.1, **point}}
+
+
+# --- trained anew ---
+
+
+def incumbents(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trials that were the best when they ended, in order."""
+    found: list[dict[str, Any]] = []
+    for trial in sorted(trials, key=lambda t: t["elapsed"]):
+        if not found or trial["value"] > found[-1]["value"]:
+            found.append(trial)
+    return found
+
+
+def key_of(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def to_rescore() -> dict[str, dict[str, Any]]:
+    """Settings by key: where each peer ended, and every best-so-far of Trialbook."""
+    wanted = {}
+    for file in sorted(FOLDER.glob("*-*.json")):
+        record = json.loads(file.read_text())
+        best = incumbents(record["trials"])
+        for trial in best if record["peer"] == "trialbook" else best[-1:]:
+            wanted[key_of(trial["settings"])] = trial["settings"]
+    return wanted
+
+
+def rescore(source: str | None) -> None:
+    """Train what is wanted from three fresh seeds, in two processes of one thread."""
+    from multiprocessing import get_context
+
+    done = {(line["key"], line["seed"]) for line in common.lines(RESCORED)}
+    jobs = [(k, s, seed) for k, s in to_rescore().items() for seed in FRESH if (k, seed) not in done]
+    with get_context("spawn").Pool(2, initializer=_start, initargs=(source,)) as pool:
+        for line in pool.imap_unordered(_rescored, jobs):
+            with RESCORED.open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+
+
+_rows: dict[str, Any] = {}
+
+
+def _start(source: str | None) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(common.minilm())
+    for name, frame in common.sentences(source).items():
+        rows = tokenizer(frame["sentence"].tolist(), truncation=True, max_length=128)["input_ids"]
+        _rows[name] = rows, frame["label"].tolist()
+
+
+def _rescored(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
+    from benchmarks.bare import Setting, load, train
+
+    key, settings, seed = job
+    setting = Setting(**settings, seed=seed, shares=(1.0,))
+    found = train(load(common.minilm(), setting.dropout, seed), setting, *_rows["train"], [_rows["held_out"]] * 2)
+    correct = found.correct[1.0]
+    return {"key": key, "seed": seed, "accuracy": float(correct.mean()), "correct": correct.astype(int).tolist()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""How many workers pay on this machine: as measured here, where it was, by a rule where not.
+
+`study.plan_only=true` measures: every count of workers that is tried trains for a few steps at once, and what they get
+through together decides. The measurements stay with the caches, and later commands take the count that won.
+"""
+
+from collections.abc import Callable
+
+from src.learning import devices
+from src.learning.devices import Machine
+from src.paths import Paths
+from src.records import Calibration
+from src.runner.desk import calibrations
+from src.settings import Settings
+from src.text.corpus import Corpus
+
+GAIN = 1.05  # a larger count pays if it gets through so many times more; below, it is noise
+
+
+def auto(settings: Settings, paths: Paths, corpus: Corpus, machine: Machine, trainings: int) -> int:
+    """The measured best of the counts that `trainings` can keep busy; where none was measured, the rule's."""
+    counts = devices.counts_to_try(machine, trainings)
+    found = {count: speed(measured(settings, paths, corpus, count)) for count in counts}
+    known = {count: value for count, value in found.items() if value}
+    if 1 not in known or len(known) < min(2, len(counts)):
+        return devices.workers_that_pay(machine, trainings)
+    return best(known)
+
+
+def measure(
+    settings: Settings, paths: Paths, corpus: Corpus, machine: Machine, launch: Callable[[int], None]
+) -> dict[int, float]:
+    """Count -> training examples per second of all workers together, from one worker up until more does not pay.
+
+    Counts that were measured before are not measured again.
+    """
+    found: dict[int, float] = {}
+    peak = 0.0  # MB of a GPU's memory that one training takes
+    for count in devices.counts_to_try(machine, settings.study.n_trials):
+        if peak * count > devices.SAFE_SHARE * machine.gpu_megabytes * max(machine.gpus, 1):
+            break
+        if len(measured(settings, paths, corpus, count)) < count:
+            launch(count)
+        each = measured(settings, paths, corpus, count)
+        peak = max([peak, *(c.gpu_megabytes for c in each)])
+        if speed(each) < GAIN * max(found.values(), default=0.0):
+            found[count] = speed(each)
+            break
+        found[count] = speed(each)
+    return found
+
+
+def best(found: dict[int, float]) -> int:
+    """The smallest count that no larger one beats by more than noise."""
+    chosen = min(found)
+    for count in sorted(found):
+        if found[count] >= GAIN * found[chosen]:
+            chosen = count
+    return chosen
+
+
+def speed(each: list[Calibration]) -> float:
+    """Training examples per second of these workers together; 0 for none."""
+    return sum(1 / c.seconds_per_example for c in each)
+
+
+def measured(settings: Settings, paths: Paths, corpus: Corpus, count: int) -> list[Calibration]:
+    """What `count` workers at once measured, all of them; empty before they have."""
+    found = calibrations(paths, settings, corpus.fingerprint, count)
+    return found if len(found) >= count else []

@@ -1,0 +1,87 @@
+"""How many workers pay: measured where it was measured."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from src.learning.devices import Machine, counts_to_try
+from src.paths import Paths, write_whole
+from src.records import Calibration
+from src.runner import pace
+from src.runner.desk import calibration_key
+from src.settings import Settings
+from src.text import corpus as corpora
+from src.text.corpus import Corpus
+from tests.conftest import TINY, Place, settings_of
+
+FOUR = Machine(cores=4, free_gigabytes=64.0, gpus=0)
+CARD = Machine(cores=16, free_gigabytes=100.0, gpus=1, gpu_megabytes=10_000)
+
+
+class Site:
+    """A project folder in which workers measure what `speeds` (count -> examples per second together) says."""
+
+    def __init__(self, folder: Path, speeds: dict[int, float], gpu_megabytes: float = 0.0) -> None:
+        self.paths, self.speeds, self.gpu_megabytes = Paths(folder), speeds, gpu_megabytes
+        self.settings: Settings = settings_of(*TINY)
+        self.corpus: Corpus = corpora.prepare(self.settings.data, self.paths.cache)
+        self.launched: list[int] = []
+
+    def launch(self, count: int) -> None:
+        self.launched.append(count)
+        for index in range(count):
+            found = Calibration(count / self.speeds[count], 0.001, 1.0, "cpu", 1, self.gpu_megabytes)
+            key = calibration_key(self.settings, self.corpus.fingerprint, count)
+            write_whole(self.paths.calibration(key) / f"{index}.json", found.to_json())
+
+    def measure(self, machine: Machine) -> dict[int, float]:
+        return pace.measure(self.settings, self.paths, self.corpus, machine, self.launch)
+
+    def auto(self, machine: Machine, trainings: int) -> int:
+        return pace.auto(self.settings, self.paths, self.corpus, machine, trainings)
+
+
+def test_counts_are_measured_until_more_does_not_pay(tmp_path: Path) -> None:
+    site = Site(tmp_path, {1: 100.0, 2: 130.0, 4: 131.0})
+    found = site.measure(FOUR)
+    assert found == pytest.approx({1: 100.0, 2: 130.0, 4: 131.0})
+    assert pace.best(found) == 2
+    assert site.launched == [1, 2, 4]
+    site.measure(FOUR)
+    assert site.launched == [1, 2, 4]  # known by now
+
+
+def test_a_count_that_is_slower_ends_the_measuring(tmp_path: Path) -> None:
+    site = Site(tmp_path, {1: 100.0, 2: 80.0})
+    assert pace.best(site.measure(FOUR)) == 1
+    assert site.launched == [1, 2]
+
+
+def test_auto_takes_what_was_measured_and_the_rule_before(tmp_path: Path) -> None:
+    site = Site(tmp_path, {1: 100.0, 2: 130.0, 4: 131.0})
+    assert site.auto(FOUR, trainings=8) == 4
+    site.measure(FOUR)
+    assert site.auto(FOUR, trainings=8) == 2
+    assert site.auto(FOUR, trainings=1) == 1
+
+
+def test_trainings_are_packed_on_a_card_as_long_as_its_memory_holds_them(tmp_path: Path) -> None:
+    site = Site(tmp_path, {1: 100.0, 2: 190.0, 4: 350.0, 8: 500.0, 16: 600.0}, gpu_megabytes=1_500)
+    assert counts_to_try(CARD, 99) == (1, 2, 4, 8, 16)
+    assert site.auto(CARD, trainings=99) == 1
+    site.measure(CARD)
+    assert site.launched == [1, 2, 4]  # eight would take 12 GB of 10
+    assert site.auto(CARD, trainings=99) == 4
+
+
+@pytest.mark.long
+def test_the_plan_measures_workers_and_the_study_takes_the_best(place: Place) -> None:
+    done = place.sweep(*TINY, "study.name=paced", "study.plan_only=true", "study.n_trials=2")
+    assert done.code == 0, done.err
+    assert "training examples per second, by workers   1: " in done.out
+    chosen = int(done.out.split("workers=auto takes ")[1].split()[0])
+    shutil.rmtree(place.study("paced"), ignore_errors=True)
+    after = place.sweep(*TINY, "study.name=paced", "study.n_trials=2", "study.baselines=[]")
+    assert after.code == 0, after.err
+    assert f"2 trials, {chosen} worker" in after.out
