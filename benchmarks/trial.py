@@ -173,6 +173,7 @@ def overrides(data: str | None, name: str) -> list[str]:
         "pruner=none",
         f"model.learning_rate={RATE}", f"trainer.num_train_epochs={EPOCHS}", "space=empty",
         f"+space.optimizer.learning_rate={{low: {RATE / 2}, high: {RATE * 2}, log: true}}", "study.baselines=[]",
+        "study.rung_examples=null",
         f"study.n_trials={TRIALS}", "workers=1", f"study.name={name}", "study.report=false",
     ]  # fmt: skip
 

@@ -8,6 +8,7 @@ How the data flows, top to bottom; every import points down or sideways along a 
          |
     runner/                         the order of things, a module per verb
       searching   plan, watch, closing        a search: checks and price, lines on the way, the best model
+                  pace                        ... how many workers pay, measured
       comparing   contenders, telling         a comparison: who stands in it, on which fresh seeds; price and lines
                   choice, judging             ... the winner, chosen before the test split is opened; the verdict
       training  promoting  predicting  reproducing  publishing

@@ -13,7 +13,7 @@ from src.errors import Refusal
 from src.learning import resume
 from src.records import Evaluation, Outcome, State
 from src.search import leases, life
-from src.search.study import Book
+from src.search.study import DEFAULT_RECIPE, Book
 from tests.test_proposals import finish, open_book
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -194,6 +194,9 @@ def at(book: Book, mine: life.Claim) -> int:
     return resume.rung_of(book.training_folder(mine.number)) or 0
 
 
+NO_RECIPE = "space.optimizer.learning_rate.high=9e-5"  # the default recipe lies outside, so no trial is it
+
+
 def halve(book: Book, most: int = 10**6) -> list[tuple[int, int]]:
     """One worker: (trial, rung) in the order they were trained."""
     trained = []
@@ -245,8 +248,22 @@ def test_halving_cut_anywhere_trains_what_it_would_have(tmp_path: Path) -> None:
         assert pieces == whole, cut
 
 
+def test_the_default_recipe_goes_past_its_rungs_whatever_they_say(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9")
+    mine, other = life.claim(book), life.claim(book)
+    assert mine.origin == DEFAULT_RECIPE
+    assert not step(book, other, 25)
+    assert step(book, mine, 25)
+    leases.drop(book.lease(0))
+    again = life.claim(book)  # its worker was killed: it is taken up, not left to wait
+    assert again.number == 0
+    assert step(book, again, 50)
+    step(book, again, 100)
+    assert book.trials()[0].state == State.COMPLETE
+
+
 def test_a_small_study_still_brings_one_trial_to_its_end(tmp_path: Path) -> None:
-    book = open_book(tmp_path, "pruner=asha", "study.n_trials=2")
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=2", NO_RECIPE)
     halve(book)
     assert [t.state for t in book.trials()] == [State.PRUNED, State.COMPLETE]
 
@@ -254,7 +271,7 @@ def test_a_small_study_still_brings_one_trial_to_its_end(tmp_path: Path) -> None
 def test_a_kill_between_report_and_checkpoint_repeats_the_rung_and_between_checkpoint_and_pause_waits(
     tmp_path: Path,
 ) -> None:
-    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9")
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9", NO_RECIPE)
     first = life.claim(book)
     assert life.report(book, first, evaluation(0.25, 0.5, step=1)) is not None
     leases.drop(book.lease(0))
@@ -270,7 +287,7 @@ def test_a_kill_between_report_and_checkpoint_repeats_the_rung_and_between_check
 
 
 def test_the_disk_budget_ends_the_worst_paused_trial_first(tmp_path: Path) -> None:
-    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9", "study.disk_budget_gb=0.0000025")
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=9", "study.disk_budget_gb=0.0000025", NO_RECIPE)
     for _ in range(3):
         mine = life.claim(book)
         folder = book.training_folder(mine.number) / "checkpoint-25"
@@ -283,7 +300,7 @@ def test_the_disk_budget_ends_the_worst_paused_trial_first(tmp_path: Path) -> No
 
 
 def test_a_worker_waits_while_another_may_let_a_trial_go_on(tmp_path: Path) -> None:
-    book = open_book(tmp_path, "pruner=asha", "study.n_trials=2")
+    book = open_book(tmp_path, "pruner=asha", "study.n_trials=2", NO_RECIPE)
     mine, other = life.claim(book), life.claim(book)
     assert (mine.number, other.number) == (0, 1)
     assert not step(book, mine, 25)

@@ -22,7 +22,7 @@ from src.records import Evaluation, Outcome, Point, State, Stop
 from src.search import leases
 from src.search.halving import PROMOTED, Asha, last_rung, promoted
 from src.search.proposals import exhausted
-from src.search.study import FINAL, Book
+from src.search.study import DEFAULT_RECIPE, FINAL, Book
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
         if evaluation.share >= 1:
             return None
         if book.pauses:
-            if percent in promoted(frozen) or _promote(book, mine.number):
+            if percent in promoted(frozen) or _is_default(book, mine, percent) or _promote(book, mine.number):
                 return None
             return Stop(State.PAUSED, f"paused at {percent} % of its schedule with {book.rules.metric} {score:.4f}")
         if not mine.trial.should_prune():
@@ -152,6 +152,15 @@ def _take(book: Book, frozen: FrozenTrial) -> Claim | None:
             point[parameter.key] = parameter.suggest(trial)
     origin = str(attributes.get("origin", "sampler"))
     return Claim(frozen.number, point, book.trial_folder(frozen.number), trial, origin, starts)
+
+
+def _is_default(book: Book, mine: Claim, rung: int) -> bool:
+    """The default recipe goes on whatever its rung says, and so noted: a study has its first whole result early."""
+    if mine.origin != DEFAULT_RECIPE:
+        return False
+    frozen = book.frozen(mine.number)
+    book.storage.set_trial_user_attr(frozen._trial_id, PROMOTED, [*promoted(frozen), rung])
+    return True
 
 
 def _promote(book: Book, mine: int | None = None) -> FrozenTrial | None:

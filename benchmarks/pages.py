@@ -1,0 +1,281 @@
+"""README.md and figures of this folder, from the records alone: `python -m benchmarks.pages`."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("svg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks import common, search
+
+README, FIGURES = common.HERE / "README.md", common.HERE / "figures"
+STYLE = {"svg.hashsalt": "trialbook", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+NAMES = {
+    "trialbook": "Trialbook",
+    "hyperparameter_search": "Trainer.hyperparameter_search",
+    "random_search": "random search",
+    "hydra_optuna": "hydra-optuna-sweeper",
+    "ray_asha": "Ray Tune, ASHA",
+    "bertuner_search": "bertuner",
+}
+HEAD = """# Benchmarks
+
+Everything here is made from the files in `records/` by `python -m benchmarks.pages`; nothing is typed by hand. Times
+compare within one machine and one run only. To repeat one: install as the README says, then the command above its
+table, with SST-2's parquet files in a folder.
+"""
+
+
+def main() -> None:
+    FIGURES.mkdir(exist_ok=True)
+    with plt.rc_context(STYLE):
+        README.write_text(page(draw=True))
+
+
+def page(draw: bool = False) -> str:
+    """The whole text; with `draw`, the figures are written too."""
+    parts = [HEAD]
+    for make in (searches, schedulers, trial, workers):
+        parts += make(draw)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+# --- searches ---
+
+
+def searches(draw: bool) -> Iterable[str]:
+    """Anytime curves, and the time to what each peer ends at."""
+    records = [json.loads(file.read_text()) for file in sorted(search.FOLDER.glob("*-*.json"))]
+    if not records:
+        return
+    yield "## How fast a search gets there\n"
+    yield (search.__doc__ or "").split("\n", 2)[2].split("Every peer", 1)[1].join(["Every peer", ""]).strip() + "\n"
+    yield from _circumstances(records[0])
+    ours = {r["seed"]: r for r in records if r["peer"] == "trialbook"}
+    rescored = _rescored()
+    rows = []
+    for peer in search.PEERS:
+        mine = [r for r in records if r["peer"] == peer]
+        if mine:
+            rows.append([NAMES[peer], *_row(peer, mine, ours, rescored)])
+    yield _table(
+        ["", "seeds", "best on validation", "... after", "whole search", "fresh seeds, unseen sentences",
+         "Trialbook there after", "share of its time"],
+        rows,
+    )  # fmt: skip
+    yield (
+        "\nMedians over seeds. The last but one: the first best-so-far of Trialbook (same seed) that, trained anew,"
+        " reaches\nwhat this peer's winner reaches trained anew, less half a standard error; the share is of the peer's"
+        " time to\nits own best trial.\n"
+    )
+    if draw:
+        _draw("anytime", _anytime, records)
+    yield "![Best validation accuracy against wall-clock](figures/anytime.svg)\n"
+
+
+def _row(
+    peer: str, mine: Sequence[dict[str, Any]], ours: dict[int, dict[str, Any]], rescored: dict[str, tuple[float, float]]
+) -> list[str]:
+    best = [search.incumbents(r["trials"])[-1] for r in mine]
+    cells = [
+        str(len(mine)),
+        f"{statistics.median(b['value'] for b in best):.4f}",
+        f"{statistics.median(b['elapsed'] for b in best):.0f} s",
+        f"{statistics.median(r['seconds'] for r in mine):.0f} s",
+    ]
+    found = [rescored.get(search.key_of(b["settings"])) for b in best]
+    known = [f for f in found if f]
+    cells.append(f"{statistics.median(m for m, _ in known):.4f}" if known else "")
+    if peer == "trialbook":
+        return [*cells, "", ""]
+    times, shares, beside = [], [], 0
+    for record, end, target in zip(mine, best, found, strict=True):
+        if target is None or record["seed"] not in ours:
+            continue
+        beside += 1
+        when = _reached(ours[record["seed"]], target[0] - target[1] / 2, rescored)
+        if when is not None:
+            times.append(when)
+            shares.append(when / end["elapsed"])
+    if not beside:
+        return [*cells, "", ""]
+    if len(times) * 2 <= beside:
+        return [*cells, f"not reached ({len(times)} of {beside} seeds)", ""]
+    missed = "" if len(times) == beside else f" ({len(times)} of {beside} seeds)"
+    return [*cells, f"{statistics.median(times):.0f} s{missed}", f"{statistics.median(shares):.2f}"]
+
+
+def _reached(ours: dict[str, Any], target: float, rescored: dict[str, tuple[float, float]]) -> float | None:
+    for trial in search.incumbents(ours["trials"]):
+        again = rescored.get(search.key_of(trial["settings"]))
+        if again and again[0] >= target:
+            return float(trial["elapsed"])
+    return None
+
+
+def _rescored() -> dict[str, tuple[float, float]]:
+    """Settings' key -> mean accuracy over fresh seeds, and its standard error over seeds and sentences."""
+    answers: dict[str, list[list[int]]] = {}
+    for line in common.lines(search.RESCORED):
+        answers.setdefault(line["key"], []).append(line["correct"])
+    found = {}
+    for key, rows in answers.items():
+        table = np.array(rows, dtype=float)
+        over_sentences = table.mean(axis=0).std(ddof=1) / np.sqrt(table.shape[1])
+        over_seeds = table.mean(axis=1).std(ddof=1) / np.sqrt(len(table)) if len(table) > 1 else 0.0
+        found[key] = float(table.mean()), float(np.hypot(over_sentences, over_seeds))
+    return found
+
+
+def _anytime(axes: Any, records: Sequence[dict[str, Any]]) -> None:
+    for color, peer in zip(plt.cm.tab10.colors, search.PEERS, strict=False):
+        for number, record in enumerate(r for r in records if r["peer"] == peer):
+            steps = search.incumbents(record["trials"])
+            times = [*(s["elapsed"] for s in steps), record["seconds"]]
+            values = [*(s["value"] for s in steps), steps[-1]["value"]]
+            width = 2.0 if peer == "trialbook" else 1.0
+            label = NAMES[peer] if number == 0 else None
+            axes.step(times, values, where="post", color=color, linewidth=width, label=label)
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds since the command")
+    axes.set_ylabel("best validation accuracy so far")
+    axes.legend(frameon=False, fontsize=8)
+
+
+# --- schedulers ---
+
+
+def schedulers(draw: bool) -> Iterable[str]:
+    record = _read("schedulers")
+    if record is None:
+        return
+    yield "## Samplers, pruners and rungs\n"
+    yield (
+        f"Studies replayed from {record['configurations']} recorded trainings of MiniLM on the starter reviews,"
+        f" {record['seeds']} seeds each.\nRegret: the best smoothed accuracy of the table ({record['ceiling']:.4f}; the"
+        f" default recipe {record['default_recipe']:.4f}) less that of the\nbest trial so far, in points of accuracy,"
+        " by budget (in trainings of the default recipe). Standard errors are below\n"
+        f"{100 * max(e for v in record['variants'] for e in v['error'][2:]):.1f} points from the third column on.\n"
+    )
+    yield from _circumstances(record)
+    rows = [
+        [v["sampler"] + ", recipe first" * v["recipe"], v["pruner"], "/".join(f"{100 * r:g}" for r in v["rungs"]),
+         str(v["rung_examples"] or "all"), *(f"{100 * m:.2f}" for m in v["mean"])]
+        for v in record["variants"]
+    ]  # fmt: skip
+    yield _table(["sampler", "pruner", "rungs, %", "texts", *(f"{b:g}" for b in record["budgets"])], rows)
+    if draw:
+        _draw("schedulers", _regret, record)
+    yield "\n![Regret against budget](figures/schedulers.svg)\n"
+
+
+def _regret(axes: Any, record: dict[str, Any]) -> None:
+    chosen = [
+        v
+        for v in record["variants"]
+        if v["rungs"] == [0.25, 0.5, 1.0] and v["rung_examples"] is None and not v["recipe"]
+    ]
+    shown = [v for v in chosen if v["sampler"] == "tpe" or v["pruner"] == "none"]
+    for color, variant in zip(plt.cm.tab10.colors, shown, strict=False):
+        label = f"{variant['sampler']}, {variant['pruner']}"
+        axes.plot(record["budgets"], 100 * np.array(variant["mean"]), color=color, marker=".", label=label)
+    axes.set_xlabel("budget, in trainings of the default recipe")
+    axes.set_ylabel("regret, points of accuracy")
+    axes.legend(frameon=False, fontsize=8)
+
+
+# --- one trial ---
+
+
+def trial(draw: bool) -> Iterable[str]:
+    del draw
+    record = _read("trial")
+    if record is None:
+        return
+    yield "## Inside a trial\n"
+    yield "MiniLM, 1,000 SST-2 sentences, two epochs, three evaluations of 872 sentences; the model's loading counts.\n"
+    yield from _circumstances(record)
+    medians = {
+        kind: statistics.median(s for each in record["rounds"] for s in each[kind]["seconds"])
+        for kind in ("bare", "trialbook", "notebook")
+    }
+    tokens = record["rounds"][0]["bare"]["tokens"]
+    bare = "bare PyTorch, same batches and evaluations"
+    yield _table(
+        ["", "seconds a training", "training tokens per second", "speed, by round"],
+        [
+            [bare, f"{medians['bare']:.1f}", f"{tokens / medians['bare']:.0f}", "1"],
+            ["Trialbook, whole trial", f"{medians['trialbook']:.1f}", f"{tokens / medians['trialbook']:.0f}",
+             ", ".join(f"{r:.3f}" for r in record["over_bare"]) + " of bare"],
+            ["Trainer as in a notebook", f"{medians['notebook']:.1f}", f"{tokens / medians['notebook']:.0f}",
+             "Trialbook is " + ", ".join(f"{r:.2f}" for r in record["over_notebook"]) + " times as fast"],
+        ],
+    )  # fmt: skip
+    starts = ", ".join(f"{s:.1f}" for s in record["to_the_first_step"])
+    yield f"\nFrom the command to the first training step, stores and caches there, two workers: {starts} s.\n"
+    parts = record["parts"]["parts"]
+    total = sum(parts.values())
+    rows = [[name, f"{100 * s / total:.1f} %"] for name, s in sorted(parts.items(), key=lambda p: -p[1])]
+    yield "Where a trial's time goes (evaluations' forward passes count as forward):\n"
+    yield _table(["part", "share"], rows)
+    yield ""
+
+
+def workers(draw: bool) -> Iterable[str]:
+    del draw
+    record = _read("workers")
+    if record is None:
+        return
+    yield "## Workers\n"
+    yield "Studies of trials of one length; each worker has its share of the processors as threads.\n"
+    yield from _circumstances(record)
+    rows = [
+        [count, str(record["threads"][count]), f"{statistics.median(r[count] for r in record['trials_per_hour']):.0f}",
+         f"{ratio:.2f}"]
+        for count, ratio in record["over_one"].items()
+    ]  # fmt: skip
+    yield _table(["workers", "threads each", "trials per hour", "over one worker, median of rounds"], rows)
+    yield ""
+
+
+# --- shared ---
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    file = common.RECORDS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def _circumstances(record: dict[str, Any]) -> Iterable[str]:
+    machine = record["machine"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    yield f"    {record['command']}\n"
+    yield (
+        f"{record['date']}; {machine['processor']}, {machine['cores']} cores, {machine['gib']} GiB{gpu};"
+        f" {machine['system']}.\n{versions}.\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _draw(name: str, draw: Callable[[Any, Any], None], record: Any) -> Path:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    draw(axes, record)
+    file = FIGURES / f"{name}.svg"
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+    return file
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The benchmarks' own reckoning. What they measure is measured by running them, not here."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import bare, common, curves, pages, schedulers, search
+from src.learning.finetune import _EpochSampler
+
+
+def test_the_page_is_made_from_the_records() -> None:
+    assert pages.README.read_text() == pages.page(), "run python -m benchmarks.pages"
+
+
+def test_every_record_says_what_it_was_made_with() -> None:
+    files = list(common.RECORDS.glob("**/*.json"))
+    assert files
+    for file in files:
+        record = json.loads(file.read_text())
+        assert record["command"].startswith("python -m benchmarks."), file
+        assert record["machine"]["cores"] > 0
+        assert record["versions"]["torch"]
+
+
+def test_bare_pytorch_sees_the_batches_that_a_trial_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same order of rows from the same seed and epoch."""
+    rng = np.random.default_rng(0)
+    rows = [[1] * int(n) for n in rng.integers(3, 40, size=100)]
+    seen: list[list[int]] = []
+    kept = bare.batches
+    monkeypatch.setattr(
+        bare, "batches", lambda r, la, order, *rest: seen.append(list(order)) or kept(r, la, order, *rest)
+    )
+    setting = bare.Setting(1e-3, 2, 0.0, 0.0, batch=8, seed=7, shares=(1.0,))
+    bare.train(_Scores(), setting, rows, [0, 1] * 50, [(rows[:10], [0, 1] * 5)] * 2)
+    sampler = _EpochSampler([len(r) for r in rows], 8, 7, group=True)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        assert list(sampler) in seen
+
+
+def test_best_so_far() -> None:
+    trials = [{"elapsed": e, "value": v} for e, v in ((30, 0.7), (10, 0.6), (20, 0.5), (40, 0.8))]
+    assert [t["elapsed"] for t in search.incumbents(trials)] == [10, 30, 40]
+
+
+def test_regret_at_each_budget() -> None:
+    whole = schedulers.WHOLE
+    found = schedulers.regrets([(1.2 * whole, 0.7), (3.5 * whole, 0.75)], 0.8)
+    assert found[0] is None
+    assert found[1] == pytest.approx(0.1)
+    assert found[-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_a_replay_is_the_same_twice_and_gets_better(pruner: str) -> None:
+    table = schedulers.Table()
+    assert len(table.lines) >= 100
+    assert len(table.lines[0]["correct"]) == len(curves.SHARES)
+    variant = schedulers.Variant("random", pruner)
+    traces = [schedulers.Replay(table, variant, 3).run() for _ in range(2)]
+    assert traces[0] == traces[1]
+    assert traces[0][-1][1] > 0.7
+    assert [spent for spent, _ in traces[0]] == sorted(spent for spent, _ in traces[0])
+
+
+class _Scores(bare.torch.nn.Module):
+    """A classifier of two numbers, that answers as transformers' models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = bare.torch.nn.Parameter(bare.torch.zeros(2))
+
+    def forward(self, input_ids: bare.torch.Tensor, labels: bare.torch.Tensor, **_: object) -> object:
+        from transformers.modeling_outputs import SequenceClassifierOutput
+
+        logits = self.scores.expand(len(input_ids), 2)
+        loss = bare.torch.nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
