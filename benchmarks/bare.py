@@ -12,6 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, get_sch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 Rows = list[list[int]]  # token ids of each text
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",  # of BERT and its like
+            "dropout", "attention_dropout", "seq_classif_dropout")  # of DistilBERT  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Trained:
 def load(folder: Path, dropout: float, seed: int, layers: int | None = None) -> Any:
     """A two-way classifier with `dropout` everywhere and a random head; `layers`: the first so many only."""
     config = AutoConfig.from_pretrained(folder, num_labels=2, problem_type="single_label_classification")
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-        setattr(config, name, dropout)
+    for name in DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
     if layers:
         config.num_hidden_layers = layers
     torch.manual_seed(seed)

@@ -56,7 +56,7 @@ def circumstances() -> dict[str, Any]:
 
     card = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "command": " ".join(["python -m", *_module(), *sys.argv[1:]]),
+        "command": " ".join(["python -m", *_module(), *map(_placeless, sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
             "processor": _processor(),
@@ -93,6 +93,11 @@ def lines(file: Path) -> Iterator[dict[str, Any]]:
 def _module() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return [spec.name] if spec else sys.argv[:1]
+
+
+def _placeless(word: str) -> str:
+    """A word of the command line; a folder is nobody else's."""
+    return "<folder>" if Path(word).is_absolute() else word
 
 
 def _processor() -> str:

@@ -81,13 +81,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     common.RECORDS.mkdir(exist_ok=True)
+    common.write("curves", {"train": TRAIN, "shares": SHARES, "file": Path(FILE).name})
     context = get_context("spawn")
     each = [context.Process(target=record, args=(i, asked.processes, asked.count)) for i in range(asked.processes)]
     for process in each:
         process.start()
     for process in each:
         process.join()
-    common.write("curves", {"train": TRAIN, "shares": SHARES, "file": Path(FILE).name})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main() -> None:
 def page(draw: bool = False) -> str:
     """The whole text; with `draw`, the figures are written too."""
     parts = [HEAD]
-    for make in (searches, schedulers, trial, workers):
+    for make in (searches, schedulers, trial, workers, packing):
         parts += make(draw)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -241,6 +241,21 @@ def workers(draw: bool) -> Iterable[str]:
         for count, ratio in record["over_one"].items()
     ]  # fmt: skip
     yield _table(["workers", "threads each", "trials per hour", "over one worker, median of rounds"], rows)
+    yield ""
+
+
+def packing(draw: bool) -> Iterable[str]:
+    del draw
+    record = _read("packing")
+    if record is None:
+        return
+    yield "## Trainings packed on a card\n"
+    yield from _circumstances(record)
+    rows = [
+        [count, f"{found['trials_per_hour']:.0f}", f"{record['over_one'][count]:.2f}", f"{found['megabytes']:.0f} MB"]
+        for count, found in record["packed"].items()
+    ]
+    yield _table(["at once", "trainings per hour", "over one", "memory each, at most"], rows)
     yield ""
 
 

@@ -1,12 +1,16 @@
 """The benchmarks' own reckoning. What they measure is measured by running them, not here."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import bare, common, curves, pages, schedulers, search
+from benchmarks import bare, common, curves, packing, pages, schedulers, search
+from src.learning import checkpoints
 from src.learning.finetune import _EpochSampler
+from tests.conftest import settings_of
 
 
 def test_the_page_is_made_from_the_records() -> None:
@@ -63,6 +67,20 @@ def test_a_replay_is_the_same_twice_and_gets_better(pruner: str) -> None:
     assert traces[0] == traces[1]
     assert traces[0][-1][1] > 0.7
     assert [spent for spent, _ in traces[0]] == sorted(spent for spent, _ in traces[0])
+
+
+@pytest.mark.long
+def test_packing_counts_trainings_of_processes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "RECORDS", tmp_path)
+    for split, rows in (("train", 2500), ("validation", 40)):
+        made = [(f"{'good' if i % 2 else 'bad'} film number {i} of {split}", i % 2) for i in range(rows)]
+        pd.DataFrame(made, columns=["sentence", "label"]).to_parquet(tmp_path / f"{split}.parquet")
+    weights = checkpoints.find(settings_of("model=tiny").recipe.model, tmp_path).folder
+    told = ["--data", str(tmp_path), "--weights", str(weights), "--texts", "40", "--trainings", "2", "--most", "2"]
+    found = packing.main(told)
+    assert found["over_one"]["1"] == 1
+    assert all(f["trials_per_hour"] > 0 for f in found["packed"].values())
+    assert json.loads((tmp_path / "packing.json").read_text())["packed"] == found["packed"]
 
 
 class _Scores(bare.torch.nn.Module):

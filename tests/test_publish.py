@@ -37,6 +37,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
         yield hub
 
 
+@pytest.mark.long
 def test_a_published_champion_loads_by_its_id_and_answers_as_in_the_registry(promoted: Paths, tmp_path: Path) -> None:
     place = Place(promoted.root)
     with Hub(TOKENS) as hub:

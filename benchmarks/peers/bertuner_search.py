@@ -1,10 +1,6 @@
 """bertuner: its own loop of Optuna and MLflow. Six epochs each, stopped early; epochs are not searched."""
 
-import logging
-import time
-
 import common
-import optuna
 from bertuner.BERTuner import BERTuneClassifier
 
 EPOCHS = 6
@@ -13,7 +9,7 @@ EPOCHS = 6
 def main() -> None:
     asked = common.arguments()
     splits = common.data(asked)
-    optuna.study.study._logger.addFilter(_Listener(asked))
+    common.listen(asked, num_train_epochs=EPOCHS)
     classifier = BERTuneClassifier(
         models_dir=str(asked.place / "models"),
         text_feature="sentence",
@@ -38,25 +34,6 @@ def main() -> None:
         }
     )
     classifier.optimize(n_trials=asked.trials, optimize_metric="accuracy", study_name="benchmark")
-
-
-class _Listener(logging.Filter):
-    """bertuner keeps its study to itself; Optuna's log line says when a trial ended, and how."""
-
-    def __init__(self, asked) -> None:
-        super().__init__()
-        self.asked = asked
-
-    def filter(self, record) -> bool:
-        said = record.getMessage()
-        if "finished with value: " in said:
-            import ast
-
-            value = float(said.split("finished with value: ")[1].split(" ", 1)[0])
-            parameters = ast.literal_eval(said.split("parameters: ")[1].split("}. ")[0] + "}")
-            settings = common.plain({**parameters, "num_train_epochs": EPOCHS})
-            common.note(self.asked, value, settings, time.time())
-        return True
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What the peers' scripts share; needs pandas, torch and transformers only, and knows nothing of Trialbook."""
 
 import argparse
+import ast
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,35 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def note(asked: argparse.Namespace, value: float, settings: dict[str, Any], ended: float | None = None) -> None:
+def note(asked: argparse.Namespace, value: float, settings: dict[str, Any]) -> None:
     """A finished trial: seconds since the command, its validation accuracy, its settings."""
-    line = {"elapsed": (ended or time.time()) - asked.began, "value": float(value), "settings": settings}
+    line = {"elapsed": time.time() - asked.began, "value": float(value), "settings": settings}
     with asked.out.open("a") as stream:
         stream.write(json.dumps(line) + "\n")
+
+
+class Listener(logging.Filter):
+    """Where a peer keeps its Optuna study to itself: Optuna's log says when a trial ended, and how."""
+
+    def __init__(self, asked: argparse.Namespace, **fixed: Any) -> None:
+        super().__init__()
+        self.asked, self.fixed = asked, fixed
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if "finished with value: " in said:
+            value = float(said.split("finished with value: ")[1].split(" ", 1)[0])
+            parameters = ast.literal_eval(said.split("parameters: ")[1].split("}. ")[0].rstrip(".}") + "}")
+            note(self.asked, value, plain({**parameters, **self.fixed}))
+        return True
+
+
+def listen(asked: argparse.Namespace, **fixed: Any) -> None:
+    """Note every trial of this process's Optuna study; `fixed`: settings that it does not search."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    logging.getLogger("optuna.study.study").addFilter(Listener(asked, **fixed))
 
 
 def data(asked: argparse.Namespace) -> dict[str, pd.DataFrame]:

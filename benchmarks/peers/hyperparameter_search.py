@@ -4,7 +4,8 @@ import common
 from transformers import DataCollatorWithPadding, Trainer
 
 
-def search(sampler_of=None) -> None:
+def search(**study) -> None:
+    """`study`: what optuna.create_study is given beside the direction."""
     asked = common.arguments()
     tokenizer, cut = common.tokenised(asked)
 
@@ -31,23 +32,13 @@ def search(sampler_of=None) -> None:
         model_init=model_init,
     )
 
-    def each(_, trial):
-        if trial.state.name == "COMPLETE":
-            common.note(asked, trial.value, common.plain(trial.params))
-
-    import optuna
-
-    sampler = (sampler_of or optuna.samplers.TPESampler)(seed=asked.seed)
+    common.listen(asked)
     trainer.hyperparameter_search(
-        space,
-        objective,
-        n_trials=asked.trials,
-        direction="maximize",
-        backend="optuna",
-        sampler=sampler,
-        callbacks=[each],
+        space, objective, n_trials=asked.trials, direction="maximize", backend="optuna", **study
     )
 
 
 if __name__ == "__main__":
-    search()
+    import optuna
+
+    search(sampler=optuna.samplers.TPESampler(seed=common.arguments().seed))
