@@ -1,7 +1,7 @@
 """Fine-tuning with PyTorch and nothing around it: the yardstick of a trial's overhead. Needs torch and transformers."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,17 +51,14 @@ class Trained:
     loss: dict[float, float]
     tokens: int
     clock: Clock
-    model: Any
 
 
-def load(folder: Path, dropout: float, seed: int, layers: int | None = None) -> Any:
-    """A two-way classifier with `dropout` everywhere and a random head; `layers`: the first so many only."""
+def load(folder: Path, dropout: float, seed: int) -> Any:
+    """A two-way classifier with `dropout` everywhere and a random head."""
     config = AutoConfig.from_pretrained(folder, num_labels=2, problem_type="single_label_classification")
     for name in DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, dropout)
-    if layers:
-        config.num_hidden_layers = layers
     torch.manual_seed(seed)
     return AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype="float32")
 
@@ -88,12 +85,10 @@ def train(  # noqa: PLR0917
     pad: int = 0,
     device: str = "cpu",
     bf16: bool = False,
-    orders: Callable[[int], Sequence[int]] | None = None,
-    each_share: Callable[[float], None] | None = None,
 ) -> Trained:
     """Train with fused AdamW, clipping at 1, a linear schedule and batches grouped by length.
 
-    `judged`: what is judged at early shares, and at the last. `orders` gives an epoch's order of the training rows.
+    `judged`: what is judged at early shares, and at the last.
     """
     clock = Clock()
     model = model.to(device)
@@ -111,11 +106,8 @@ def train(  # noqa: PLR0917
     autocast = torch.autocast(device, torch.bfloat16, enabled=bf16)
     model.train()
     for epoch in range(setting.num_train_epochs):
-        if orders is None:
-            generator = torch.Generator().manual_seed(setting.seed * 1_000_003 + epoch)
-            order = get_length_grouped_indices(lengths, setting.batch, generator=generator)
-        else:
-            order = orders(epoch)
+        generator = torch.Generator().manual_seed(setting.seed * 1_000_003 + epoch)
+        order = get_length_grouped_indices(lengths, setting.batch, generator=generator)
         for batch in batches(train_rows, train_labels, order, setting.batch, pad):
             now = time.perf_counter()
             sent = {k: v.to(device) for k, v in batch.items()}
@@ -137,10 +129,8 @@ def train(  # noqa: PLR0917
                 now = time.perf_counter()
                 share = stops[step]
                 correct[share], losses[share] = _judge(model, *judged_batches[share == 1], device, autocast)
-                if each_share:
-                    each_share(share)
                 clock.add("judging", now)
-    return Trained(correct, losses, tokens, clock, model)
+    return Trained(correct, losses, tokens, clock)
 
 
 def _by_length(rows: Rows, labels: Sequence[int], size: int, pad: int) -> tuple[list[dict[str, Any]], np.ndarray]:

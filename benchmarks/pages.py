@@ -55,7 +55,8 @@ def searches(draw: bool) -> Iterable[str]:
     if not records:
         return
     yield "## How fast a search gets there\n"
-    yield (search.__doc__ or "").split("\n", 2)[2].split("Every peer", 1)[1].join(["Every peer", ""]).strip() + "\n"
+    about = search.__doc__ or ""
+    yield about[about.index("Every peer") :]
     yield from _circumstances(records[0])
     ours = {r["seed"]: r for r in records if r["peer"] == "trialbook"}
     rescored = _rescored()

@@ -197,13 +197,9 @@ _rows: dict[str, Any] = {}
 
 def _start(source: str | None) -> None:
     import torch
-    from transformers import AutoTokenizer
 
     torch.set_num_threads(1)
-    tokenizer = AutoTokenizer.from_pretrained(common.minilm())
-    for name, frame in common.sentences(source).items():
-        rows = tokenizer(frame["sentence"].tolist(), truncation=True, max_length=128)["input_ids"]
-        _rows[name] = rows, frame["label"].tolist()
+    _rows.update(common.tokenised(common.sentences(source), common.minilm()))
 
 
 def _rescored(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:

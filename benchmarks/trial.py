@@ -34,13 +34,12 @@ def bare(data: str | None, _: Path) -> dict[str, Any]:
     """PyTorch alone."""
     from benchmarks.bare import Setting, load, train
 
-    rows, labels = _tokenised(data)
-    judged = [(rows["validation"], labels["validation"])] * 2
+    rows = common.tokenised(common.sentences(data), common.minilm())
     seconds, parts, tokens = [], [], 0
     for _ in range(TRIALS):
         began = time.perf_counter()
         setting = Setting(RATE, EPOCHS, 0.01, 0.1, BATCH, EVAL_BATCH)
-        found = train(load(common.minilm(), 0.1, 42), setting, rows["train"], labels["train"], judged)
+        found = train(load(common.minilm(), 0.1, 42), setting, *rows["train"], [rows["validation"]] * 2)
         seconds.append(time.perf_counter() - began)
         parts.append(found.clock.seconds)
         tokens = found.tokens
@@ -214,17 +213,6 @@ def _to_the_first_step(data: str | None, place: Path) -> list[float]:
     return found[1:]
 
 
-def _tokenised(data: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    from transformers import AutoTokenizer
-
-    splits = common.sentences(data)
-    tokenizer = AutoTokenizer.from_pretrained(common.minilm())
-    rows = {
-        k: tokenizer(v["sentence"].tolist(), truncation=True, max_length=128)["input_ids"] for k, v in splits.items()
-    }
-    return rows, {k: v["label"].tolist() for k, v in splits.items()}
-
-
 # --- all of them ---
 
 
@@ -233,7 +221,6 @@ def main() -> None:
     parser.add_argument("--data", help="folder with train.parquet and validation.parquet; default: the Hub")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", choices=KINDS, help="run one process of one kind, and print what it took")
-    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         with tempfile.TemporaryDirectory() as place:

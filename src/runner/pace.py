@@ -39,14 +39,14 @@ def measure(
     for count in devices.counts_to_try(machine, settings.study.n_trials):
         if peak * count > devices.SAFE_SHARE * machine.gpu_megabytes * max(machine.gpus, 1):
             break
-        if len(measured(settings, paths, corpus, count)) < count:
+        if not measured(settings, paths, corpus, count):
             launch(count)
         each = measured(settings, paths, corpus, count)
         peak = max([peak, *(c.gpu_megabytes for c in each)])
-        if speed(each) < GAIN * max(found.values(), default=0.0):
-            found[count] = speed(each)
-            break
+        fastest = max(found.values(), default=0.0)
         found[count] = speed(each)
+        if found[count] < GAIN * fastest:
+            break
     return found
 
 

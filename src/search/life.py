@@ -74,7 +74,7 @@ def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
         if evaluation.share >= 1:
             return None
         if book.pauses:
-            if percent in promoted(frozen) or _is_default(book, mine, percent) or _promote(book, mine.number):
+            if percent in promoted(frozen) or _pass_default(book, mine, percent) or _promote(book, mine.number):
                 return None
             return Stop(State.PAUSED, f"paused at {percent} % of its schedule with {book.rules.metric} {score:.4f}")
         if not mine.trial.should_prune():
@@ -154,13 +154,16 @@ def _take(book: Book, frozen: FrozenTrial) -> Claim | None:
     return Claim(frozen.number, point, book.trial_folder(frozen.number), trial, origin, starts)
 
 
-def _is_default(book: Book, mine: Claim, rung: int) -> bool:
-    """The default recipe goes on whatever its rung says, and so noted: a study has its first whole result early."""
-    if mine.origin != DEFAULT_RECIPE:
-        return False
-    frozen = book.frozen(mine.number)
+def _pass_default(book: Book, mine: Claim, rung: int) -> bool:
+    """Let the default recipe past its rung, whatever it says: a study has its first whole result early."""
+    if mine.origin == DEFAULT_RECIPE:
+        _let_past(book, book.frozen(mine.number), rung)
+        return True
+    return False
+
+
+def _let_past(book: Book, frozen: FrozenTrial, rung: int) -> None:
     book.storage.set_trial_user_attr(frozen._trial_id, PROMOTED, [*promoted(frozen), rung])
-    return True
 
 
 def _promote(book: Book, mine: int | None = None) -> FrozenTrial | None:
@@ -181,7 +184,7 @@ def _promote(book: Book, mine: int | None = None) -> FrozenTrial | None:
     if found is None or (mine is not None and found[0].number != mine):
         return None
     frozen, rung = found
-    book.storage.set_trial_user_attr(frozen._trial_id, PROMOTED, [*promoted(frozen), rung])
+    _let_past(book, frozen, rung)
     return book.frozen(frozen.number)
 
 
