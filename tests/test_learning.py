@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ from src.learning.finetune import (
     evaluate_untrained,
     failure_reason,
     fine_tune,
-    mixed_precision,
+    precision,
+    training_arguments,
 )
 from src.learning.judge import BEST, Goal, TrainingFailed
 from src.learning.resume import last_checkpoint
@@ -113,19 +116,38 @@ def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("card", "bf16", "asked", "wanted"),
+    ("asked", "wanted"),
     [
-        (True, True, False, (True, False)),
-        (True, False, False, (False, True)),
-        (False, False, False, (False, False)),
-        (True, True, True, (False, True)),
+        ({"bf16": "auto", "use_cpu": True}, None),
+        ({"bf16": True}, "bf16"),
+        ({"bf16": False}, "fp32"),
+        ({"bf16": "auto", "fp16": True}, "fp16"),
+        ({"fp16": True}, "fp16"),
+        ({}, "fp32"),
     ],
 )
-def test_auto_is_bf16_where_the_card_has_it_and_fp16_on_an_older_one_or_where_asked(
-    card: bool, bf16: bool, asked: bool, wanted: tuple[bool, bool]
+def test_auto_takes_the_precision_that_the_machine_is_fast_in_and_anything_else_is_taken_at_its_word(
+    cache: Path, asked: dict[str, Any], wanted: str | None
 ) -> None:
-    found = mixed_precision(card, bf16, fp16_asked=asked)
-    assert (found["bf16"], found["fp16"]) == wanted
+    recipe = material(cache)[0].recipe
+    plain = {k: v for k, v in recipe.trainer.items() if k != "bf16"}
+    recipe = dataclasses.replace(recipe, trainer={**plain, **asked})
+    units = "amx_bf16" in Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else None
+    if wanted is None and units is None:
+        pytest.skip("only Linux says in a file what its processor has")
+    wanted = wanted or ("bf16" if units else "fp32")
+    assert precision(recipe) == wanted
+    if asked.get("bf16") == "auto":
+        made = training_arguments(recipe, cache)
+        assert (made.bf16, made.fp16) == (wanted == "bf16", wanted == "fp16")
+
+
+@pytest.mark.parametrize(("units", "wanted"), [(True, "bf16"), (False, "fp16")])
+def test_a_gpu_without_units_for_bf16_gets_fp16(monkeypatch: pytest.MonkeyPatch, units: bool, wanted: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: units)
+    assert devices.fast_precision(use_cpu=False) == wanted
+    assert devices.fast_precision(use_cpu=True) in ("bf16", "fp32")
 
 
 def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:

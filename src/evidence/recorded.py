@@ -1,4 +1,4 @@
-"""A training as its MLflow run tells it: config, versions, threads, and every number at every step."""
+"""A training as its MLflow run tells it: config, versions, threads, precision, and every number at every step."""
 
 import json
 from collections.abc import Mapping
@@ -29,6 +29,7 @@ class Recorded:
     versions: Mapping[str, str]
     machine: str
     threads: int | None
+    precision: str | None  # bf16, fp16 or fp32
     data: str  # fingerprint
     curves: Curves
 
@@ -57,6 +58,7 @@ def read(store: Store, run_id: str) -> Recorded:
         versions=json.loads(_text(store, run_id, "environment.json")),
         machine=tags.get("machine", ""),
         threads=int(threads) if threads else None,
+        precision=tags.get("precision"),
         data=tags.get("data.fingerprint", ""),
         curves=curves,
     )

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from src.learning import metrics
+from src.learning import devices, metrics
 from src.learning.checkpoints import Checkpoint, build
 from src.learning.judge import Goal, Judge, TrainingFailed, Watcher, plain_metrics
 from src.learning.resume import last_checkpoint
@@ -102,14 +102,12 @@ def failure_reason(error: Exception) -> str:
     return f"{'out of memory' if short else type(error).__name__}: {first}"
 
 
-def mixed_precision(card: bool, bf16: bool, fp16_asked: bool) -> dict[str, bool]:
-    """What bf16=auto means: bf16 on a card that has it, fp16 on one that has not, neither without a card.
-
-    fp16=true on the command line is taken at its word.
-    """
-    if fp16_asked:
-        return {"bf16": False, "fp16": True}
-    return {"bf16": card and bf16, "fp16": card and not bf16}
+def precision(recipe: Recipe) -> str:
+    """What a training of `recipe` computes in on this machine: bf16, fp16 or fp32."""
+    bf16, fp16 = recipe.trainer.get("bf16"), recipe.trainer.get("fp16")
+    if bf16 == "auto" and not fp16:
+        return devices.fast_precision(bool(recipe.trainer.get("use_cpu")))
+    return "fp16" if fp16 else "bf16" if bf16 else "fp32"
 
 
 def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArguments:
@@ -117,9 +115,9 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
     values = {**recipe.optimizer, **recipe.schedule, **recipe.trainer, **more}
     values.pop("require_gpu", None)
     if values.get("bf16") == "auto":
-        card = torch.cuda.is_available() and not values.get("use_cpu")
-        supported = card and torch.cuda.is_bf16_supported(including_emulation=False)
-        values |= mixed_precision(card, supported, bool(values.get("fp16")))
+        values |= {kind: precision(recipe) == kind for kind in ("bf16", "fp16")}
+    if values.get("bf16") and not torch.accelerator.is_available():
+        values["use_cpu"] = True  # the Trainer wants to be told
     values.setdefault("dataloader_pin_memory", torch.cuda.is_available())
     return TrainingArguments(
         output_dir=str(folder),

@@ -12,7 +12,7 @@ from src.evidence.runs import Run
 from src.evidence.store import Store, tracking_uri
 from src.learning import checkpoints, names
 from src.learning.checkpoints import Checkpoint
-from src.learning.finetune import Lesson, calibrate, failure_reason, fine_tune
+from src.learning.finetune import Lesson, calibrate, failure_reason, fine_tune, precision
 from src.learning.judge import Goal
 from src.paths import Paths, write_whole
 from src.records import Calibration, Evaluation, Outcome, State, Stop
@@ -85,7 +85,7 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
     """Train; whatever goes wrong in it is a failed outcome with its reason, and a traceback on the run."""
     try:
         checkpoint, lesson = desk.lesson(recipe.model)
-        watch.run.tags(mirror.origin(checkpoint))
+        watch.run.tags({**mirror.origin(checkpoint), "precision": precision(recipe)})
         return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
     except Exception as error:  # one failing trial is a failed trial, never the end of the study
         watch.run.text("error.txt", traceback.format_exc())

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from src.evidence import environment, recorded
 from src.evidence.recorded import Curves, Recorded
 from src.evidence.store import existing_store
 from src.learning import devices
-from src.learning.finetune import failure_reason, fine_tune
+from src.learning.finetune import failure_reason, fine_tune, precision
 from src.paths import Paths
 from src.records import Evaluation, Outcome, State, Stop
 from src.runner.desk import Desk, curve_names
@@ -66,7 +66,7 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
         raise Refusal("Which run is to be trained again is not said: python -m src.reproduce run=<MLflow run id>.")
     store = existing_store(tracking_uri, paths.root)
     before = recorded.read(store, run_id)
-    settings = config.restored(before.yaml)
+    settings = as_precise(config.restored(before.yaml), before.precision)
     corpus = corpora.prepare(settings.data, paths.cache)
     if corpus.fingerprint != before.data:
         raise Refusal(
@@ -77,7 +77,9 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
     devices.use_share(0, 1, machine_for(settings))
     threads = devices.use_threads(before.threads)
     console.print(
-        f"Again: {before.name} ({before.kind}, {before.state}), {threads} thread{'s' * (threads != 1)}", markup=False
+        f"Again: {before.name} ({before.kind}, {before.state}), {threads} thread{'s' * (threads != 1)}, "
+        f"{precision(settings.recipe)}",
+        markup=False,
     )
     desk = Desk(settings, paths, store)
     listener = Listener(before.steps if before.state == State.PRUNED else None)
@@ -95,6 +97,15 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
     recorded.note(store, run_id, {"reproduced": "identical" if same else "differs", "reproduced.at": when})
     if not same:
         raise Differs(f"The run {run_id} did not come out the same (see above). Its record is unchanged.")
+
+
+def as_precise(settings: Settings, wanted: str | None) -> Settings:
+    """The settings with the precision that was recorded, where they left it to the machine; None: as they stand."""
+    recipe = settings.recipe
+    if wanted is None or recipe.trainer.get("bf16") != "auto":
+        return settings
+    trainer = {**recipe.trainer, **{kind: wanted == kind for kind in ("bf16", "fp16")}}
+    return replace(settings, recipe=replace(recipe, trainer=trainer))
 
 
 def compared(before: Recorded, curves: Curves) -> list[Difference]:
@@ -149,7 +160,7 @@ def _say(console: Console, before: Recorded, outcome: Outcome, found: list[Diffe
     for line in changed:
         console.print(f"  {line}", markup=False)
     if wrong and not changed:
-        console.print("  Versions, machine and threads are as recorded.", markup=False)
+        console.print("  Versions, machine, threads and precision are as recorded.", markup=False)
 
 
 def changes(before: Recorded) -> list[str]:
