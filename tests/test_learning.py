@@ -150,6 +150,22 @@ def test_a_gpu_without_units_for_bf16_gets_fp16(monkeypatch: pytest.MonkeyPatch,
     assert devices.fast_precision(use_cpu=True) in ("bf16", "fp32")
 
 
+@pytest.mark.parametrize(
+    ("machine", "workers", "n_trials", "alone"),
+    [
+        (devices.Machine(2, 20.0, 0), 2, 8, True),
+        (devices.Machine(2, 20.0, 0), 2, 7, False),  # too few trials to make up for the wait
+        (devices.Machine(2, 20.0, 0), 1, 8, False),  # it has the machine anyway
+        (devices.Machine(16, 20.0, 1), 2, 8, False),  # one GPU, which it would not fill
+        (devices.Machine(2, 20.0, 0), 4, 40, False),  # workers of other machines wait for nothing
+    ],
+)
+def test_the_default_recipe_has_the_cores_to_itself_where_that_costs_little(
+    machine: devices.Machine, workers: int, n_trials: int, alone: bool
+) -> None:
+    assert devices.default_alone(machine, workers, n_trials) is alone
+
+
 def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:
     settings, checkpoint, _ = material(cache)
     heads = [

@@ -64,6 +64,24 @@ def test_a_killed_workers_trial_is_taken_up_under_its_number(tmp_path: Path) -> 
     assert life.claim(book) is None
 
 
+def test_others_wait_for_the_default_recipe_where_it_is_to_be_alone_and_a_dead_worker_holds_nobody_up(
+    tmp_path: Path,
+) -> None:
+    worker = SPAWN.Process(target=claim_and_hang, args=(str(tmp_path), "study.n_trials=2"))
+    worker.start()
+    wait_for(tmp_path / "claimed")
+    book = open_book(tmp_path, "study.n_trials=2")
+    assert life.default_in_work(book)
+    assert life.claim(book, default_alone=True) is None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert not life.default_in_work(book)
+    mine = life.claim(book, default_alone=True)
+    assert (mine.number, mine.origin) == (0, DEFAULT_RECIPE)
+    life.tell(book, mine.number, Outcome(State.FAIL))
+    assert life.claim(book, default_alone=True).number == 1
+
+
 def test_a_trial_that_kills_every_worker_ends_as_failed(tmp_path: Path) -> None:
     book = open_book(tmp_path, "study.n_trials=2")
     for _ in range(4):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 WORKER_GIGABYTES = 2.0  # a worker with a small model, libraries and batches included
 MOST_WORKERS = 16  # beyond, memory bandwidth rather than cores is short
+TRIALS_EACH = 4  # with so many trials for each worker, they may wait for the default recipe's
 SAFE_SHARE = 0.85  # of a GPU's memory, that trainings packed on it may take together
 
 
@@ -34,6 +35,11 @@ def this_machine(use_cpu: bool) -> Machine:
 def workers_that_pay(machine: Machine, n_trials: int) -> int:
     """Unmeasured: one worker per GPU; without one, as many one-thread workers as cores and memory allow."""
     return max(1, min(machine.gpus or _room(machine), n_trials))
+
+
+def default_alone(machine: Machine, workers: int, n_trials: int) -> bool:
+    """Whether the default recipe goes first, with every core to itself: where that costs the other workers little."""
+    return 1 < workers <= machine.cores and not machine.gpus and n_trials >= TRIALS_EACH * workers
 
 
 def counts_to_try(machine: Machine, n_trials: int) -> tuple[int, ...]:

@@ -99,6 +99,8 @@ def facts(plan: Plan) -> dict[str, str]:
     dropped = "; ".join(f"{key.replace('_', ' ')}: {n}" for key, n in plan.corpus.notes.items() if n)
     model = plan.settings.recipe.model
     sampler, pruner = (str(n["_target_"]).rsplit(".", 1)[-1] for n in (plan.settings.sampler, plan.settings.pruner))
+    machine, trials = machine_for(plan.settings), plan.settings.study.n_trials
+    alone = devices.default_alone(machine, plan.workers, trials) and not plan.space.outside(plan.space.default())
     return {
         "data": f"{plan.corpus.name}: {sizes}; {plan.corpus.sizes['test']} test examples stay sealed",
         **({"in the data": dropped} if dropped else {}),
@@ -106,6 +108,7 @@ def facts(plan: Plan) -> dict[str, str]:
         f"{model.max_tokens} tokens",
         "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
         "of each schedule",
+        **({"first": f"the default recipe, by itself on all {machine.cores} cores"} if alone else {}),
     }
 
 

@@ -20,7 +20,7 @@ from src.runner.timesheet import Sheet
 from src.search import leases, life, stopping
 from src.search import space as spaces
 from src.search.life import Claim
-from src.search.study import Book
+from src.search.study import DEFAULT_RECIPE, Book
 from src.settings import Settings
 
 BUDGET_LOOK_SECONDS = 2.0  # how often a training looks at the study's budget
@@ -62,10 +62,15 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
     book = Book(settings, space, desk.goal.direction, paths.study(settings.study.name))
     overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
     sheet = Sheet(book.folder, index)
+    alone = devices.default_alone(machine, of, settings.study.n_trials)
     while not drain.asked():
-        if (claim := life.claim(book)) is not None:
+        if (claim := life.claim(book, alone)) is not None:
+            whole = alone and claim.origin == DEFAULT_RECIPE
+            used = devices.use_threads(machine.cores if whole else threads)
             with sheet.busy(f"trial {claim.number}") as ended:
-                ended.append(_run_trial(desk, book, claim, overrides, threads))
+                ended.append(_run_trial(desk, book, claim, overrides, used))
+        elif alone and life.default_in_work(book):
+            time.sleep(WAIT_SECONDS)
         elif _one_baseline(desk, book, sheet):
             continue
         elif life.more_may_come(book):

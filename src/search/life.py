@@ -37,9 +37,14 @@ class Claim:
     starts: int  # how often a process began or continued it
 
 
-def claim(book: Book) -> Claim | None:
-    """The next trial for this process: one whose worker died, one to continue, else a new one; or None."""
+def claim(book: Book, default_alone: bool = False) -> Claim | None:
+    """The next trial for this process: one whose worker died, one to continue, else a new one; or None.
+
+    With `default_alone`, none while another process works on the default recipe.
+    """
     with book.lock:
+        if default_alone and default_in_work(book):
+            return None
         _end_what_was_told(book)
         for frozen in _unheld(book):
             if not waits(book, frozen) and (taken := _take(book, frozen)):
@@ -62,6 +67,12 @@ def claim(book: Book) -> Claim | None:
 def more_may_come(book: Book) -> bool:
     """Whether a trial is in other hands: it may let a paused one go on, or its process may die. Worth waiting for."""
     return bool(book.in_work())
+
+
+def default_in_work(book: Book) -> bool:
+    """Whether a living process works on the default recipe."""
+    running = book.of_state(TrialState.RUNNING)
+    return any(t.user_attrs.get("origin") == DEFAULT_RECIPE and book.held(t.number) for t in running)
 
 
 def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
