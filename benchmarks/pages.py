@@ -67,13 +67,13 @@ def searches(draw: bool) -> Iterable[str]:
             rows.append([NAMES[peer], *_row(peer, mine, ours, rescored)])
     yield _table(
         ["", "seeds", "best on validation", "... after", "whole search", "fresh seeds, unseen sentences",
-         "Trialbook there after", "share of its time"],
+         "there itself after", "Trialbook there after", "share of its time"],
         rows,
     )  # fmt: skip
     yield (
-        "\nMedians over seeds. The last but one: the first best-so-far of Trialbook (same seed) that, trained anew,"
-        " reaches\nwhat this peer's winner reaches trained anew, less half a standard error; the share is of the peer's"
-        " time to\nits own best trial.\n"
+        "\nMedians over seeds. The target, for each peer and seed: what its final winner reaches trained anew, less"
+        " half a standard\nerror. *There itself*: its first best-so-far that, trained anew, reaches it; *Trialbook"
+        " there*: the first of\nTrialbook's with the same seed.\n"
     )
     if draw:
         _draw("anytime", _anytime, records)
@@ -94,26 +94,30 @@ def _row(
     known = [f for f in found if f]
     cells.append(f"{statistics.median(m for m, _ in known):.4f}" if known else "")
     if peer == "trialbook":
-        return [*cells, "", ""]
-    times, shares, beside = [], [], 0
-    for record, end, target in zip(mine, best, found, strict=True):
+        return [*cells, "", "", ""]
+    own, times, shares, beside = [], [], [], 0
+    for record, target in zip(mine, found, strict=True):
         if target is None or record["seed"] not in ours:
             continue
         beside += 1
-        when = _reached(ours[record["seed"]], target[0] - target[1] / 2, rescored)
+        least = target[0] - target[1] / 2
+        own.append(_reached(record, least, rescored) or record["seconds"])
+        when = _reached(ours[record["seed"]], least, rescored)
         if when is not None:
             times.append(when)
-            shares.append(when / end["elapsed"])
+            shares.append(when / own[-1])
     if not beside:
-        return [*cells, "", ""]
+        return [*cells, "", "", ""]
+    cells.append(f"{statistics.median(own):.0f} s")
     if len(times) * 2 <= beside:
         return [*cells, f"not reached ({len(times)} of {beside} seeds)", ""]
     missed = "" if len(times) == beside else f" ({len(times)} of {beside} seeds)"
     return [*cells, f"{statistics.median(times):.0f} s{missed}", f"{statistics.median(shares):.2f}"]
 
 
-def _reached(ours: dict[str, Any], target: float, rescored: dict[str, tuple[float, float]]) -> float | None:
-    for trial in search.incumbents(ours["trials"]):
+def _reached(record: dict[str, Any], target: float, rescored: dict[str, tuple[float, float]]) -> float | None:
+    """Seconds until this search's best so far, trained anew, was as good as `target`."""
+    for trial in search.incumbents(record["trials"]):
         again = rescored.get(search.key_of(trial["settings"]))
         if again and again[0] >= target:
             return float(trial["elapsed"])

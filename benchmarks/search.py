@@ -5,8 +5,8 @@
 
 Every peer searches the same space (learning rate 1e-5 to 1e-3, weight decay 0 to 0.1, 1 to 4 epochs, dropout 0 to 0.3)
 for MiniLM on the same 1,000 SST-2 sentences, judged on the same 872, with the same number of trials. Each runs in an
-environment of its own with the versions of `peers/requirements`, its caches warm from a first call. Afterwards the
-settings each search ended at, and every best-so-far of Trialbook's, are trained anew from three fresh seeds and judged
+environment of its own with the versions of `peers/requirements`, its caches warm from a first call. Afterwards every
+setting that was a search's best so far is trained anew from three fresh seeds, all by the same plain loop, and judged
 on 1,000 sentences that no search saw. Each run is a record of its own: what is there is not run again.
 """
 
@@ -170,14 +170,9 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 def to_rescore() -> dict[str, dict[str, Any]]:
-    """Settings by key: where each peer ended, and every best-so-far of Trialbook."""
-    wanted = {}
-    for file in sorted(FOLDER.glob("*-*.json")):
-        record = json.loads(file.read_text())
-        best = incumbents(record["trials"])
-        for trial in best if record["peer"] == "trialbook" else best[-1:]:
-            wanted[key_of(trial["settings"])] = trial["settings"]
-    return wanted
+    """Settings by key: every best-so-far of every search."""
+    records = [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*-*.json"))]
+    return {key_of(t["settings"]): t["settings"] for record in records for t in incumbents(record["trials"])}
 
 
 def rescore(source: str | None) -> None:

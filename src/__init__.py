@@ -33,7 +33,8 @@ How the data flows, top to bottom; every import points down or sideways along a 
     learning/                       checkpoints, finetune and judge (the Trainer), resume, classify, metrics,
          |                          baselines, ready_made, inspection
          |
-    text/                           sources, overlap, splits, corpus, tokens, seal; the shipped starter reviews
+    text/                           sources, overlap, splits, lint, corpus, tokens, seal, online; the shipped starter
+         |                          reviews
          |
     config.py  settings.py  records.py  errors.py  paths.py  drain.py        the words every room uses
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
-from src.errors import Refusal
+from src.errors import Refusal, masked
 from src.records import Point
 from src.settings import (
     ComparisonSettings,
@@ -28,10 +28,13 @@ from src.settings import (
 )
 
 T = TypeVar("T")
+SECRET = (("tracking", "uri"), ("storage", "url"))  # may hold a password, which is kept nowhere
+WORKER = ("oom_retry",)  # of the group worker, what a person sets; the rest says which worker a job is
 ROOT = Path(__file__).resolve().parents[1]
 CONF_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
 FEWEST_SEEDS = 4  # of a comparison; simulations in tests/test_verdict.py
 REGISTERED = re.compile(r"[^/:'\"%\s](?:[^/:'\"%]{0,98}[^/:'\"%\s])?")
+EXPERIMENT = re.compile(r"[^\W_][^/\\\x00-\x1f]{0,119}")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -39,8 +42,12 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     """Read one composed config. Raises Refusal with all type and key problems of it together."""
     problems: list[str] = []
 
+    nodes: dict[str, dict[str, Any]] = {}
+
     def node(key: str) -> dict[str, Any]:
-        return _mapping(cfg, key, problems)
+        if key not in nodes:
+            nodes[key] = _mapping(cfg, key, problems)
+        return nodes[key]
 
     data = _read(DataSettings, "data", node("data"), problems)
     model = _read(ModelSettings, "model", node("model"), problems)
@@ -50,6 +57,16 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     optimizer, schedule, trainer = node("optimizer"), node("schedule"), node("trainer")
     space, sampler, pruner = node("space"), node("sampler"), node("pruner")
     workers = _workers(cfg.get("workers"), problems)
+    oom_retry = node("worker").get("oom_retry", True)
+    if not isinstance(oom_retry, bool):
+        problems.append(f"worker.oom_retry is {oom_retry!r}; it is true or false.")
+    for group, key in SECRET:
+        if "://***@" in str(node(group).get(key)):
+            problems.append(
+                f"{group}.{key} was given with a password, which is kept nowhere, so the study cannot be found by its "
+                f"name alone. Run its sweep once more with the address in an environment variable, "
+                f"{group}.{key}='${{oc.env:NAME}}'; then its name is enough wherever NAME is set."
+            )
     seed = cfg.get("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         problems.append(f"seed is {seed!r}; it is a whole number from 0 to 4294967295.")
@@ -63,6 +80,11 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         raise Refusal(
             f"study.name is {study.name!r}; a study's name is its folder's too: up to 80 letters, digits, '.', '_' "
             "and '-', a letter or digit first."
+        )
+    if not EXPERIMENT.fullmatch(tracking.experiment):
+        raise Refusal(
+            f"tracking.experiment is {tracking.experiment!r}; an experiment's name is a folder's too: up to 120 "
+            "characters without '/' and '\\', a letter or digit first."
         )
     choices = {str(k): v for k, v in (OmegaConf.select(cfg, "hydra.runtime.choices") or {}).items()}
     choices = {k: str(v) for k, v in choices.items() if not k.startswith("hydra/")}
@@ -79,6 +101,7 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         workers=workers,
         overrides=tuple(overrides),
         yaml=_stored(cfg, choices, overrides),
+        oom_retry=oom_retry,
     )
 
 
@@ -178,7 +201,15 @@ def _stored(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
     shown = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k not in ("hydra", "worker")])
     whole = OmegaConf.to_container(shown, resolve=True)
     assert isinstance(whole, dict)
-    whole["hydra"] = {"runtime": {"choices": dict(choices)}, "overrides": {"task": list(overrides)}}
+    for group, key in SECRET:
+        if (value := whole.get(group, {}).get(key)) is not None:
+            written = OmegaConf.to_container(cfg[group], resolve=False)
+            assert isinstance(written, dict)
+            from_environment = "${oc.env:" in str(written[key])
+            whole[group][key] = written[key] if from_environment else masked(str(value))
+    whole["worker"] = {key: value for key, value in (cfg.get("worker") or {}).items() if key in WORKER}
+    own = [masked(o) for o in overrides]
+    whole["hydra"] = {"runtime": {"choices": dict(choices)}, "overrides": {"task": own}}
     return OmegaConf.to_yaml(OmegaConf.create(whole))
 
 

@@ -1,6 +1,9 @@
 """What Trialbook refuses, and how it says so."""
 
+import re
 from collections.abc import Iterable
+
+TOKEN = re.compile(r"\b(hf_|api_org_)[A-Za-z0-9]{20,}")  # as the Hugging Face Hub makes them
 
 
 class Refusal(Exception):
@@ -25,10 +28,24 @@ class Differs(Exception):
     """A run that, trained again from its record, brought other numbers. Exit code 1."""
 
 
+class BookLost(Exception):
+    """The study's own records cannot be read or written. Not the trial's fault: its worker ends, and it continues."""
+
+
 class StudyEnded(Exception):
     """A study that cannot usefully go on (too many failures in a row). Exit code 1; everything trained is kept."""
 
 
+def masked(text: str) -> str:
+    """`text` without the users and passwords of URLs in it, and without the Hub's tokens."""
+    return TOKEN.sub(r"\1***", re.sub(r"://[^/\s]*@", "://***@", text))
+
+
+def sentence(text: str) -> str:
+    """`text` with a full stop, unless it ends with something like one."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line; its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error of another library says, in one line without secrets; its type where it says nothing."""
+    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.errors import masked
 from src.evidence import delivered, environment, recorded
 from src.evidence.runs import Run, Table
 from src.evidence.store import Store
@@ -94,7 +95,7 @@ def describe_training(run: Run, settings: Settings, first: Sequence[str], overri
     flat = {k: v for k, v in settings.recipe.flat().items() if v is not None}
     choices = {key: settings.choices[key] for key in first if key in settings.choices}
     describe(run, settings)
-    run.tags({"command": environment.masked(shlex.join(["python", "-m", "src.train", *overrides]))})
+    run.tags({"command": masked(shlex.join(["python", "-m", "src.train", *overrides]))})
     run.params({**choices, **{k: flat[k] for k in first if k in flat}, **flat, "data.name": settings.data.name})
 
 

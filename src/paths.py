@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from src.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,20 @@ class Paths:
     def training(self, name: str) -> Path:
         """A single training's scratch folder (python -m src.train)."""
         return self.root / "mlruns" / "trainings" / name
+
+
+def check_writable(root: Path) -> None:
+    """Raises Refusal if nothing can be written below `root`/mlruns."""
+    folder = root / "mlruns"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Refusal(
+            f"Nothing can be written to {folder} ({error.strerror}), where studies, checkpoints and caches go. Start "
+            "the command in a folder that is yours, with room on its disk."
+        ) from error
 
 
 def write_whole(file: Path, content: str) -> None:

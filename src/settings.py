@@ -33,6 +33,7 @@ class DataSettings:
     drop_parts: bool
     max_examples: Any  # None, one number for every split, or a number per split
     split_seed: int
+    id_column: str | None = None  # names each text of a split; None: nothing does
 
     def cap(self, split: str) -> int | None:
         """Largest number of examples that `split` may have."""
@@ -133,6 +134,7 @@ class Settings:
     workers: int | None  # None: as many as pay on this machine
     overrides: tuple[str, ...]  # the command line's
     yaml: str  # the whole composed config, as logged
+    oom_retry: bool = True  # out of memory, a training is tried again with a smaller micro-batch
 
 
 @dataclass(frozen=True)

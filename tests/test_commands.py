@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import mlflow
 import psutil
@@ -15,10 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from src.errors import Refusal
-from src.paths import Paths
-from src.runner import plan
-from tests.conftest import FAST, TINY, Done, Place, clean_environment, settings_of
+from tests.conftest import FAST, TINY, Done, Place, clean_environment
 
 
 def runs(place: Place, kind: str) -> list[Run]:
@@ -152,49 +148,6 @@ def test_the_plan_costs_nothing(place: Place) -> None:
     assert "study.plan_only=true: nothing was trained." in done.out
     assert not (place.folder / "mlflow.db").exists()
     assert not place.study("plan").exists()
-
-
-REFUSED = [
-    (["study.metric=auc"], "study.metric is 'auc'; with 2 labels it is one of loss, accuracy, f1, precision, recall."),
-    (["+space.seed={low: 1, high: 3}", "study.n_trials=0"], "a seed is not searched"),
-    (["model=checkpoint", "model.checkpoint=/nowhere"], "and there is no such folder"),
-    (["data=files", "data.path=none.csv", "data.label_names=[a,b]"], "there is no such file or folder"),
-    (["sampler._target_=os.system"], "sampler._target_ is os.system; it lies in optuna.samplers"),
-    (
-        ["pruner._target_=optuna.pruners.Nothing"],
-        "pruner._target_ is optuna.pruners.Nothing, and there is no such thing",
-    ),
-    (["+sampler.colour=red"], "sampler cannot be made: "),
-    (["+trainer.require_gpu=true", "trainer.use_cpu=true"], "trainer=gpu asks for a GPU, and torch finds none here"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "says"), REFUSED)
-def test_what_is_refused_leaves_no_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], says: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refusal) as caught:
-        plan.check(settings_of(*TINY, *arguments), Paths(tmp_path))
-    assert says in str(caught.value)
-    assert not (tmp_path / "mlflow.db").exists()
-    assert not (tmp_path / "mlruns" / "studies").exists()
-
-
-@pytest.mark.parametrize(("arguments", "says"), [(["study=foo"], "study=foo replaces the whole group"), REFUSED[1]])
-def test_a_refused_command_exits_2_in_plain_words(place: Place, arguments: list[str], says: str) -> None:
-    done = place.sweep(*TINY, *arguments)
-    assert done.code == 2
-    assert says in done.err
-    assert "Traceback" not in done.err
-    assert not (place.folder / "mlflow.db").exists()
-    assert not (place.folder / "mlruns" / "studies").exists()
-
-
-def test_hydras_own_errors_keep_1(place: Place) -> None:
-    done = place.sweep("model=gpt9")
-    assert done.code == 1
-    assert "minilm" in done.err
 
 
 @pytest.mark.long

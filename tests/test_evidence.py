@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from src.errors import Refusal
+from src.errors import Refusal, masked
 from src.evidence import environment
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store, tracking_uri
@@ -153,7 +153,7 @@ def test_where_the_store_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_store_that_cannot_be_used_is_refused_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as caught:
         open_store(TrackingSettings("nothing://me:secret@host/x", "x"), tmp_path)
-    assert "nothing://me:***@host/x" in str(caught.value)
+    assert "nothing://***@host/x" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
@@ -184,5 +184,5 @@ def test_the_environment_names_what_a_run_was_made_with() -> None:
 
 
 def test_passwords_in_urls_are_not_shown() -> None:
-    shown = environment.masked("python -m src.sweep tracking.uri=postgresql+psycopg://me:pa:s@s@host/db text='a: b@c'")
+    shown = masked("python -m src.sweep tracking.uri=postgresql+psycopg://me:pa:s@s@host/db text='a: b@c'")
     assert shown == "python -m src.sweep tracking.uri=postgresql+psycopg://***@host/db text='a: b@c'"

@@ -1,6 +1,5 @@
 """Data: sources, splits without overlap, one preparation for all."""
 
-import gzip
 import json
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from src.errors import Refusal
 from src.learning import checkpoints
-from src.text import corpus, overlap, sources, splits, tokens
+from src.text import corpus, overlap, splits, tokens
 from tests.conftest import settings_of, write_rows
 
 GOOD, BAD = [f"a fine film number {i}" for i in range(60)], [f"a dull film number {i}" for i in range(60)]
@@ -159,46 +158,6 @@ def test_changed_bytes_are_prepared_anew(tmp_path: Path) -> None:
     assert prepare(tmp_path, *FILES, f"data.path={file}").folder == before.folder
     write_rows(file, [*ROWS, ("one more", "no")])
     assert prepare(tmp_path, *FILES, f"data.path={file}").fingerprint != before.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        ([*ROWS, ("", "no")], "has 1 rows without a text (rows 120 ...)"),
-        (
-            [*ROWS, ("fine", "maybe")],
-            "has 1 labels outside data.label_names: 'maybe'. Allowed are no, yes, or their indices",
-        ),
-        ([("one", 0), ("two", -1)], "has 1 hidden labels (-1)"),
-        ([(t, "yes") for t in GOOD], "examples of 1 label; learning and judging need at least two labels."),
-    ],
-)
-def test_data_that_cannot_be_learned_from_is_refused(tmp_path: Path, rows: list[tuple[str, object]], says: str) -> None:
-    file = write_rows(tmp_path / "r.csv", rows)
-    with pytest.raises(Refusal) as caught:
-        prepare(tmp_path, *FILES, f"data.path={file}")
-    assert says in str(caught.value)
-    assert not list((tmp_path / "cache" / "data").glob("*/")) or all(
-        p.name.endswith(".part") for p in (tmp_path / "cache" / "data").iterdir() if p.is_dir()
-    )
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (lambda _: None, "and there is no such file or folder"),
-        (lambda p: p.mkdir(), "a folder without a file of .csv, .json"),
-        (lambda p: p.write_text(""), "is empty; it needs a text and a label per row"),
-        (lambda p: p.write_text("words,label\nhi,yes\n"), "data.text_column is 'text', but the train split of"),
-        (lambda p: p.write_bytes(gzip.compress(b"text,label\n")), "could not be read as csv"),
-    ],
-)
-def test_an_unreadable_source_is_refused(tmp_path: Path, make, says: str) -> None:  # type: ignore[no-untyped-def]
-    file = tmp_path / "reviews.csv"
-    make(file)
-    with pytest.raises(Refusal) as caught:
-        sources.load_raw(settings_of(*FILES, f"data.path={file}").data)
-    assert says in str(caught.value)
 
 
 def test_a_balanced_sample_that_cannot_be_had_is_refused() -> None:

@@ -2,13 +2,14 @@
 
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from src.errors import masked
 
 PACKAGES = (
     "trialbook", "torch", "transformers", "datasets", "accelerate", "evaluate", "optuna", "mlflow", "hydra-core",
@@ -45,11 +46,6 @@ def git_commit() -> str | None:
 def machine() -> str:
     """Processor, cores and system in one line."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
-
-
-def masked(text: str) -> str:
-    """`text` without the users and passwords of URLs in it."""
-    return re.sub(r"://[^/\s]*@", "://***@", text)
 
 
 def command_line() -> str:

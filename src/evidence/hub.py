@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from src.errors import Refusal, first_line
-from src.evidence.environment import masked
+from src.errors import Refusal, first_line, masked
 
 OURS = ("figures/*", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.*", "merges.txt", "*.model")
 """What an earlier version may have left in the repository, and goes with it."""

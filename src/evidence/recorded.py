@@ -30,6 +30,7 @@ class Recorded:
     machine: str
     threads: int | None
     precision: str | None  # bf16, fp16 or fp32
+    micro_batch: int | None  # examples at a time, where memory was too short for as many as the config says
     data: str  # fingerprint
     curves: Curves
 
@@ -59,6 +60,7 @@ def read(store: Store, run_id: str) -> Recorded:
         machine=tags.get("machine", ""),
         threads=int(threads) if threads else None,
         precision=tags.get("precision"),
+        micro_batch=int(tags["micro_batch"]) if "micro_batch" in tags else None,
         data=tags.get("data.fingerprint", ""),
         curves=curves,
     )

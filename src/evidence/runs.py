@@ -5,6 +5,7 @@ the same metric with the same timestamp, the same param and the same tag are sto
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -112,8 +113,15 @@ class Run:
 
     def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
         written = {"time": int(time.time() * 1000), **event}
-        with self._lock, self.outbox.open("a") as stream:
-            stream.write(json.dumps(written) + "\n")
+        with self._lock:
+            before = self.outbox.stat().st_size if self.outbox.exists() else 0
+            try:
+                with self.outbox.open("a") as stream:
+                    stream.write(json.dumps(written) + "\n")
+            except OSError:  # a full disk may have taken half of the line
+                if self.outbox.exists():
+                    os.truncate(self.outbox, before)
+                raise
         return written
 
     def _cut_torn_line(self) -> None:

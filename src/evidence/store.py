@@ -2,17 +2,19 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from src.errors import Refusal, first_line
+from src.errors import Refusal, first_line, masked
 from src.settings import TrackingSettings
 
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "8", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 DATABASE = "mlflow.db"  # MLflow's own default name, so that a plain `mlflow ui` finds it
 
 
@@ -26,7 +28,7 @@ class Store:
     @property
     def address(self) -> str:
         """The URI without its password, to be shown."""
-        return _masked(self.uri, self.uri)
+        return masked(self.uri)
 
     @cached_property
     def client(self) -> Any:
@@ -45,27 +47,54 @@ def tracking_uri(tracking: TrackingSettings, root: Path) -> str:
     return tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / DATABASE}"
 
 
+def check(tracking: TrackingSettings, root: Path) -> None:
+    """Raises Refusal if the store is of no known kind or does not answer; makes nothing in it."""
+    uri = tracking_uri(tracking, root)
+    if uri.startswith("sqlite:///"):
+        return
+    from mlflow import MlflowClient
+
+    _quiet()
+    with _answered(uri), _impatient():
+        MlflowClient(uri).search_experiments(max_results=1)
+
+
 def open_store(tracking: TrackingSettings, root: Path) -> Store:
     """Make the database and the experiment if they are not there. Raises Refusal if the store cannot be used."""
     uri = tracking_uri(tracking, root)
     (root / "mlruns").mkdir(parents=True, exist_ok=True)
     _quiet()
-    with FileLock(root / "mlruns" / ".mlflow.lock"):
-        try:
-            if uri.startswith("sqlite:///"):
-                _make_database(Path(uri.removeprefix("sqlite:///")))
-            return Store(uri, _experiment(uri, tracking.experiment, root))
-        except Refusal:
-            raise
-        except Exception as error:  # MLflow and the drivers below it raise what they like
-            first = first_line(error)
-            raise Refusal(
-                _masked(
-                    f"The MLflow store at {uri} (tracking.uri, or MLFLOW_TRACKING_URI, or the default) cannot be used: "
-                    f"{first}",
-                    uri,
-                )
-            ) from error
+    with FileLock(root / "mlruns" / ".mlflow.lock"), _answered(uri), _impatient():
+        if uri.startswith("sqlite:///"):
+            _make_database(Path(uri.removeprefix("sqlite:///")))
+        return Store(uri, _experiment(uri, tracking.experiment, root))
+
+
+@contextmanager
+def _answered(uri: str) -> Iterator[None]:
+    """Raises Refusal for whatever MLflow and the drivers below it raise."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(
+            f"The MLflow store at {masked(uri)} (tracking.uri, or MLFLOW_TRACKING_URI, or the default) cannot be "
+            f"used: {first_line(error)}"
+        ) from error
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """MLflow itself has minutes of patience with a server that does not answer; here a person waits."""
+    before = {name: os.environ.get(name) for name in IMPATIENT}
+    os.environ.update({name: value for name, value in IMPATIENT.items() if before[name] is None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
 
 
 def existing_store(uri: str | None, root: Path) -> Store:
@@ -113,9 +142,3 @@ def _experiment(uri: str, name: str, root: Path) -> str:
 def _quiet() -> None:
     for name in ("mlflow", "alembic", "mlflow.store.db.utils", "mlflow.transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _masked(text: str, uri: str) -> str:
-    """`text` without the password in `uri`."""
-    password = urlsplit(uri).password
-    return text.replace(f":{password}@", ":***@") if password else text

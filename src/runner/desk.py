@@ -2,17 +2,30 @@
 
 import json
 import os
+import shutil
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
 from src import mirror
+from src.errors import BookLost
 from src.evidence import environment
 from src.evidence.runs import Run
 from src.evidence.store import Store, tracking_uri
 from src.learning import checkpoints, names
 from src.learning.checkpoints import Checkpoint
-from src.learning.finetune import Lesson, calibrate, failure_reason, fine_tune, precision
+from src.learning.finetune import (
+    DISK_FULL,
+    OUT_OF_MEMORY,
+    Lesson,
+    calibrate,
+    failure_reason,
+    fine_tune,
+    free_memory,
+    halved,
+    micro_batch,
+    precision,
+)
 from src.learning.judge import Goal
 from src.paths import Paths, write_whole
 from src.records import Calibration, Evaluation, Outcome, State, Stop
@@ -82,14 +95,30 @@ def curve_names(evaluation: Evaluation) -> dict[str, float]:
 
 
 def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Path) -> Outcome:
-    """Train; whatever goes wrong in it is a failed outcome with its reason, and a traceback on the run."""
-    try:
-        checkpoint, lesson = desk.lesson(recipe.model)
-        watch.run.tags({**mirror.origin(checkpoint), "precision": precision(recipe)})
-        return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
-    except Exception as error:  # one failing trial is a failed trial, never the end of the study
-        watch.run.text("error.txt", traceback.format_exc())
-        return Outcome(State.FAIL, reason=failure_reason(error))
+    """Train; whatever goes wrong in it is a failed outcome with its reason, and a traceback on the run.
+
+    Out of memory, it is begun anew with half the examples at a time and twice the steps between updates, if
+    worker.oom_retry says so. On a full disk its own files go first, so that the records of its end find room. Raises
+    BookLost, which says nothing of the training.
+    """
+    while True:
+        try:
+            checkpoint, lesson = desk.lesson(recipe.model)
+            watch.run.tags({**mirror.origin(checkpoint), "precision": precision(recipe)})
+            return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
+        except BookLost:
+            raise
+        except Exception as error:  # one failing trial is a failed trial, never the end of the study
+            reason, trace = failure_reason(error), traceback.format_exc()
+            smaller = halved(recipe) if desk.settings.oom_retry and reason.startswith(OUT_OF_MEMORY) else None
+        if reason.startswith(DISK_FULL) or smaller:
+            shutil.rmtree(folder, ignore_errors=True)
+        if smaller is None:
+            watch.run.text("error.txt", trace)
+            return Outcome(State.FAIL, reason=reason)
+        free_memory()
+        recipe = smaller
+        watch.run.tags({"micro_batch": micro_batch(recipe)})
 
 
 def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:

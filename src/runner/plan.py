@@ -1,25 +1,26 @@
 """A study before it starts: every check there is, and its price."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from src import config
 from src.errors import Refusal
+from src.evidence import store
 from src.learning import arguments, checkpoints, devices, names, ready_made
 from src.learning.checkpoints import Checkpoint
-from src.paths import Paths
+from src.paths import Paths, check_writable
 from src.runner import pace
 from src.runner.desk import calibrations, epochs
 from src.runner.worker import base_values
-from src.search import lint
+from src.search import lint, storage
 from src.search import space as spaces
 from src.search.account import Account
 from src.search.space import Space
 from src.search.study import Book, definition
-from src.settings import Settings
+from src.settings import ModelSettings, Settings
 from src.text import corpus as corpora
 from src.text.corpus import Corpus
 
@@ -63,7 +64,12 @@ def check(settings: Settings, paths: Paths) -> Plan:
     space = spaces.parse(settings.space, base_values(settings))
     warnings = lint.check(settings, space, config.group_options())
     machine = machine_for(settings)
+    check_writable(paths.root)
+    store.check(settings.tracking, paths.root)
+    storage.check(settings.storage)
     checkpoint = checkpoints.resolve(settings.recipe.model, paths.cache)
+    for model in _searched_models(settings, space):
+        checkpoints.resolve(model, paths.cache)
     corpus = corpora.prepare(settings.data, paths.cache)
     study = settings.study
     if "ready_made" in study.baselines:
@@ -74,6 +80,17 @@ def check(settings: Settings, paths: Paths) -> Plan:
     if book := plan.begun():
         book.existing(plan.definition)
     return plan
+
+
+def _searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
+    """Every model that a trial may have: each choice of group or checkpoint, with as many tokens as are searched."""
+    values = {p.key: p.ends() for p in space.parameters}
+    tokens = max(values.get("model.max_tokens", [0]))
+    own = [o for o in settings.overrides if not o.startswith("model=")]
+    models = [config.compose([*own, f"model={choice}"]).recipe.model for choice in values.get("model", [])]
+    for model in [*models, settings.recipe.model]:
+        for checkpoint in values.get("model.checkpoint", [model.checkpoint]):
+            yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens))
 
 
 def refuse_shared_names(plans: Sequence[Plan]) -> None:

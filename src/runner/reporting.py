@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from src import config, mirror
-from src.errors import first_line
+from src.errors import first_line, masked
 from src.evidence import delivered, environment
 from src.evidence.store import Store
 from src.learning import checkpoints
@@ -252,7 +252,7 @@ def _commands(settings: Settings, best: TrialRecord | None) -> dict[str, str]:
     found["Register the winner"] = f"python -m src.promote study.name={name}"
     if best is not None and best.run_id and best.state == State.COMPLETE:
         found["Train the best trial again and compare every number"] = f"python -m src.reproduce run={best.run_id}"
-    return {what: environment.masked(command) for what, command in found.items()}
+    return {what: masked(command) for what, command in found.items()}
 
 
 def of_training(overrides: tuple[str, ...]) -> list[str]:

@@ -16,12 +16,12 @@ from src.evidence import environment, recorded
 from src.evidence.recorded import Curves, Recorded
 from src.evidence.store import existing_store
 from src.learning import devices
-from src.learning.finetune import failure_reason, fine_tune, precision
+from src.learning.finetune import failure_reason, fine_tune, halved, micro_batch, precision
 from src.paths import Paths
 from src.records import Evaluation, Outcome, State, Stop
 from src.runner.desk import Desk, curve_names
 from src.runner.plan import machine_for
-from src.settings import Settings
+from src.settings import Recipe, Settings
 from src.text import corpus as corpora
 
 SEALED = "test/"  # figures on the sealed split are not worked out again
@@ -66,7 +66,8 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
         raise Refusal("Which run is to be trained again is not said: python -m src.reproduce run=<MLflow run id>.")
     store = existing_store(tracking_uri, paths.root)
     before = recorded.read(store, run_id)
-    settings = as_precise(config.restored(before.yaml), before.precision)
+    settings = config.restored(before.yaml)
+    settings = replace(settings, recipe=as_it_was(settings.recipe, before))
     corpus = corpora.prepare(settings.data, paths.cache)
     if corpus.fingerprint != before.data:
         raise Refusal(
@@ -99,13 +100,15 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
         raise Differs(f"The run {run_id} did not come out the same (see above). Its record is unchanged.")
 
 
-def as_precise(settings: Settings, wanted: str | None) -> Settings:
-    """The settings with the precision that was recorded, where they left it to the machine; None: as they stand."""
-    recipe = settings.recipe
-    if wanted is None or recipe.trainer.get("bf16") != "auto":
-        return settings
-    trainer = {**recipe.trainer, **{kind: wanted == kind for kind in ("bf16", "fp16")}}
-    return replace(settings, recipe=replace(recipe, trainer=trainer))
+def as_it_was(recipe: Recipe, before: Recorded) -> Recipe:
+    """The recipe with what its config left to the machine: the precision, and how many examples fit at a time."""
+    trainer = dict(recipe.trainer)
+    if before.precision and trainer.get("bf16") == "auto":
+        trainer |= {kind: before.precision == kind for kind in ("bf16", "fp16")}
+    recipe = replace(recipe, trainer=trainer)
+    while before.micro_batch and micro_batch(recipe) > before.micro_batch and (smaller := halved(recipe)):
+        recipe = smaller
+    return recipe
 
 
 def compared(before: Recorded, curves: Curves) -> list[Difference]:

@@ -8,7 +8,7 @@ from src.errors import StudyEnded, first_line
 from src.evidence.runs import Run
 from src.evidence.store import open_store
 from src.learning import arguments, checkpoints, devices, resume
-from src.paths import Paths
+from src.paths import Paths, check_writable
 from src.records import Outcome, State, TrialRecord
 from src.runner import desk as desks
 from src.runner import inspecting
@@ -21,6 +21,7 @@ def train(settings: Settings, paths: Paths) -> None:
     """One tracked run of one configuration, outside any study."""
     arguments.check(settings.recipe)
     machine = machine_for(settings)
+    check_writable(paths.root)
     checkpoints.resolve(settings.recipe.model, paths.cache)
     desk = desks.Desk(settings, paths, open_store(settings.tracking, paths.root))
     threads = devices.use_share(0, 1, machine)

@@ -45,7 +45,9 @@ class TrialRun(TrainingRun):
         if time.monotonic() - self._looked < BUDGET_LOOK_SECONDS:
             return None
         self._looked = time.monotonic()
-        if stopping.over_budget(self.book.rules, self.book.spent()):
+        with life.kept():
+            spent = self.book.spent()
+        if stopping.over_budget(self.book.rules, spent):
             return Stop(State.PRUNED, f"the study's budget of {self.book.rules.budget_minutes:g} minutes was spent")
         return None
 

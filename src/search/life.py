@@ -11,12 +11,17 @@ point is given out twice, and any process may be killed between any two lines:
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from src.errors import BookLost, first_line
 from src.learning import resume
 from src.records import Evaluation, Outcome, Point, State, Stop
 from src.search import leases
@@ -75,8 +80,25 @@ def default_in_work(book: Book) -> bool:
     return any(t.user_attrs.get("origin") == DEFAULT_RECIPE and book.held(t.number) for t in running)
 
 
+@contextmanager
+def kept() -> Iterator[None]:
+    """Raises BookLost for what goes wrong with the study's records, whatever their store raises."""
+    try:
+        yield
+    except (OSError, SQLAlchemyError, StorageInternalError) as error:
+        raise BookLost(f"{type(error).__name__}: {first_line(error)}") from error
+
+
 def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
-    """Tell of a score at its share of the schedule, in percent; an order to stop if the trial is not to go on."""
+    """Tell of a score at its share of the schedule, in percent; an order to stop if the trial is not to go on.
+
+    Raises BookLost if the study's records cannot be written.
+    """
+    with kept():
+        return _report(book, mine, evaluation)
+
+
+def _report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
     score, percent = evaluation.metrics[book.rules.metric], round(evaluation.share * 100)
     with book.lock:
         frozen = book.frozen(mine.number)

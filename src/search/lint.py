@@ -55,7 +55,8 @@ def _key(parameter: Parameter, settings: Settings, space: Space, options: Mappin
         return [f"space.{key}: nothing in a training reads {key}; to search models, use space.model.choices."]
     if (why := arguments.unconsumed(settings.recipe).get(key)) and not parameter.when:
         return [f"space.{key}: nothing would read it, because {why}."]
-    return []
+    wrong = arguments.out_of_limits(key, parameter.ends())
+    return [f"space.{key} has {wrong}."] if wrong else []
 
 
 def _when(parameter: Parameter, space: Space) -> list[str]:

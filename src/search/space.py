@@ -44,6 +44,15 @@ class Parameter:
             return False
         return bool(self.distribution._contains(internal))
 
+    def ends(self) -> list[Any]:
+        """The outermost values: both ends of a range, or every choice."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return list(choices)
+            case FloatDistribution(low=low, high=high) | IntDistribution(low=low, high=high):
+                return [low, high]
+        return []
+
     def values(self) -> list[Any] | None:
         """All values in order, or None where they are not countable."""
         match self.distribution:

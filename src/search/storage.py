@@ -1,6 +1,8 @@
 """Where a study lives: a journal file that survives kills, or a database."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,11 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # what its locks derive from; not exported
 
-from src.errors import Refusal, first_line
+from src.errors import Refusal, first_line, masked, sentence
 from src.settings import StorageSettings
+
+SQLITE = "sqlite:///"
+PATIENCE_SECONDS = 8  # with a database server that does not answer
 
 
 class KernelLock(BaseJournalFileLock):
@@ -48,15 +53,31 @@ def open_storage(storage: StorageSettings, folder: Path) -> BaseStorage:
     """The journal in `folder`, or the database at `storage.url`."""
     if storage.url is None:
         return _journal(folder / "journal.log")
+    with _answered(storage.url):
+        return _sqlite(storage.url) if storage.url.startswith(SQLITE) else RDBStorage(storage.url)
+
+
+def check(storage: StorageSettings) -> None:
+    """Raises Refusal if the database is of no known kind or does not answer; makes nothing in it."""
+    from sqlalchemy import create_engine
+
+    if storage.url is not None:
+        with _answered(storage.url):
+            local = storage.url.startswith(SQLITE)
+            engine = create_engine(storage.url, connect_args={} if local else {"connect_timeout": PATIENCE_SECONDS})
+            if not local:
+                engine.connect().close()
+
+
+@contextmanager
+def _answered(url: str) -> Iterator[None]:
+    """Raises Refusal for whatever drivers and servers raise."""
     try:
-        if storage.url.startswith("sqlite:///"):
-            return _sqlite(storage.url)
-        return RDBStorage(storage.url)
-    except Exception as error:  # drivers and servers raise what they like
-        first = first_line(error)
+        yield
+    except Exception as error:
         raise Refusal(
-            f"storage.url is {_without_password(storage.url)}, and it could not be opened: {first} It is null for the "
-            "journal, or a database such as sqlite:///mlruns/optuna.db or postgresql+psycopg://host/name."
+            f"storage.url is {masked(url)}, and it could not be opened: {sentence(first_line(error))} It is null for "
+            "the journal, or a database such as sqlite:///mlruns/optuna.db or postgresql+psycopg://host/name."
         ) from error
 
 
@@ -91,23 +112,13 @@ def _sqlite(url: str) -> BaseStorage:
     """SQLite that takes its write lock when a transaction begins: two workers cannot take one trial."""
     from sqlalchemy import event
 
-    Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(url.removeprefix("sqlite:///") + ".lock"):  # one process at a time makes the tables
+    Path(url.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(url.removeprefix(SQLITE) + ".lock"):  # one process at a time makes the tables
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
     event.listen(storage.engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
     event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     storage.engine.dispose()
     return storage
-
-
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
 
 
 def load(name: str, storage: BaseStorage) -> optuna.Study | None:

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 
 from src.errors import Refusal
 
+KINDS = (BaseSampler, BasePruner)  # all that a config may make
 ALLOWED = ("optuna.samplers.", "optuna.pruners.", "src.search.")
 
 
@@ -23,6 +26,8 @@ def resolve(node: Mapping[str, Any], where: str) -> tuple[Callable[..., Any], di
         target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise Refusal(f"{where}._target_ is {path}, and there is no such thing: {error}.") from error
+    if not (isinstance(target, type) and issubclass(target, KINDS)):
+        raise Refusal(f"{where}._target_ is {path}, which is neither a sampler nor a pruner of Optuna's kind.")
     options = {
         key: build(value, f"{where}.{key}") if isinstance(value, Mapping) and "_target_" in value else value
         for key, value in node.items()

@@ -11,7 +11,7 @@ import pandas as pd
 from filelock import FileLock
 
 from src.settings import DataSettings
-from src.text import sources, splits
+from src.text import lint, sources, splits
 
 VERSION = "2"  # of the preparation; a change of its rules changes the keys of all caches
 PLACES = ("path", "hub_id", "revision")  # where from; the content itself is part of the key
@@ -44,6 +44,7 @@ class Corpus:
 
 def prepare(data: DataSettings, cache: Path) -> Corpus:
     """Load, split and check `data` once, keyed by the settings and the source's content."""
+    lint.check(data)
     settings = {k: v for k, v in asdict(data).items() if k not in PLACES}
     key = content_key(VERSION, json.dumps(settings, sort_keys=True), sources.source_key(data))
     folder = once(cache / "data" / key, lambda folder: _write(data, folder))

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from src.errors import Refusal, first_line
+from src.errors import Refusal, first_line, sentence
 from src.settings import DataSettings
+from src.text import online
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 SPLIT_NAMES = ("train", "validation", "valid", "dev", "test", "unsupervised")
@@ -73,12 +74,17 @@ def _from_path(data: DataSettings) -> Frames:
 
 
 def _files(root: Path) -> list[Path]:
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in FORMATS)
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if _is_data(p, root))
     if root.is_file() and root.suffix.lower() not in FORMATS:
         raise Refusal(f"data.path is {root}, of a kind not read here; it is one of {', '.join(sorted(FORMATS))}.")
     if not files:
         raise Refusal(f"data.path is {root}, a folder without a file of {', '.join(sorted(FORMATS))}.")
     return files
+
+
+def _is_data(file: Path, root: Path) -> bool:
+    """Whether a file below `root` is one to read: caches and records of searches made there are not."""
+    return file.suffix.lower() in FORMATS and "mlruns" not in file.relative_to(root).parts
 
 
 def _split_of(file: Path, root: Path) -> str:
@@ -104,6 +110,8 @@ def read_file(file: Path) -> pd.DataFrame:
         with _quiet_datasets():
             loaded = datasets.load_dataset(kind, data_files=str(file), split="train", **options)
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        if "corresponds to no data" in str(error):  # as datasets says it
+            raise Refusal(f"{file} has no rows; it needs a text and a label per row.") from error
         cause = str(error.__cause__ or error).strip().splitlines()
         raise Refusal(f"{file} could not be read as {kind}: {cause[0] if cause else type(error).__name__}") from error
     return loaded.to_pandas()
@@ -115,6 +123,7 @@ def _from_hub(data: DataSettings) -> tuple[Frames, str]:
 
     if not data.hub_id:
         raise Refusal("data has neither a path nor a hub_id; give data.path=<file or folder> or data.hub_id=<id>.")
+    unreachable = online.problem()
     try:
         wanted = _commit(data)
         with _quiet_datasets():
@@ -122,7 +131,8 @@ def _from_hub(data: DataSettings) -> tuple[Frames, str]:
     except Exception as error:  # the clients below raise what their HTTP library raises
         raise Refusal(
             f"data.hub_id is {data.hub_id} (revision {data.revision}), and it could not be had from the Hugging Face "
-            f"Hub: {first_line(error)} If this machine is offline, give a local copy: data.path=<folder>."
+            f"Hub: {unreachable or sentence(first_line(error))} If this machine is offline, give a local copy: "
+            "data.path=<folder>."
         ) from error
     found = {Path(file["filename"]).parent.name for split in loaded.values() for file in split.cache_files}
     if found - {wanted}:  # with the Hub out of reach, the library takes any commit that it has
@@ -135,8 +145,9 @@ def _from_hub(data: DataSettings) -> tuple[Frames, str]:
 
 
 def _check_columns(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
-    for setting, column in (("text_column", data.text_column), ("label_column", data.label_column)):
-        if column not in frame.columns:
+    columns = {"text_column": data.text_column, "label_column": data.label_column, "id_column": data.id_column}
+    for setting, column in columns.items():
+        if column is not None and column not in frame.columns:
             raise Refusal(
                 f"data.{setting} is {column!r}, but the {split} split of {data.path or data.hub_id} has the columns "
                 f"{', '.join(map(str, frame.columns))}."

@@ -86,6 +86,12 @@ def _clean(frame: pd.DataFrame, split: str, data: DataSettings) -> pd.DataFrame:
     if blank.any():
         rows = ", ".join(str(i) for i in np.flatnonzero(blank)[:5])
         raise Refusal(f"{where} has {int(blank.sum())} rows without a text (rows {rows} ...); every row needs one.")
+    if data.id_column and (twice := frame[data.id_column].duplicated(keep=False)).any():
+        ids = ", ".join(str(i) for i in frame.loc[twice, data.id_column].unique()[:5])
+        raise Refusal(
+            f"{where} has {int(twice.sum())} rows that share an id with another ({ids} ...); data.id_column is "
+            f"{data.id_column!r}, and an id stands for one text. Take the copies out, or set data.id_column=null."
+        )
     clean = pd.DataFrame({"text": text.astype(str), "label": _indices(label, where, data), "row": range(len(frame))})
     extra = [c for c in frame.columns if c not in (data.text_column, data.label_column, "text", "label", "row")]
     return pd.concat([clean, frame[extra].reset_index(drop=True)], axis=1) if extra else clean
@@ -180,8 +186,6 @@ def _without(
 
 def _cap(frame: pd.DataFrame, split: str, data: DataSettings) -> pd.DataFrame:
     cap = data.cap(split)
-    if cap is not None and cap < 2:
-        raise Refusal(f"data.max_examples is {data.max_examples}; a split needs at least 2 examples.")
     if cap is not None and cap < len(frame):
         frame = sample(frame, cap, data.split_seed, data.balance, f"data.max_examples ({split})")
     return frame.reset_index(drop=True)

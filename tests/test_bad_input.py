@@ -1,0 +1,41 @@
+"""Bad input: every case of the page is refused with exactly what the page says, and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import bad_input
+from tests.bad_input import CASES, GROUPS, PAGE, Case
+from tests.conftest import Place
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_what_is_refused(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path.resolve()
+    said = bad_input.refusal(case, folder)
+    assert bad_input.row(case, said) in PAGE.read_text().splitlines()
+    assert not bad_input.left_behind(folder)
+    assert "secret" not in said
+
+
+def test_the_page_has_these_cases_and_no_others() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) == len(CASES) + len(GROUPS)
+    assert len({case.what for case in CASES}) == len(CASES) >= 60
+
+
+def test_a_refused_command_exits_2_with_the_message_and_no_trace(place: Place) -> None:
+    (case,) = [c for c in CASES if c.what == "one label only"]
+    assert case.make
+    case.make(place.folder)
+    done = place.sweep(*case.base, *case.overrides)
+    said = done.err.strip().replace(str(place.folder), "<folder>")
+    assert done.code == 2
+    assert bad_input.row(case, said) in PAGE.read_text().splitlines()
+    assert not bad_input.left_behind(place.folder)
+
+
+def test_hydras_own_errors_keep_1(place: Place) -> None:
+    done = place.sweep("model=gpt9")
+    assert done.code == 1
+    assert "minilm" in done.err
