@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification, get_scheduler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
@@ -85,10 +86,12 @@ def train(  # noqa: PLR0917
     pad: int = 0,
     device: str = "cpu",
     bf16: bool = False,
+    keep: Path | None = None,
 ) -> Trained:
     """Train with fused AdamW, clipping at 1, a linear schedule and batches grouped by length.
 
-    `judged`: what is judged at early shares, and at the last.
+    `judged`: what is judged at early shares, and at the last. `keep`: a folder for the best weights and, at early
+    shares, for all that the training could be continued from.
     """
     clock = Clock()
     model = model.to(device)
@@ -129,8 +132,21 @@ def train(  # noqa: PLR0917
                 now = time.perf_counter()
                 share = stops[step]
                 correct[share], losses[share] = _judge(model, *judged_batches[share == 1], device, autocast)
-                clock.add("judging", now)
+                now = clock.add("judging", now)
+                if keep is not None:
+                    best = max(correct, key=lambda s: correct[s].mean()) == share
+                    _save(model, optimizer if share < 1 else None, best, keep)
+                    clock.add("saving", now)
     return Trained(correct, losses, tokens, clock)
+
+
+def _save(model: Any, optimizer: Any, best: bool, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if best:
+        save_file(model.state_dict(), folder / "best.safetensors")
+    if optimizer is not None:
+        save_file(model.state_dict(), folder / "model.safetensors")
+        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
 
 
 def _by_length(rows: Rows, labels: Sequence[int], size: int, pad: int) -> tuple[list[dict[str, Any]], np.ndarray]:

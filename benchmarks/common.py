@@ -85,8 +85,8 @@ def circumstances() -> dict[str, Any]:
 
 def write(name: str, values: dict[str, Any]) -> Path:
     """Keep a record whole or not at all."""
-    RECORDS.mkdir(exist_ok=True)
     file = RECORDS / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".part")
     scratch.write_text(json.dumps({**circumstances(), **values}, indent=1) + "\n")
     scratch.rename(file)

@@ -41,7 +41,7 @@ def main() -> None:
 def page(draw: bool = False) -> str:
     """The whole text; with `draw`, the figures are written too."""
     parts = [HEAD]
-    for make in (searches, schedulers, trial, workers, packing):
+    for make in (searches, schedulers, trial, workers, packing, memory):
         parts += make(draw)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -60,16 +60,7 @@ def searches(draw: bool) -> Iterable[str]:
     yield from _circumstances(records[0])
     ours = {r["seed"]: r for r in records if r["peer"] == "trialbook"}
     rescored = _rescored()
-    rows = []
-    for peer in search.PEERS:
-        mine = [r for r in records if r["peer"] == peer]
-        if mine:
-            rows.append([NAMES[peer], *_row(peer, mine, ours, rescored)])
-    yield _table(
-        ["", "seeds", "best on validation", "... after", "whole search", "fresh seeds, unseen sentences",
-         "there itself after", "Trialbook there after", "share of its time"],
-        rows,
-    )  # fmt: skip
+    yield from _rows(records, ours, rescored)
     yield (
         "\nMedians over seeds. The target, for each peer and seed: what its final winner reaches trained anew, less"
         " half a standard\nerror. *There itself*: its first best-so-far that, trained anew, reaches it; *Trialbook"
@@ -78,6 +69,38 @@ def searches(draw: bool) -> Iterable[str]:
     if draw:
         _draw("anytime", _anytime, records)
     yield "![Best validation accuracy against wall-clock](figures/anytime.svg)\n"
+    if told := list(_told(records)):
+        yield "### If the peers knew the default recipe\n"
+        yield (
+            "Each peer trained Trialbook's default recipe (fixed beforehand, on other data) as its only trial, with its"
+            " own Trainer;\nhere that trial goes first and its own search follows. bertuner cannot take it: its epochs"
+            " are its own.\n"
+        )
+        yield from _rows([*told, *ours.values()], ours, rescored)
+        yield ""
+
+
+def _rows(
+    records: Sequence[dict[str, Any]], ours: dict[int, dict[str, Any]], rescored: dict[str, tuple[float, float]]
+) -> Iterable[str]:
+    by_peer = {peer: [r for r in records if r["peer"] == peer] for peer in search.PEERS}
+    yield _table(
+        ["", "seeds", "best on validation", "... after", "whole search", "fresh seeds, unseen sentences",
+         "there itself after", "Trialbook there after", "share of its time"],
+        [[NAMES[peer], *_row(peer, mine, ours, rescored)] for peer, mine in by_peer.items() if mine],
+    )  # fmt: skip
+
+
+def _told(records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The peers' searches with the recipe's trial in front."""
+    for record in records:
+        peer = "hyperparameter_search" if record["peer"] == "random_search" else record["peer"]  # the same Trainer
+        file = search.record_of(peer, record["seed"], alone=True)
+        if file.exists():
+            first = json.loads(file.read_text())["trial"]
+            late = first["elapsed"]
+            after = [{**t, "elapsed": t["elapsed"] + late} for t in record["trials"]]
+            yield {**record, "trials": [first, *after], "seconds": record["seconds"] + late}
 
 
 def _row(
@@ -211,7 +234,7 @@ def trial(draw: bool) -> Iterable[str]:
         for kind in ("bare", "trialbook", "notebook")
     }
     tokens = record["rounds"][0]["bare"]["tokens"]
-    bare = "bare PyTorch, same batches and evaluations"
+    bare = "bare PyTorch, same batches, evaluations and saves"
     yield _table(
         ["", "seconds a training", "training tokens per second", "speed, by round"],
         [
@@ -262,6 +285,29 @@ def packing(draw: bool) -> Iterable[str]:
     ]
     yield _table(["at once", "trainings per hour", "over one", "memory each, at most"], rows)
     yield ""
+
+
+def memory(draw: bool) -> Iterable[str]:
+    record = _read("memory")
+    if record is None:
+        return
+    yield "## A worker's memory\n"
+    count, early = len(record["megabytes"]), record["early"]
+    yield (
+        f"One worker, {count} trials of MiniLM; the most memory it had during each. From trial {early} to trial {count}"
+        f" it grew by at\nmost {100 * record['growth']:.1f} %.\n"
+    )
+    yield from _circumstances(record)
+    if draw:
+        _draw("memory", _memory, record)
+    yield "![Memory of a worker by trial](figures/memory.svg)\n"
+
+
+def _memory(axes: Any, record: dict[str, Any]) -> None:
+    axes.plot(range(1, len(record["megabytes"]) + 1), record["megabytes"], marker=".")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("trial")
+    axes.set_ylabel("resident memory at most, MB")
 
 
 # --- shared ---

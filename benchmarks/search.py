@@ -24,6 +24,9 @@ from typing import Any
 
 from benchmarks import common
 
+RECIPE = {"warmup": 0.1, "learning_rate": 1e-4, "weight_decay": 0.01, "num_train_epochs": 4, "dropout": 0.1}
+"""Trialbook's default recipe for MiniLM, as conf/ had it before these data were looked at."""
+WITH_RECIPE = ("hyperparameter_search", "hydra_optuna", "ray_asha")  # bertuner's epochs are its own
 PEERS = ("trialbook", "hyperparameter_search", "random_search", "hydra_optuna", "ray_asha", "bertuner_search")
 TRIALS = 12
 FRESH = (1001, 1002, 1003)
@@ -52,6 +55,8 @@ def main() -> None:
             for peer in asked.peers:
                 if not record_of(peer, seed).exists():
                     search(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}")
+                if peer in WITH_RECIPE and not record_of(peer, seed, alone=True).exists():
+                    recipe_alone(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}-recipe")
     if asked.only != "search":
         rescore(asked.data)
 
@@ -78,8 +83,17 @@ def python_of(peer: str, environments: Path) -> Path:
     return python
 
 
-def record_of(peer: str, seed: int) -> Path:
-    return FOLDER / f"{peer}-{seed}.json"
+def record_of(peer: str, seed: int, alone: bool = False) -> Path:
+    return FOLDER / ("recipe" if alone else "") / f"{peer}-{seed}.json"
+
+
+def recipe_alone(peer: str, seed: int, python: Path, data: Path, place: Path) -> None:
+    """The recipe as a peer's only trial: what it would have first, were it told of it."""
+    place.mkdir(parents=True)
+    began = time.time()
+    (found,) = another(peer, python, data, place, place / "trials.jsonl", seed, 1, began, RECIPE)
+    common.write(f"search/recipe/{peer}-{seed}", {"peer": peer, "seed": seed, "trial": found})
+    print(f"{peer}, seed {seed}, the recipe: {found['value']:.4f} after {found['elapsed']:.0f} s", flush=True)
 
 
 def search(peer: str, seed: int, python: Path, data: Path, place: Path) -> None:
@@ -104,11 +118,14 @@ def search(peer: str, seed: int, python: Path, data: Path, place: Path) -> None:
 
 
 def another(  # noqa: PLR0917
-    peer: str, python: Path, data: Path, place: Path, out: Path, seed: int, trials: int, began: float
-) -> list[dict[str, Any]]:
+    peer: str, python: Path, data: Path, place: Path, out: Path, seed: int, trials: int, began: float,
+    recipe: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     given = {"data": data, "model": common.minilm(), "place": place / "work", "out": out, "began": began}
     given = {k: str(v) for k, v in given.items()} | {"seed": seed, "trials": trials}
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
+    if recipe:
+        environment["PEER_RECIPE"] = json.dumps(recipe)
     command = [python, SCRIPTS / f"{peer}.py"]
     if peer == "hydra_optuna":
         environment |= {
@@ -117,6 +134,7 @@ def another(  # noqa: PLR0917
             "PEER_SEED": str(seed),
         }
         command += [f"hydra.sweep.dir={place / 'hydra'}"]
+        command += [f"hydra.sweeper.params.{k}='choice({v})'" for k, v in (recipe or {}).items() if k != "warmup"]
     else:
         command += [word for k, v in given.items() for word in (f"--{k}", str(v))]
     with (place / "said.txt").open("a") as said:

@@ -3,9 +3,10 @@
     python -m benchmarks.trial --data <folder of SST-2's parquet files>
 
 Three ways to train MiniLM on 1,000 SST-2 sentences, in processes of their own, in turn: Trialbook's whole trials
-(training, evaluations, tracking, checkpoints); `benchmarks.bare` on the same batches with the same evaluations; and
-the Trainer as a notebook sets it up. Each loads its model anew for each training. A second run of Trialbook's trials
-has its parts timed, and the time from the command to the first step is taken on caches and stores that exist.
+(training, evaluations, tracking, checkpoints); `benchmarks.bare` on the same batches with the same evaluations, saves
+and precision; and the Trainer as a notebook sets it up. Each loads its model anew for each training. A second run of
+Trialbook's trials has its parts timed, and the time from the command to the first step is taken on caches and stores
+that exist.
 """
 
 import argparse
@@ -30,16 +31,19 @@ BATCH, EVAL_BATCH, RATE = 16, 64, 1e-4
 # --- one process each ---
 
 
-def bare(data: str | None, _: Path) -> dict[str, Any]:
+def bare(data: str | None, place: Path) -> dict[str, Any]:
     """PyTorch alone."""
     from benchmarks.bare import Setting, load, train
+    from src.learning.devices import fast_precision
 
+    bf16 = fast_precision(use_cpu=True) == "bf16"
     rows = common.tokenised(common.sentences(data), common.minilm())
     seconds, parts, tokens = [], [], 0
-    for _ in range(TRIALS):
+    for number in range(TRIALS):
         began = time.perf_counter()
         setting = Setting(RATE, EPOCHS, 0.01, 0.1, BATCH, EVAL_BATCH)
-        found = train(load(common.minilm(), 0.1, 42), setting, *rows["train"], [rows["validation"]] * 2)
+        model, judged = load(common.minilm(), 0.1, 42), [rows["validation"]] * 2
+        found = train(model, setting, *rows["train"], judged, bf16=bf16, keep=place / str(number))
         seconds.append(time.perf_counter() - began)
         parts.append(found.clock.seconds)
         tokens = found.tokens

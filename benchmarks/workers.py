@@ -20,7 +20,7 @@ def trials_per_hour(data: str | None, place: Path, name: str, workers: int) -> f
     """From the first trial's beginning to the last one's end, as the study's own sheets have it."""
     from src.runner import timesheet
 
-    more = [f"workers={workers}", f"study.n_trials={TRIALS}", "trainer.num_train_epochs=1"]
+    more = [f"workers={workers}", f"study.n_trials={TRIALS}"]
     environment = {**os.environ, "PYTHONPATH": str(common.HERE.parent), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "src.sweep", "-m", *trial.overrides(data, name), *more]
     subprocess.run(command, cwd=place, env=environment, check=True, stdout=subprocess.DEVNULL)

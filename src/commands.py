@@ -1,5 +1,6 @@
 """What all commands share: how a refusal or an early end reaches the person, and the exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 
 from src.errors import Declined, Differs, Refusal, StudyEnded
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 CODES = {Refusal: 2, Declined: 3, StudyEnded: 1, Differs: 1}
 
 
@@ -18,6 +20,16 @@ def answered() -> Iterator[None]:
     except KeyboardInterrupt:
         print("Stopped. Everything trained so far is kept; the same command continues it.", file=sys.stderr)
         raise SystemExit(130) from None
+    except OSError as error:
+        if error.errno not in NO_ROOM or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"\nNothing more can be written: {error.strerror}{where}. Everything trained so far is kept; make room, "
+            "and the same command continues it.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except (Refusal, Declined, Differs, StudyEnded) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

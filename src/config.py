@@ -56,7 +56,7 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     tracking = _read(TrackingSettings, "tracking", node("tracking"), problems)
     optimizer, schedule, trainer = node("optimizer"), node("schedule"), node("trainer")
     space, sampler, pruner = node("space"), node("sampler"), node("pruner")
-    workers = _workers(cfg.get("workers"), problems)
+    workers = _workers(_value(cfg, "workers", problems), problems)
     oom_retry = node("worker").get("oom_retry", True)
     if not isinstance(oom_retry, bool):
         problems.append(f"worker.oom_retry is {oom_retry!r}; it is true or false.")
@@ -67,8 +67,11 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
                 f"name alone. Run its sweep once more with the address in an environment variable, "
                 f"{group}.{key}='${{oc.env:NAME}}'; then its name is enough wherever NAME is set."
             )
-    seed = cfg.get("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+    missing = {"data": data, "model": model, "study": study, "storage": storage, "tracking": tracking}
+    if not problems:
+        problems += [f"{key} is empty; it is a group of settings." for key, read in missing.items() if read is None]
+    seed = _value(cfg, "seed", problems)
+    if not problems and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
         problems.append(f"seed is {seed!r}; it is a whole number from 0 to 4294967295.")
     Refusal.when_any(problems)
     assert data is not None
@@ -116,7 +119,9 @@ def restored(yaml: str, seed: int | None = None) -> Settings:
     """Settings from a config as it was stored with a run; `seed`: of the training, instead of the stored one."""
     cfg = OmegaConf.create(yaml)
     assert isinstance(cfg, DictConfig)
-    overrides = [str(o) for o in OmegaConf.select(cfg, "hydra.overrides.task") or []]
+    whole = OmegaConf.to_container(cfg, resolve=False)  # overrides as typed, variables of the environment unread
+    assert isinstance(whole, dict)
+    overrides = [str(o) for o in whole.get("hydra", {}).get("overrides", {}).get("task") or []]
     if seed is not None:
         cfg.seed = seed
         overrides = [*(o for o in overrides if not o.startswith("seed=")), f"seed={seed}"]
@@ -231,8 +236,17 @@ def _spelled(value: object) -> str:
     return f"'{escaped}'"
 
 
+def _value(cfg: DictConfig, key: str, problems: list[str]) -> Any:
+    """What the config has under `key`; None, with the problem, where it points to nothing."""
+    try:
+        return cfg.get(key)
+    except OmegaConfBaseException as error:
+        problems.append(f"{key}: {str(error).splitlines()[0]}")
+        return None
+
+
 def _mapping(cfg: DictConfig, key: str, problems: list[str]) -> dict[str, Any]:
-    value = cfg.get(key)
+    value = _value(cfg, key, problems)
     if value is None or isinstance(value, DictConfig):
         try:
             found = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if value is not None else {}

@@ -48,4 +48,5 @@ def sentence(text: str) -> str:
 
 def first_line(error: Exception) -> str:
     """What an error of another library says, in one line without secrets; its type where it says nothing."""
-    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])
+    said = str(getattr(error, "orig", None) or error)  # SQLAlchemy's errors hold the database's own
+    return masked((said.strip().splitlines() or [type(error).__name__])[0])

@@ -39,3 +39,10 @@ def test_hydras_own_errors_keep_1(place: Place) -> None:
     done = place.sweep("model=gpt9")
     assert done.code == 1
     assert "minilm" in done.err
+
+
+@pytest.mark.long
+def test_code_that_a_config_names_is_not_run(place: Place) -> None:
+    done = place.sweep("+hydra.callbacks.bad={_target_: os.system, command: touch was-run}")
+    assert done.code != 0
+    assert not (place.folder / "was-run").exists()

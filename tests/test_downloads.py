@@ -1,5 +1,6 @@
 """The everyday path, ids and pinned commits, from a small server that speaks the Hub: broken off, cached, offline."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,13 @@ def test_weights_that_are_not_those_sent_are_refused(hub: Hub, place: Place) -> 
     assert done.code == 2
     assert f"The weights of {DISTILBERT} in the Hub's cache" in done.err
     assert "are not those that were sent" in done.err
+
+
+def test_a_hub_that_does_not_answer_is_said_within_seconds(place: Place) -> None:
+    """The address is one that no packet comes back from."""
+    began = time.monotonic()
+    done = place.sweep("data=imdb", env={"HF_ENDPOINT": "http://10.255.255.1:81", "HF_HUB_OFFLINE": "0"})
+    assert done.code == 2
+    assert "could not be had from the Hugging Face Hub: http://10.255.255.1:81 does not answer (" in done.err
+    assert "data.path=<folder>" in done.err
+    assert time.monotonic() - began < 40  # with the imports of a slow machine; the libraries alone take a minute

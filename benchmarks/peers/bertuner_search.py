@@ -6,6 +6,11 @@ from bertuner.BERTuner import BERTuneClassifier
 EPOCHS = 6
 
 
+def span(name):
+    low, high = common.RANGES[name]
+    return {"low": low, "high": high}
+
+
 def main() -> None:
     asked = common.arguments()
     splits = common.data(asked)
@@ -23,13 +28,13 @@ def main() -> None:
     classifier.initialize_search_space(
         {
             "model": ["minilm"],
-            "learning_rate": {"low": common.LOW, "high": common.HIGH, "log": True},
+            "learning_rate": {**span("learning_rate"), "log": True},
             "batch_size": [common.BATCH],
             "loss_type": ["weighted"],
-            "weight_decay": {"low": 0.0, "high": common.WEIGHT_DECAY},
+            "weight_decay": span("weight_decay"),
             "warmup_ratio": {"low": 0.0, "high": 0.0},
             "scheduler": ["linear"],
-            "dropout": {"low": 0.0, "high": common.DROPOUT},
+            "dropout": span("dropout"),
             "early_stopping_patience": {"low": 3, "high": 3},
         }
     )

@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-LOW, HIGH = 1e-5, 1e-3  # learning rate, by its logarithm
-WEIGHT_DECAY, DROPOUT, EPOCHS = 0.1, 0.3, 4  # upper ends; the lower ones are 0, 0 and 1
+RECIPE = json.loads(os.environ.get("PEER_RECIPE", "null"))  # in place of the space: one point, and its warm-up
+RANGES = {"learning_rate": (1e-5, 1e-3), "weight_decay": (0.0, 0.1), "num_train_epochs": (1, 4), "dropout": (0.0, 0.3)}
+if RECIPE:
+    RANGES = {name: (RECIPE[name], RECIPE[name]) for name in RANGES}
 BATCH, EVAL_BATCH = 16, 64
 METRIC = "eval_accuracy"
 
@@ -101,6 +104,7 @@ def training_arguments(asked: argparse.Namespace, **more: Any) -> Any:
         report_to="none",
         disable_tqdm=True,
         seed=asked.seed,
+        **({"warmup_steps": RECIPE["warmup"]} if RECIPE else {}),
         **more,
     )
 
@@ -112,4 +116,4 @@ def accuracy(answers: Any) -> dict[str, float]:
 def plain(parameters: dict[str, Any]) -> dict[str, Any]:
     """A trial's settings under the names of `benchmarks.bare.Setting`; peers have no warm-up unless told to."""
     names = ("learning_rate", "num_train_epochs", "weight_decay", "dropout")
-    return {"warmup": 0.0, **{k: parameters[k] for k in names}}
+    return {"warmup": RECIPE["warmup"] if RECIPE else 0.0, **{k: parameters[k] for k in names}}

@@ -11,13 +11,14 @@ def search(**study) -> None:
 
     def space(trial):
         return {
-            "learning_rate": trial.suggest_float("learning_rate", common.LOW, common.HIGH, log=True),
-            "weight_decay": trial.suggest_float("weight_decay", 0.0, common.WEIGHT_DECAY),
-            "num_train_epochs": trial.suggest_int("num_train_epochs", 1, common.EPOCHS),
+            "learning_rate": trial.suggest_float("learning_rate", *common.RANGES["learning_rate"], log=True),
+            "weight_decay": trial.suggest_float("weight_decay", *common.RANGES["weight_decay"]),
+            "num_train_epochs": trial.suggest_int("num_train_epochs", *common.RANGES["num_train_epochs"]),
         }
 
     def model_init(trial):
-        return common.model(asked, trial.suggest_float("dropout", 0.0, common.DROPOUT) if trial is not None else 0.1)
+        dropout = trial.suggest_float("dropout", *common.RANGES["dropout"]) if trial is not None else 0.1
+        return common.model(asked, dropout)
 
     def objective(metrics):
         return metrics[common.METRIC]

@@ -2,6 +2,8 @@
 
 import common
 
+EPOCHS = common.RANGES["num_train_epochs"][1]
+
 
 def main() -> None:
     asked = common.arguments()
@@ -44,16 +46,18 @@ def main() -> None:
     tune.Tuner(
         trainable,
         param_space={
-            "learning_rate": tune.loguniform(common.LOW, common.HIGH),
-            "weight_decay": tune.uniform(0.0, common.WEIGHT_DECAY),
-            "num_train_epochs": tune.randint(1, common.EPOCHS + 1),
-            "dropout": tune.uniform(0.0, common.DROPOUT),
-        },
+            "learning_rate": tune.loguniform(*common.RANGES["learning_rate"]),
+            "weight_decay": tune.uniform(*common.RANGES["weight_decay"]),
+            "num_train_epochs": tune.randint(common.RANGES["num_train_epochs"][0], EPOCHS + 1),
+            "dropout": tune.uniform(*common.RANGES["dropout"]),
+        }
+        if common.RECIPE is None
+        else {name: common.RECIPE[name] for name in common.RANGES},
         tune_config=tune.TuneConfig(
             metric="accuracy",
             mode="max",
             num_samples=asked.trials,
-            scheduler=ASHAScheduler(time_attr="epoch", max_t=common.EPOCHS),
+            scheduler=ASHAScheduler(time_attr="epoch", max_t=EPOCHS),
         ),
         run_config=tune.RunConfig(storage_path=str(asked.place.resolve()), callbacks=[Note()], verbose=0),
     ).fit()

@@ -34,6 +34,7 @@ class Store:
     def client(self) -> Any:
         from mlflow import MlflowClient
 
+        _quiet()
         return MlflowClient(self.uri)
 
     def find_run(self, key: str) -> str | None:
@@ -140,5 +141,6 @@ def _experiment(uri: str, name: str, root: Path) -> str:
 
 
 def _quiet() -> None:
-    for name in ("mlflow", "alembic", "mlflow.store.db.utils", "mlflow.transformers"):
+    for name in ("mlflow", "alembic", "mlflow.transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whoever asked hears what went wrong

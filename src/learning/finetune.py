@@ -176,6 +176,9 @@ def _trainer(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Pat
         compute_metrics=lambda p: trainer.heard(p.label_ids, p.predictions),
     )
     trainer.order = by_length
+    # Most classifiers take keyword arguments and leave num_items_in_batch alone. Believed to divide the loss by it,
+    # they would keep the Trainer from dividing by the accumulated steps: losses and gradients that much too big.
+    trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -1,6 +1,8 @@
 """What one worker of a study does: take a trial, train it, record it, tell it; then the baselines nobody has done."""
 
+import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from src import config, drain, mirror
+from src.errors import BookLost
 from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.learning import baselines, checkpoints, devices, ready_made
@@ -53,25 +56,45 @@ class TrialRun(TrainingRun):
 
 
 def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
-    """Feed the study until there is enough. Runs in a process of its own, any number of them at once."""
+    """Feed the study until there is enough. Runs in a process of its own, any number of them at once.
+
+    Where the study's own records cannot be kept (a full disk, a database that is gone), the process ends with exit
+    code 1; its trial keeps its checkpoint.
+    """
     machine = devices.this_machine(bool(settings.recipe.trainer.get("use_cpu")))
     threads = devices.use_share(index, of, machine)
     desk = Desk(settings, paths)
     measure_once(desk, index, of)
     if settings.study.plan_only:
         return
+    try:
+        with life.kept():
+            _feed(desk, index, devices.default_alone(machine, of, settings.study.n_trials), threads, machine.cores)
+    except BookLost as lost:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(
+            f"worker {index} ends: the study's records cannot be kept ({lost}). Its trial keeps its last checkpoint; "
+            "once there is room, or the database is back, the same command continues it.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+
+
+def _feed(desk: Desk, index: int, default_alone: bool, threads: int, cores: int) -> None:
+    """Trials one after another, then the baselines that nobody has judged."""
+    settings = desk.settings
     space = spaces.parse(settings.space, base_values(settings))
-    book = Book(settings, space, desk.goal.direction, paths.study(settings.study.name))
+    book = Book(settings, space, desk.goal.direction, desk.paths.study(settings.study.name))
     overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
     sheet = Sheet(book.folder, index)
-    alone = devices.default_alone(machine, of, settings.study.n_trials)
     while not drain.asked():
-        if (claim := life.claim(book, alone)) is not None:
-            whole = alone and claim.origin == DEFAULT_RECIPE
-            used = devices.use_threads(machine.cores if whole else threads)
+        if (claim := life.claim(book, default_alone)) is not None:
+            whole = default_alone and claim.origin == DEFAULT_RECIPE
+            used = devices.use_threads(cores if whole else threads)
             with sheet.busy(f"trial {claim.number}") as ended:
                 ended.append(_run_trial(desk, book, claim, overrides, used))
-        elif alone and life.default_in_work(book):
+        elif default_alone and life.default_in_work(book):
             time.sleep(WAIT_SECONDS)
         elif _one_baseline(desk, book, sheet):
             continue

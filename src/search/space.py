@@ -168,7 +168,10 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, dict[st
 
 
 def _parameter(key: str, leaf: Mapping[str, Any], own: Any) -> Parameter:
-    when = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in dict(leaf.get("when") or {}).items()}
+    conditions = leaf.get("when") or {}
+    if not isinstance(conditions, Mapping):
+        raise ValueError(f"when is {conditions!r}; it is written as {{<dotted key>: <value or list of values>}}.")
+    when = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in conditions.items()}
     if "choices" in leaf:
         if extra := sorted(set(leaf) - {"choices", "when"}):
             raise ValueError(f"choices and {', '.join(extra)} do not go together.")

@@ -101,7 +101,7 @@ def _indices(label: pd.Series, where: str, data: DataSettings) -> np.ndarray:
     """Labels as indices into data.label_names; they may be written as names or as indices."""
     names = list(data.label_names)
     by_name = {name: i for i, name in enumerate(names)}
-    numbers = pd.to_numeric(label, errors="coerce")
+    numbers = pd.to_numeric(label, errors="coerce").astype(float)
     if (numbers == HIDDEN).any():
         raise Refusal(
             f"{where} has {int((numbers == HIDDEN).sum())} hidden labels ({HIDDEN}). Hidden labels are no use here: "

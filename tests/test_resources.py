@@ -1,0 +1,229 @@
+"""What machines do to a training: memory that runs out, a study's store that is gone, a disk that is full."""
+
+import dataclasses
+import multiprocessing
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from src.errors import BookLost
+from src.learning import checkpoints
+from src.learning.finetune import DISK_FULL, OUT_OF_MEMORY, failure_reason, fine_tune, halved, micro_batch
+from src.learning.judge import Goal
+from src.records import Evaluation, State
+from src.search import life
+from tests.conftest import FAST, Done, Place, settings_of
+from tests.test_learning import Listener, material
+from tests.test_proposals import open_book
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+SPAWN = multiprocessing.get_context("spawn")
+LONG_TEXTS = "a film of many words, told at length and without haste " * 8
+
+
+def cut_short(cache: str, megabytes: int | None, oom_retry: bool, answer: Connection) -> None:
+    """Train with so much memory beyond what the process has; say how it ended, and the curve of its loss."""
+    from src.evidence.runs import Run
+    from src.evidence.store import Store
+    from src.paths import Paths
+    from src.runner import desk as desks
+    from tests.conftest import write_rows
+
+    folder = Path(cache)
+    file = write_rows(folder / "long.csv", [(f"{LONG_TEXTS} {i}", i % 2) for i in range(1500)])
+    settings = settings_of(
+        "model=tiny", "model.max_tokens=128", "data=files", f"data.path={file}", "data.label_names=[a,b]",
+        "trainer.per_device_train_batch_size=512", "trainer.per_device_eval_batch_size=16", "trainer.bf16=false",
+        "model.dropout=0.0", "trainer.logging_steps=1", "study.rungs=[1.0]", "study.rung_examples=null",
+        "trainer.num_train_epochs=1", f"worker.oom_retry={oom_retry}",
+    )  # fmt: skip
+    desk = desks.Desk(settings, Paths(folder), Store("sqlite:///nowhere", "0"))
+    desk.lesson(settings.recipe.model)
+    run = Run(folder / f"run-{megabytes}-{oom_retry}", "key", "name")
+    if megabytes is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + megabytes * 10**6
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    watch = desks.TrainingRun(run, desk.store)
+    outcome = desks.attempt_training(settings.recipe, desk, watch, folder / f"training-{megabytes}-{oom_retry}")
+    tags = {k: v for event in run._events(0) for k, v in event.get("tags", {}).items()}
+    losses = list(run.curves().get("train/loss", {}).values())
+    answer.send((outcome.state, outcome.reason, tags.get("micro_batch"), losses))
+
+
+def trained(
+    folder: Path, megabytes: int | None, oom_retry: bool = True
+) -> tuple[str, str | None, str | None, list[float]]:
+    mine, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=cut_short, args=(str(folder), megabytes, oom_retry, theirs))
+    process.start()
+    theirs.close()
+    try:
+        return mine.recv()
+    finally:
+        process.join()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited as Linux does it")
+def test_out_of_memory_a_training_begins_anew_with_as_many_examples_per_update(tmp_path: Path) -> None:
+    state, reason, micro, with_room = trained(tmp_path, None)
+    assert (state, reason, micro) == (State.COMPLETE, None, None)
+    state, reason, micro, losses = trained(tmp_path, 150)
+    assert (state, reason) == (State.COMPLETE, None)
+    assert micro is not None
+    assert int(micro) < 512
+    assert losses == pytest.approx(with_room, rel=1e-3)
+    state, reason, micro, _ = trained(tmp_path, 150, oom_retry=False)
+    assert state == State.FAIL
+    assert str(reason).startswith(f"{OUT_OF_MEMORY}: ")
+    assert micro is None
+
+
+def test_a_batch_is_halved_until_it_is_odd() -> None:
+    recipe = settings_of("trainer.per_device_train_batch_size=12", "trainer.gradient_accumulation_steps=2").recipe
+    sizes = []
+    while (smaller := halved(recipe)) is not None:
+        recipe = smaller
+        sizes.append((micro_batch(recipe), recipe.trainer["gradient_accumulation_steps"]))
+    assert sizes == [(6, 4), (3, 8)]
+
+
+def test_micro_batches_see_the_same_examples_per_update(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache)
+    recipe = dataclasses.replace(settings.recipe, model=dataclasses.replace(settings.recipe.model, dropout=0.0))
+    smaller = halved(recipe)
+    assert smaller is not None
+    losses = []
+    for number, each in enumerate((recipe, smaller)):
+        heard = Listener()
+        fine_tune(each, checkpoint, lesson, Goal("accuracy", "maximize", (1.0,)), heard, tmp_path / str(number))
+        losses.append([values["train/loss"] for _, values in heard.curves])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)  # bf16 where the processor has it
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left on device"), DISK_FULL),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:778] . PytorchStreamWriter failed writing file"),
+            DISK_FULL,
+        ),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), DISK_FULL),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), OUT_OF_MEMORY),
+        (MemoryError(), OUT_OF_MEMORY),
+        (OSError(13, "Permission denied"), "PermissionError"),
+    ],
+)
+def test_a_shortage_is_named(error: Exception, says: str) -> None:
+    assert failure_reason(error).startswith(f"{says}: ")
+
+
+def test_a_lost_store_is_not_the_trials_fault(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "study.n_trials=2")
+    mine = life.claim(book)
+    assert mine is not None
+    journal = tmp_path / "journal.log"
+    kept = journal.rename(tmp_path / "aside")
+    journal.mkdir()  # nothing can be read from it or appended to it, whoever asks
+    with pytest.raises(BookLost, match="IsADirectoryError"):
+        life.report(book, mine, Evaluation(1, 0.25, 8, {"accuracy": 0.5}, 0.1))
+    journal.rmdir()
+    kept.rename(journal)
+    again = open_book(tmp_path, "study.n_trials=2")
+    assert [t.state for t in again.trials()] == [State.RUNNING]
+    assert again.unfinished() == [0]
+
+
+# --- a disk that is full ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 24 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)], check=False).returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.long
+def test_a_full_disk_costs_trials_and_never_the_study(small_disk: Path) -> None:
+    place = Place(small_disk)
+    study = [*FAST, "study.name=full", "study.n_trials=6", "study.max_failures=9", "workers=1"]
+    first = place.sweep(*study[:-3], "study.n_trials=2", "study.max_failures=9", "workers=1")
+    assert first.code == 0, first.err
+    ballast = small_disk / "ballast"
+    free = int(subprocess.check_output(["df", "--output=avail", "-B1", str(small_disk)], text=True).split()[1])
+    ballast.write_bytes(b"\0" * (free - 150_000))  # room for records, none for a checkpoint
+    full = place.sweep(*study)
+    assert_told(full)
+    ballast.unlink()
+    again = place.sweep(*study)
+    assert again.code == 0, again.err
+    assert "6 trials" in again.out
+    book = open_trials(place, "full")
+    assert len(book) == 6
+    assert {t["state"] for t in book} <= {"COMPLETE", "PRUNED", "FAIL"}
+    assert sum(t["state"] == "COMPLETE" for t in book) >= 2
+    assert all(DISK_FULL in t["reason"] for t in book if t["state"] == "FAIL")
+
+
+def assert_told(done: Done) -> None:
+    """The command said what is short, and ended without a trace of Python."""
+    said = done.out + done.err
+    assert DISK_FULL in said or "No space left on device" in said, said
+    assert "Traceback" not in said, said
+
+
+def open_trials(place: Place, name: str) -> list[dict[str, str]]:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(place.study(name) / "journal.log")))
+    (study,) = storage.get_all_studies()
+    trials = storage.get_all_trials(study._study_id)
+    return [
+        {"state": t.state.name, "reason": str(t.user_attrs.get("outcome", {}).get("reason"))}
+        for t in trials
+        if t.state != optuna.trial.TrialState.WAITING
+    ]
+
+
+def test_a_planted_pickle_in_a_checkpoint_is_not_run(cache: Path, tmp_path: Path) -> None:
+    import pickle
+
+    import torch
+
+    class Planted:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (tmp_path / "was-run",)
+
+    settings, checkpoint, lesson = material(cache)
+    folder = tmp_path / "training"
+    goal = Goal("accuracy", "maximize", (0.5, 1.0))
+    fine_tune(settings.recipe, checkpoint, lesson, goal, Listener(stop_at=0.5, state=State.PAUSED), folder)
+    (saved,) = folder.glob("checkpoint-*")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin"):
+        if (saved / name).exists():
+            torch.save(Planted(), saved / name)
+            with pytest.raises(pickle.UnpicklingError):
+                torch.load(saved / name, weights_only=True)
+    with pytest.raises(pickle.UnpicklingError):
+        fine_tune(settings.recipe, checkpoint, lesson, goal, Listener(), folder)
+    assert not (tmp_path / "was-run").exists()
+    assert checkpoints.WEIGHTS in {f.name for f in saved.iterdir()}
