@@ -1,5 +1,6 @@
 """Helpers: real commands in folders of their own, and small settings, data and spaces."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -31,6 +32,8 @@ LETTERS = [
     "model.learning_rate=1e-3", "space.trainer.num_train_epochs.high=2", "trainer.num_train_epochs=1",
 ]  # fmt: skip
 COMPARE = ["compare.seeds=4", "compare.top_k=1", "workers=2"]
+PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has done the imports
+PROCESSES.set_forkserver_preload(["tests.test_study", "tests.test_evidence"])
 plugins.register()
 
 

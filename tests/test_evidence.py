@@ -1,7 +1,6 @@
 """Run records and the MLflow store: real databases, a real server."""
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from src.evidence.runs import Run
 from src.evidence.store import Store, open_store, tracking_uri
 from src.records import Calibration, Evaluation, Outcome, State, TrialRecord
 from src.settings import TrackingSettings
+from tests.conftest import PROCESSES
 from tests.servers import command_for, start, stop
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
@@ -130,7 +128,7 @@ def opened(folder: str) -> None:
 
 @pytest.mark.long
 def test_ten_processes_open_a_fresh_store(tmp_path: Path) -> None:
-    processes = [SPAWN.Process(target=opened, args=(str(tmp_path),)) for _ in range(10)]
+    processes = [PROCESSES.Process(target=opened, args=(str(tmp_path),)) for _ in range(10)]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,12 +1,12 @@
 """The journal survives what kills do to it."""
 
-import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
 
 from src.search.storage import KernelLock, repair
+from tests.conftest import PROCESSES
 from tests.test_proposals import finish, open_book
 from tests.test_study import wait_for
 
@@ -46,7 +46,7 @@ def test_repair_leaves_a_whole_journal_alone(tmp_path: Path) -> None:
 
 def test_a_killed_lock_holder_stalls_nobody(tmp_path: Path) -> None:
     lock, mark = tmp_path / "l", tmp_path / "m"
-    holder = multiprocessing.get_context("spawn").Process(target=hold, args=(str(lock), str(mark)))
+    holder = PROCESSES.Process(target=hold, args=(str(lock), str(mark)))
     holder.start()
     wait_for(mark)
     os.kill(holder.pid, signal.SIGKILL)

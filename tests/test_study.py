@@ -1,7 +1,6 @@
 """A study among processes: exact totals, no trial twice, dead workers' trials taken up, definitions kept."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -14,9 +13,8 @@ from src.learning import resume
 from src.records import Evaluation, Outcome, State
 from src.search import leases, life
 from src.search.study import DEFAULT_RECIPE, Book
+from tests.conftest import PROCESSES
 from tests.test_proposals import finish, open_book
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def feed(folder: str, *overrides: str) -> None:
@@ -38,7 +36,7 @@ def test_four_workers_make_the_exact_total_and_no_point_twice(tmp_path: Path, st
     overrides = [f"storage={storage}", "study.n_trials=30", "sampler=random"]
     if storage == "sqlite":
         overrides.append(f"storage.url=sqlite:///{tmp_path}/optuna.db")
-    workers = [SPAWN.Process(target=feed, args=(str(tmp_path / "s"), *overrides)) for _ in range(4)]
+    workers = [PROCESSES.Process(target=feed, args=(str(tmp_path / "s"), *overrides)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -51,7 +49,7 @@ def test_four_workers_make_the_exact_total_and_no_point_twice(tmp_path: Path, st
 
 
 def test_a_killed_workers_trial_is_taken_up_under_its_number(tmp_path: Path) -> None:
-    worker = SPAWN.Process(target=claim_and_hang, args=(str(tmp_path), "study.n_trials=2"))
+    worker = PROCESSES.Process(target=claim_and_hang, args=(str(tmp_path), "study.n_trials=2"))
     worker.start()
     wait_for(tmp_path / "claimed")
     book = open_book(tmp_path, "study.n_trials=2")
@@ -67,7 +65,7 @@ def test_a_killed_workers_trial_is_taken_up_under_its_number(tmp_path: Path) -> 
 def test_others_wait_for_the_default_recipe_where_it_is_to_be_alone_and_a_dead_worker_holds_nobody_up(
     tmp_path: Path,
 ) -> None:
-    worker = SPAWN.Process(target=claim_and_hang, args=(str(tmp_path), "study.n_trials=2"))
+    worker = PROCESSES.Process(target=claim_and_hang, args=(str(tmp_path), "study.n_trials=2"))
     worker.start()
     wait_for(tmp_path / "claimed")
     book = open_book(tmp_path, "study.n_trials=2")

@@ -1,6 +1,5 @@
 """Stores that fail under a running study, and studies that run at once: nothing is lost, nothing doubled."""
 
-import multiprocessing
 import os
 import subprocess
 import time
@@ -10,7 +9,7 @@ import mlflow
 import pytest
 
 from tests.chaos import kill
-from tests.conftest import FAST, Place
+from tests.conftest import FAST, PROCESSES, Place
 from tests.servers import command_for, faulty_proxy, start, stop
 from tests.test_evidence import opened
 
@@ -111,9 +110,7 @@ def test_ten_processes_on_a_fresh_store_succeed_twenty_times_of_twenty(tmp_path:
     for attempt in range(20):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        spawn = multiprocessing.get_context("forkserver")
-        spawn.set_forkserver_preload(["mlflow", "src.evidence.store", "mlflow.store.tracking.sqlalchemy_store"])
-        processes = [spawn.Process(target=opened, args=(str(folder),)) for _ in range(10)]
+        processes = [PROCESSES.Process(target=opened, args=(str(folder),)) for _ in range(10)]
         for process in processes:
             process.start()
         for process in processes:
