@@ -110,6 +110,16 @@ def renamed(old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / old).rename(folder / new)
 
 
+def begun(folder: Path) -> None:
+    """A study in `folder` that nothing was trained for yet."""
+    from src.runner import plan, studies
+
+    settings = settings_of(*TINY, "study.name=mine", config="sweep")
+    made = plan.check(settings, Paths(folder))
+    made.book().create(made.definition)
+    studies.remember(settings, made.folder)
+
+
 MODEL = ("model=checkpoint", "model.checkpoint=model", "model.max_tokens=64", "data.max_examples=100")
 
 CONFIG = [
@@ -255,6 +265,21 @@ PLACES = [
     Case("a database server that does not answer", ["storage.url=postgresql+psycopg://me:secret@127.0.0.1:9/x"]),
     Case("nothing can be written", make=content("mlruns", "a file"), files="mlruns: a file"),
 ]
+STARTED = [
+    Case(
+        "a study that exists, defined otherwise",
+        ["study.name=mine", "data.max_examples=90"],
+        begun,
+        "the study mine, begun",
+    ),
+    Case(
+        "other pruning than it began with", ["study.name=mine", "study.rungs=[0.5,1.0]"], begun, "the study mine, begun"
+    ),
+    Case(
+        "a comparison before anything was trained", ["study.name=mine"], begun, "the study mine, begun", "compare", ()
+    ),
+    Case("a promotion without a verdict", ["study.name=mine"], begun, "the study mine, begun", "promote", ()),
+]
 VERBS = [
     Case("a comparison without a study", verb="compare", base=()),
     Case("a study that was not searched", ["study.name=mine"], verb="compare", base=()),
@@ -275,20 +300,25 @@ WITH = {
 }
 GROUPS = {
     "The config as a whole": CONFIG, "Settings of the training": VALUES, "The study": STUDY, "The space": SPACE,
-    "Models": MODELS, "Data": DATA, "Where things go": PLACES, "Other commands": VERBS,
+    "Models": MODELS, "Data": DATA, "Where things go": PLACES,
+    "Studies that exist": STARTED, "Other commands": VERBS,
 }  # fmt: skip
 CASES = [case for cases in GROUPS.values() for case in cases]
 
 
-def refusal(case: Case, folder: Path) -> str:
-    """What is said to `case` in `folder`, whole; the folder's own name is <folder>."""
-    if case.make:
-        case.make(folder)
+def refusal(case: Case, folder: Path) -> tuple[str, list[str]]:
+    """What is said to `case` in `folder`, whole, and what of studies and stores is there that was not before.
+
+    The folder's own name is <folder> in what is said.
+    """
     with chdir(folder), offline():
+        if case.make:
+            case.make(folder)
+        before = kept(folder)
         try:
             VERB[case.verb](case, Paths(folder))
         except Refusal as said:
-            return str(said).replace(str(folder), "<folder>")
+            return str(said).replace(str(folder), "<folder>"), sorted(kept(folder) - before)
     raise AssertionError(f"{case.what}: {case.command} is not refused")
 
 
@@ -350,10 +380,11 @@ def offline() -> Any:
         online.problem.cache_clear()
 
 
-def left_behind(folder: Path) -> list[str]:
-    """What a refused command must not leave: a study, a run, a training, a store."""
-    names = ("mlflow.db", "mlruns/studies", "mlruns/trainings", "mlruns/openings", "mlruns/artifacts")
-    return [name for name in names if (folder / name).exists()]
+def kept(folder: Path) -> set[str]:
+    """Studies, trials, runs, trainings and stores in `folder`: what a refused command adds nothing to."""
+    places = ("mlflow.db", "mlruns/studies", "mlruns/trainings", "mlruns/openings", "mlruns/artifacts")
+    below = (file for place in places for file in [folder / place, *(folder / place).rglob("*")] if file.exists())
+    return {str(file.relative_to(folder)) for file in below if file.suffix != ".lock"}
 
 
 def row(case: Case, said: str) -> str:
@@ -381,7 +412,7 @@ def main() -> None:
     for title, cases in GROUPS.items():
         for case in cases:
             with tempfile.TemporaryDirectory() as folder:
-                said = refusal(case, Path(folder).resolve())
+                said, _ = refusal(case, Path(folder).resolve())
             found.setdefault(title, []).append(row(case, said))
     PAGE.write_text(page(found))
     subprocess.run(["git", "--no-pager", "diff", "--stat", str(PAGE)], check=False)

@@ -12,9 +12,9 @@ from tests.conftest import Place
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
 def test_what_is_refused(case: Case, tmp_path: Path) -> None:
     folder = tmp_path.resolve()
-    said = bad_input.refusal(case, folder)
+    said, new = bad_input.refusal(case, folder)
     assert bad_input.row(case, said) in PAGE.read_text().splitlines()
-    assert not bad_input.left_behind(folder)
+    assert new == []
     assert "secret" not in said
 
 
@@ -32,7 +32,7 @@ def test_a_refused_command_exits_2_with_the_message_and_no_trace(place: Place) -
     said = done.err.strip().replace(str(place.folder), "<folder>")
     assert done.code == 2
     assert bad_input.row(case, said) in PAGE.read_text().splitlines()
-    assert not bad_input.left_behind(place.folder)
+    assert not bad_input.kept(place.folder)
 
 
 def test_hydras_own_errors_keep_1(place: Place) -> None:

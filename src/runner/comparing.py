@@ -31,11 +31,11 @@ Launch = Callable[..., None]  # start so many workers on the comparison (with th
 def check(asked: ComparisonSettings, paths: Paths) -> ComparePlan:
     """Everything that can be refused is refused here, before anything is trained."""
     studied = studies.load(asked.study, paths)
+    line_up = contenders.line_up(studied, asked)
     store = open_store(studied.settings.tracking, paths.root)
     model = asked.registry or studied.registry
-    now = registry.by_alias(store, model, registry.CHAMPION)
-    champion = _champion(store, now, studied) if now else None
-    line_up = contenders.line_up(studied, asked, champion)
+    if now := registry.by_alias(store, model, registry.CHAMPION):
+        line_up = line_up.with_champion(_champion(store, now, studied))
     _check_checkpoints(studied, line_up)
     machine = machine_for(studied.settings)
     trainings = len(line_up.recipes) * len(line_up.seeds)

@@ -57,6 +57,11 @@ class LineUp:
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
+    def with_champion(self, champion: Contender) -> "LineUp":
+        """And the current champion against them."""
+        notes = (f"the champion ({champion.about}) {champion.note}",) if champion.note else ()
+        return replace(self, contenders=(*self.contenders, champion), notes=(*self.notes, *notes))
+
     @property
     def candidates(self) -> list[Contender]:
         """Among whom the winner is chosen: the tuned settings, best in the search first, and the default recipe."""
@@ -148,8 +153,8 @@ def fixed_answers(contender: Contender, folder: Path) -> Path:
     return folder / "fixed" / contender.key / "test.npy"
 
 
-def line_up(studied: Studied, asked: ComparisonSettings, champion: Contender | None) -> LineUp:
-    """Choose the contenders. Raises Refusal if the study has no tuned settings to judge."""
+def line_up(studied: Studied, asked: ComparisonSettings) -> LineUp:
+    """Choose the study's own contenders. Raises Refusal if the study has no tuned settings to judge."""
     book = studied.book
     if held := book.in_work():
         raise Refusal(
@@ -178,9 +183,7 @@ def line_up(studied: Studied, asked: ComparisonSettings, champion: Contender | N
             "judge. Search on: python -m src.sweep -m study.n_trials=<more>."
         )
     notes = [] if book.enough() else ["the study is not over; its search may find other settings yet"]
-    notes += [f"the champion ({champion.about}) {champion.note}"] if champion and champion.note else []
-    everybody = (*baselines, default, *tuned, *([champion] if champion else []))
-    return LineUp(everybody, fresh_seeds(studied, asked.seeds), tuple(notes))
+    return LineUp((*baselines, default, *tuned), fresh_seeds(studied, asked.seeds), tuple(notes))
 
 
 def fresh_seeds(studied: Studied, n: int) -> tuple[int, ...]:

@@ -42,8 +42,8 @@ def promote(asked: PromotionSettings, paths: Paths) -> None:
         return
     studied = studies.load(asked.study, paths)
     account = Account(studied.settings)
-    store = open_store(studied.settings.tracking, paths.root)
     verdict = _verdict(asked, studied)
+    store = open_store(studied.settings.tracking, paths.root)
     champion = registry.by_alias(store, verdict.registry, CHAMPION)
     if champion and champion.tags.get(REPEAT) == judging.registered_name(verdict):
         account.say(
