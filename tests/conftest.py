@@ -33,7 +33,7 @@ LETTERS = [
 ]  # fmt: skip
 COMPARE = ["compare.seeds=4", "compare.top_k=1", "workers=2"]
 PROCESSES = multiprocessing.get_context("forkserver")  # each forks from one that has done the imports
-PROCESSES.set_forkserver_preload(["tests.test_study", "tests.test_evidence"])
+PROCESSES.set_forkserver_preload(["tests.test_study", "tests.test_evidence", "mlflow.store.tracking.sqlalchemy_store"])
 plugins.register()
 
 
