@@ -70,8 +70,9 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     missing = {"data": data, "model": model, "study": study, "storage": storage, "tracking": tracking}
     if not problems:
         problems += [f"{key} is empty; it is a group of settings." for key, read in missing.items() if read is None]
+    known = len(problems)
     seed = _value(cfg, "seed", problems)
-    if not problems and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
+    if len(problems) == known and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32):
         problems.append(f"seed is {seed!r}; it is a whole number from 0 to 4294967295.")
     Refusal.when_any(problems)
     assert data is not None

@@ -47,7 +47,7 @@ def cut_short(cache: str, megabytes: int | None, oom_retry: bool, answer: Connec
         "model.dropout=0.0", "trainer.logging_steps=1", "study.rungs=[1.0]", "study.rung_examples=null",
         "trainer.num_train_epochs=1", f"worker.oom_retry={oom_retry}",
     )  # fmt: skip
-    desk = desks.Desk(settings, Paths(folder), Store("sqlite:///nowhere", "0"))
+    desk = desks.Desk(settings, Paths(folder), Store(f"sqlite:///{folder}/mlflow.db", "0"))
     desk.lesson(settings.recipe.model)
     run = Run(folder / f"run-{megabytes}-{oom_retry}", "key", "name")
     if megabytes is not None:

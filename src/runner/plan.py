@@ -69,7 +69,8 @@ def check(settings: Settings, paths: Paths) -> Plan:
     storage.check(settings.storage)
     checkpoint = checkpoints.resolve(settings.recipe.model, paths.cache)
     for model in _searched_models(settings, space):
-        checkpoints.resolve(model, paths.cache)
+        if model != settings.recipe.model:
+            checkpoints.resolve(model, paths.cache)
     corpus = corpora.prepare(settings.data, paths.cache)
     study = settings.study
     if "ready_made" in study.baselines:
