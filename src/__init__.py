@@ -2,9 +2,9 @@
 
 How the data flows, top to bottom; every import points down or sideways along a line, never up::
 
-    sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py  publish.py      the commands
+    sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py  publish.py  status.py  ui.py     the commands
          |                  (behind sweep and compare: hydra_plugins/, the sweeper and the local launcher)
-    commands.py                     how ends and refusals are answered
+    commands.py  manual.py          how ends and refusals are answered; --help, and near names
          |
     runner/                         the order of things, a module per verb
       searching   plan, watch, closing        a search: checks and price, lines on the way, the best model
@@ -13,7 +13,10 @@ How the data flows, top to bottom; every import points down or sideways along a 
                   choice, judging             ... the winner, chosen before the test split is opened; the verdict
       training  promoting  predicting  reproducing  publishing
       reporting   inspecting, timesheet       the study's history and findings; a look into weights; who did what when
-      studies                       a study found again by its name
+      live                        what a terminal shows while workers work
+      overview  browsing            how studies stand, and their trials as a file; MLflow's UI and the dashboard
+      studies  joining              a study found again by its name; more workers for one
+      outpost                       workers whose machines share no folder: what is sent, what comes back
       worker      repeats           in the workers: trials and baselines; fresh-seed trainings and test answers
       desk                          what every training process has at hand
          |
@@ -24,14 +27,15 @@ How the data flows, top to bottom; every import points down or sideways along a 
          |------------------------.----------------------.
     search/                   evidence/               verdict/
       space, lint               store, runs             scores, paired   metrics, intervals, McNemar's test
-      proposals, halving        recorded                power            what can be shown, beforehand
+      proposals, halving        recorded, depot         power            what can be shown, beforehand
       study, life, leases       delivered, registry     judgement        better, worse, not shown
       storage, stopping         environment, hub        record, tables
+      dashboard                 views
       importance                  |                      |
       account     the terminal    |                      |
          |------------------------'----------------------'
-    learning/                       checkpoints, finetune and judge (the Trainer), resume, classify, metrics,
-         |                          baselines, ready_made, inspection
+    learning/                       checkpoints, finetune, judge and ranks (the Trainer, on one device or several),
+         |                          resume, classify, metrics, baselines, ready_made, inspection
          |
     text/                           sources, overlap, splits, lint, corpus, tokens, seal, online; the shipped starter
          |                          reviews

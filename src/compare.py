@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
+from src import manual
 
 plugins.register()
 
@@ -19,7 +20,7 @@ def work(cfg: DictConfig) -> None:
     repeats.work(cfg.study.name, cfg.worker.index, cfg.worker.of, paths, measure_only=cfg.compare.plan_only)
 
 
-main = hydra.main(version_base="1.3", config_path="../conf", config_name="compare")(work)
+main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="compare")(work)
 
 if __name__ == "__main__":
-    main()
+    manual.run("compare", main)

@@ -25,13 +25,15 @@ from src.settings import (
     StorageSettings,
     StudySettings,
     TrackingSettings,
+    WorkerSettings,
 )
 
 T = TypeVar("T")
 SECRET = (("tracking", "uri"), ("storage", "url"))  # may hold a password, which is kept nowhere
-WORKER = ("oom_retry",)  # of the group worker, what a person sets; the rest says which worker a job is
+JOB = ("index", "of", "root")  # of the group worker, what says which worker a job is
 ROOT = Path(__file__).resolve().parents[1]
 CONF_DIR, SWEEPS_DIR = ROOT / "conf", ROOT / "sweeps"
+PROGRESS = ("auto", "lines", "off")
 FEWEST_SEEDS = 4  # of a comparison; simulations in tests/test_verdict.py
 REGISTERED = re.compile(r"[^/:'\"%\s](?:[^/:'\"%]{0,98}[^/:'\"%\s])?")
 EXPERIMENT = re.compile(r"[^\W_][^/\\\x00-\x1f]{0,119}")
@@ -57,9 +59,8 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     optimizer, schedule, trainer = node("optimizer"), node("schedule"), node("trainer")
     space, sampler, pruner = node("space"), node("sampler"), node("pruner")
     workers = _workers(_value(cfg, "workers", problems), problems)
-    oom_retry = node("worker").get("oom_retry", True)
-    if not isinstance(oom_retry, bool):
-        problems.append(f"worker.oom_retry is {oom_retry!r}; it is true or false.")
+    worker = _worker(node("worker"), problems)
+    progress = _progress(cfg, problems)
     for group, key in SECRET:
         if "://***@" in str(node(group).get(key)):
             problems.append(
@@ -105,7 +106,8 @@ def settings_from(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         workers=workers,
         overrides=tuple(overrides),
         yaml=_stored(cfg, choices, overrides),
-        oom_retry=oom_retry,
+        worker=worker,
+        progress=progress,
     )
 
 
@@ -133,7 +135,8 @@ def comparison_from(cfg: DictConfig) -> ComparisonSettings:
     """Read the config of `compare`. Raises Refusal with all problems of it together."""
     problems: list[str] = []
     values = {**_mapping(cfg, "compare", problems), **_which(cfg, problems)}
-    read = _read(ComparisonSettings, "compare", {**values, "workers": _workers(cfg.get("workers"), problems)}, problems)
+    values |= {"workers": _workers(cfg.get("workers"), problems), "progress": _progress(cfg, problems)}
+    read = _read(ComparisonSettings, "compare", values, problems)
     if read is not None:
         if read.seeds < FEWEST_SEEDS:
             problems.append(
@@ -142,6 +145,11 @@ def comparison_from(cfg: DictConfig) -> ComparisonSettings:
             )
         if read.top_k < 1:
             problems.append(f"compare.top_k is {read.top_k}; at least one of the study's settings has to stand.")
+        if home := _mapping(cfg, "worker", problems).get("home"):
+            problems.append(
+                f"worker.home is {home}: a comparison works in the study's own folder, where all of its workers see it "
+                "(launcher=local, or slurm)."
+            )
         if not 0 <= read.margin < 1:
             problems.append(f"compare.margin is {read.margin:g}; it is a difference of the metric, from 0 to below 1.")
     Refusal.when_any(problems)
@@ -213,7 +221,7 @@ def _stored(cfg: DictConfig, choices: Mapping[str, str], overrides: Sequence[str
             assert isinstance(written, dict)
             from_environment = "${oc.env:" in str(written[key])
             whole[group][key] = written[key] if from_environment else masked(str(value))
-    whole["worker"] = {key: value for key, value in (cfg.get("worker") or {}).items() if key in WORKER}
+    whole["worker"] = {key: value for key, value in (cfg.get("worker") or {}).items() if key not in JOB}
     own = [masked(o) for o in overrides]
     whole["hydra"] = {"runtime": {"choices": dict(choices)}, "overrides": {"task": own}}
     return OmegaConf.to_yaml(OmegaConf.create(whole))
@@ -283,6 +291,33 @@ def _read(kind: type[T], where: str, values: Mapping[str, Any], problems: list[s
             given = "" if wrong["type"] == "missing" else f" (found {wrong['input']!r})"
             problems.append(f"{key}: {wrong['msg']}{given}.")
         return None
+
+
+def _worker(values: Mapping[str, Any], problems: list[str]) -> WorkerSettings:
+    own = {key: value for key, value in values.items() if key not in JOB}
+    worker = _read(WorkerSettings, "worker", own, problems) or WorkerSettings()
+    if worker.cpus is not None and worker.cpus < 1:
+        problems.append(
+            f"worker.cpus is {worker.cpus}; it is a number of threads from 1, or null for the machine's share."
+        )
+    if worker.gpus < 0:
+        problems.append(f"worker.gpus is {worker.gpus:g}; it is a number from 0, below 1 where workers share a GPU.")
+    if worker.devices_per_trial < 1:
+        problems.append(f"worker.devices_per_trial is {worker.devices_per_trial}; it is a whole number from 1.")
+    if 0 < worker.gpus < worker.devices_per_trial and worker.devices_per_trial > 1:
+        problems.append(
+            f"worker.gpus is {worker.gpus:g}, and a trial takes worker.devices_per_trial={worker.devices_per_trial}; "
+            f"let the launcher give a worker so many: worker.gpus={worker.devices_per_trial}."
+        )
+    return worker
+
+
+def _progress(cfg: DictConfig, problems: list[str]) -> str:
+    value = cfg.get("progress", PROGRESS[0])  # studies from before there was a choice say nothing
+    found = "off" if value is False else str(value)  # as YAML has it
+    if found not in PROGRESS:
+        problems.append(f"progress is {value!r}; it is {', '.join(PROGRESS[:-1])} or {PROGRESS[-1]}.")
+    return found
 
 
 def _workers(value: object, problems: list[str]) -> int | None:

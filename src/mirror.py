@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.errors import masked
-from src.evidence import delivered, environment, recorded
+from src.evidence import delivered, environment, recorded, views
 from src.evidence.runs import Run, Table
 from src.evidence.store import Store
 from src.learning.checkpoints import Checkpoint
@@ -73,6 +73,20 @@ def facts(corpus: Corpus, study: str) -> dict[str, str]:
         "mlflow.source.name": "trialbook",
         **({"mlflow.source.git.commit": commit} if commit else {}),
     }
+
+
+def save_view(store: Store, book: Book) -> None:
+    """The study's trials as MLflow's UI should show them: the best first, with what was searched and how it went."""
+    searched = [f"params.`{p.key}`" for p in book.space.parameters]
+    columns = [*searched, "metrics.`score`", "tags.`trial.state`", "tags.`trial.origin`"]
+    runs = f"tags.study = '{book.name}' and tags.kind = 'trial'"
+    name, order = f"{book.name}: trials", views.Order("metrics.`score`", descending=book.direction == "maximize")
+    views.save(store, view_of(book), name, runs, order, columns)
+
+
+def view_of(book: Book) -> str:
+    """The key of that view."""
+    return f"trialbook-{book.name}"
 
 
 def origin(checkpoint: Checkpoint) -> dict[str, str | None]:

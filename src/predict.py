@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from src import manual
+
 EPILOG = """examples:
   python -m src.predict "It's a warm, funny film." "dull"
   python -m src.predict --file reviews.csv                 writes reviews.predictions.csv
@@ -12,11 +14,8 @@ EPILOG = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        "python -m src.predict",
-        description="Classify texts with the champion, or with any model on record.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    made = manual.parser(
+        "python -m src.predict", "Classify texts with the champion, or with any model on record.", EPILOG
     )
     add = made.add_argument
     add(

@@ -3,6 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
+from src import manual
 from src.commands import answered
 
 
@@ -18,7 +19,7 @@ def publish(cfg: DictConfig) -> None:
         publishing.publish(config.publication_from(cfg), Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path="../conf", config_name="publish")(publish)
+main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="publish")(publish)
 
 if __name__ == "__main__":
-    main()
+    manual.run("publish", main)

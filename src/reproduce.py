@@ -3,6 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
+from src import manual
 from src.commands import answered
 
 
@@ -17,7 +18,7 @@ def reproduce(cfg: DictConfig) -> None:
         reproducing.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path="../conf", config_name="reproduce")(reproduce)
+main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="reproduce")(reproduce)
 
 if __name__ == "__main__":
-    main()
+    manual.run("reproduce", main)

@@ -86,6 +86,7 @@ class StudySettings:
     plan_only: bool
     seed: int
     ready_made: str | None = None  # the checkpoint of the baseline of that name; None: the model's own
+    join: str | None = None  # the study that this command's workers join, as it was defined by its own command
     report: bool = True  # draw a report, and look into the best weights, whenever the study ends
 
 
@@ -119,6 +120,17 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class WorkerSettings:
+    """What one worker is given, and what it does when that is not enough."""
+
+    oom_retry: bool = True  # out of memory, a training is tried again with a smaller micro-batch
+    cpus: int | None = None  # threads of one worker; None: its share of the machine
+    gpus: float = 0.0  # of one worker, where a launcher places workers by it; a fraction shares a GPU
+    devices_per_trial: int = 1  # GPUs (or processes, without any) that train one trial together
+    home: str | None = None  # each machine's own folder for its workers; None: they share the launching one's
+
+
+@dataclass(frozen=True)
 class Settings:
     """One composed config. `space`, `sampler` and `pruner` stay plain data until the search room reads them."""
 
@@ -134,7 +146,8 @@ class Settings:
     workers: int | None  # None: as many as pay on this machine
     overrides: tuple[str, ...]  # the command line's
     yaml: str  # the whole composed config, as logged
-    oom_retry: bool = True  # out of memory, a training is tried again with a smaller micro-batch
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    progress: str = "auto"  # on the terminal: a live view where there is one; lines; or off
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,7 @@ class ComparisonSettings:
     margin: float  # of the metric; a difference must be shown to be larger
     plan_only: bool
     workers: int | None
+    progress: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
+from src import manual
 
 plugins.register()
 
@@ -12,16 +13,24 @@ def work(cfg: DictConfig) -> None:
     """What Hydra starts as a job: one worker of the study."""
     from pathlib import Path
 
-    from src import config
+    from src import config, drain
     from src.paths import Paths
     from src.runner import worker
 
+    drain.heed_scheduler()
     overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
     settings = config.settings_from(cfg, overrides)
     worker.work(settings, cfg.worker.index, cfg.worker.of, Paths(Path(cfg.worker.root)))
+    drain.hand_over()
 
 
-main = hydra.main(version_base="1.3", config_path="../conf", config_name="sweep")(work)
+main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="sweep")(work)
+
+
+def command() -> None:
+    """`trialbook-sweep`: the same under a name that shells can complete."""
+    manual.run("sweep", main)
+
 
 if __name__ == "__main__":
-    main()
+    command()

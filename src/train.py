@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
+from src import manual
 from src.commands import answered
 
 plugins.register()
@@ -21,7 +22,7 @@ def train(cfg: DictConfig) -> None:
         training.train(config.settings_from(cfg, config.task_overrides()), Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path="../conf", config_name="config")(train)
+main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="config")(train)
 
 if __name__ == "__main__":
-    main()
+    manual.run("train", main)

@@ -134,6 +134,15 @@ CONFIG = [
     Case("a study that would lie elsewhere", ["study.name=../up"]),
     Case("an experiment that would lie elsewhere", ["tracking.experiment=../up"]),
     Case("neither true nor false", ["worker.oom_retry=perhaps"]),
+    Case("progress of no kind", ["progress=loud"]),
+    Case("a worker of no threads", ["worker.cpus=0"]),
+    Case("a trial on no device", ["worker.devices_per_trial=0"]),
+    Case("a trial on more GPUs than its worker has", ["worker.devices_per_trial=4", "worker.gpus=1"]),
+    Case("batches that the devices cannot share", ["worker.devices_per_trial=3"]),
+    Case(
+        "searched batches that they cannot share",
+        ["worker.devices_per_trial=4", "+space.trainer.per_device_train_batch_size.choices=[4,6,8]"],
+    ),
     Case("values that have to be given", base=("data=files", "model=tiny")),
     Case("an environment variable that is not set", ["storage.url=${oc.env:NOT_SET_ANYWHERE}"]),
 ]
@@ -263,6 +272,7 @@ PLACES = [
     Case("a server that does not answer", ["tracking.uri=http://127.0.0.1:9"]),
     Case("a database of no kind", ["storage.url=nothing://me:secret@host/x"]),
     Case("a database server that does not answer", ["storage.url=postgresql+psycopg://me:secret@127.0.0.1:9/x"]),
+    Case("workers without a common folder, and records in it", ["worker.home=/somewhere/else"]),
     Case("nothing can be written", make=content("mlruns", "a file"), files="mlruns: a file"),
 ]
 STARTED = [

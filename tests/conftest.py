@@ -2,9 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,11 @@ from hydra import compose, initialize_config_dir
 import hydra_plugins.trialbook as plugins
 from src.config import CONF_DIR, settings_from
 from src.paths import Paths
-from src.settings import PromotionSettings, Settings
+from src.settings import PromotionSettings, Settings, TrackingSettings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from optuna.trial import FrozenTrial
 
 TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2", "study.report=false"]
 FAST = [*TINY, "study.baselines=[majority]", "study.rungs=[0.5,1.0]", "space.trainer.num_train_epochs.high=2"]
@@ -69,6 +71,16 @@ class Place:
         return self.folder / "mlruns" / "studies" / name
 
 
+def trials_of(place: Place, name: str) -> "list[FrozenTrial]":
+    """The trials of a study in a journal, as Optuna reads them."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(place.study(name) / "journal.log")))
+    (study,) = storage.get_all_studies()
+    return storage.get_all_trials(study._study_id)
+
+
 def clean_environment() -> dict[str, str]:
     dropped = ("MLFLOW", "HYDRA", "OMP_NUM_THREADS")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
@@ -76,9 +88,12 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def no_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mlflow.set_tracking_uri writes it into the environment, where the next test would find it."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def no_tracking_uri() -> Iterator[None]:
+    """mlflow.set_tracking_uri writes it into the environment, where the next test would find it, and what is set up
+    for several tests before this fixture."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture
@@ -87,9 +102,20 @@ def place(tmp_path: Path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database as it is made, with nothing in it: to be copied, for making one takes seconds."""
+    from src.evidence.store import DATABASE, open_store
+
+    folder = tmp_path_factory.mktemp("empty")
+    open_store(TrackingSettings(f"sqlite:///{folder / DATABASE}", "another"), folder)
+    return folder / DATABASE
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Place, Done]:
     """A small study that ran to its end, with all baselines: for tests that only read."""
     place = Place(tmp_path_factory.mktemp("finished"))
+    shutil.copy(empty_store, place.folder)
     done = place.sweep(
         *TINY, "study.name=small", "study.n_trials=4", "workers=2", "space.optimizer.learning_rate.low=1e-4"
     )
@@ -134,9 +160,10 @@ def write_letters(path: Path, rows: int = 300) -> Path:
 
 
 @pytest.fixture(scope="session")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Done]:
+def judged(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Place, Done]:
     """A study and its comparison: for tests that only read."""
     place = Place(tmp_path_factory.mktemp("judged"))
+    shutil.copy(empty_store, place.folder)
     write_letters(place.folder / "letters.csv")
     done = place.sweep(*LETTERS, "study.name=letters", "study.report=true")
     assert done.code == 0, done.err

@@ -1,16 +1,19 @@
-"""Real MLflow servers for tests, and a proxy that makes one slow and faulty."""
+"""Real servers for tests: MLflow, PostgreSQL, SLURM, nodes with addresses of their own, a proxy that makes one slow."""
 
 import http.client
 import os
 import random
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,14 +26,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(url: str, command: list[str]) -> subprocess.Popen[bytes]:
+def start(
+    url: str, command: list[str], environment: dict[str, str] | None = None, page: str = "health"
+) -> subprocess.Popen[bytes]:
+    """Start a server, and wait until it answers."""
     process = subprocess.Popen(
-        command, env=clean_environment(), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        command, env=clean_environment() | (environment or {}), start_new_session=True, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     end = time.monotonic() + 90
     while time.monotonic() < end:
         try:
-            urllib.request.urlopen(f"{url}/health", timeout=1)
+            urllib.request.urlopen(f"{url}/{page}", timeout=1)
             return process
         except OSError:
             time.sleep(0.2)
@@ -42,14 +49,18 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def command_for(folder: Path) -> tuple[str, list[str]]:
-    """The address and the command of an MLflow server that keeps everything in `folder`."""
+def command_for(
+    folder: Path, host: str = "127.0.0.1", database: str | None = None, artifacts: str | None = None
+) -> tuple[str, list[str]]:
+    """The address and the command of an MLflow server that keeps everything in `folder`, or where it is told to."""
     port = free_port()
+    allowed = ["--allowed-hosts", f"{host}:{port}"] if host != "127.0.0.1" else []
     command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files"),
+        sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1", *allowed,
+        "--backend-store-uri", database or f"sqlite:///{folder}/server.db",
+        "--artifacts-destination", artifacts or str(folder / "files"),
     ]  # fmt: skip
-    return f"http://127.0.0.1:{port}", command
+    return f"http://{host}:{port}", command
 
 
 @contextmanager
@@ -93,3 +104,138 @@ def faulty_proxy(target: str, faults: float, seed: int = 0) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+
+
+@contextmanager
+def postgres(
+    *databases: str, connections: int = 100, address: str = "127.0.0.1", lasting: bool = False
+) -> Iterator[str]:
+    """A PostgreSQL of its own, as Debian packages it, with these databases; yields their URLs' common part.
+
+    `lasting`: what is committed survives a loss of power, as it is out of the box; tests do without.
+    """
+    (programs,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [None]
+    assert programs, "PostgreSQL is not installed (Debian: apt install postgresql)"
+    folder, port = Path(tempfile.mkdtemp(prefix="postgres-")), free_port()
+    as_user = []
+    if os.getuid() == 0:  # which PostgreSQL does not run as
+        shutil.chown(folder, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+
+    def call(program: str, *arguments: str) -> None:
+        subprocess.run([*as_user, programs / program, *arguments], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    data = str(folder / "data")
+    options = f"-p {port} -c listen_addresses={address} -k {folder} -c max_connections={connections}"
+    options += "" if lasting else " -c fsync=off"
+    try:
+        call("initdb", "-D", data, "-U", "trialbook", "--auth=trust")
+        with Path(data, "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all trust\n")
+        call("pg_ctl", "-D", data, "-w", "-o", options, "-l", str(folder / "log"), "start")
+        for database in databases:
+            call("createdb", "-h", str(folder), "-p", str(port), "-U", "trialbook", database)
+        yield f"postgresql+psycopg://trialbook@{address}:{port}"
+    finally:
+        subprocess.run([*as_user, programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=False, cwd="/",
+                       capture_output=True)  # fmt: skip
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def slurm(cores: int) -> Iterator[dict[str, str]]:
+    """A SLURM of one node, as Debian packages it; yields the environment that its commands want. Root only."""
+    folder, host = Path(tempfile.mkdtemp(prefix="slurm-")), socket.gethostname()
+    folder.chmod(0o755)
+    secret = folder / "munge"
+    secret.mkdir(mode=0o700)
+    (secret / "key").write_bytes(os.urandom(1024))
+    (secret / "key").chmod(0o400)
+    run = folder / "run"
+    run.mkdir(mode=0o755)
+    for path in (secret, secret / "key", run):
+        shutil.chown(path, "munge", "munge")
+    config = f"""
+        ClusterName=test
+        SlurmctldHost={host}(127.0.0.1)
+        AuthType=auth/munge
+        AuthInfo=socket={run}/socket,cred_expire=5
+        SlurmUser=root
+        SlurmctldPort={free_port()}
+        SlurmdPort={free_port()}
+        StateSaveLocation={folder}/state
+        SlurmdSpoolDir={folder}/spool
+        SlurmctldPidFile={folder}/slurmctld.pid
+        SlurmdPidFile={folder}/slurmd.pid
+        SlurmctldLogFile={folder}/slurmctld.log
+        SlurmdLogFile={folder}/slurmd.log
+        ProctrackType=proctrack/linuxproc
+        TaskPlugin=task/none
+        SelectType=select/cons_tres
+        SelectTypeParameters=CR_Core
+        ReturnToService=2
+        SchedulerParameters=sched_interval=2
+        NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
+        PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+    """
+    (folder / "slurm.conf").write_text("\n".join(map(str.strip, config.splitlines())))
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+    munged = ["munged", f"--key-file={secret}/key", f"--socket={run}/socket", f"--pid-file={secret}/pid",
+              f"--log-file={secret}/log", f"--seed-file={secret}/seed"]  # fmt: skip
+    try:
+        subprocess.run(["runuser", "-u", "munge", "--", *munged], check=True)
+        for daemon in ("slurmctld", "slurmd"):
+            subprocess.run([daemon], check=True, env=os.environ | environment)
+        answer = ["srun", "-n1", "--immediate=60", "true"]
+        subprocess.run(answer, check=True, env=os.environ | environment, timeout=90)
+        yield environment
+    finally:
+        for pid in (folder / "slurmd.pid", folder / "slurmctld.pid", secret / "pid"):
+            if pid.exists():
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+NETWORK = "10.77.7"
+OUTSIDE = f"{NETWORK}.254"  # the address of this machine, as its nodes see it
+
+
+@contextmanager
+def nodes(*names: str) -> Iterator[dict[str, str]]:
+    """Machines in name only: network namespaces with an address each (yielded), on a bridge with this one.
+
+    Root only; iproute2. A command runs on one of them with `ip netns exec <name> <command>`.
+    """
+    bridge, addresses = "trialbook0", {name: f"{NETWORK}.{i}" for i, name in enumerate(names, 1)}
+
+    def ip(*words: str, check: bool = True) -> None:
+        subprocess.run(["ip", *words], check=check, capture_output=not check)
+
+    try:
+        ip("link", "add", bridge, "type", "bridge")
+        ip("addr", "add", f"{OUTSIDE}/24", "dev", bridge)
+        ip("link", "set", bridge, "up")
+        for name, address in addresses.items():
+            ip("netns", "add", name)
+            ip("link", "add", f"{name}-out", "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("link", "set", f"{name}-out", "master", bridge, "up")
+            for words in (["addr", "add", f"{address}/24", "dev", "eth0"], ["link", "set", "eth0", "up"],
+                          ["link", "set", "lo", "up"]):  # fmt: skip
+                ip("-n", name, *words)
+        yield addresses
+    finally:
+        for name in names:
+            unplug(name)
+            ip("netns", "del", name, check=False)
+        ip("link", "del", bridge, check=False)
+
+
+def unplug(name: str) -> None:
+    """A node's power goes: first its network, so that nobody hears of it, then all its processes."""
+    subprocess.run(["ip", "link", "del", f"{name}-out"], check=False, capture_output=True)
+    found = subprocess.run(["ip", "netns", "pids", name], check=False, capture_output=True, text=True)
+    for pid in found.stdout.split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import bare, common, curves, packing, pages, schedulers, search
+from benchmarks import bare, common, coordination, curves, packing, pages, scale, schedulers, search
 from src.learning import checkpoints
 from src.learning.finetune import _EpochSampler
 from tests.conftest import settings_of
@@ -96,3 +96,23 @@ class _Scores(bare.torch.nn.Module):
         logits = self.scores.expand(len(input_ids), 2)
         loss = bare.torch.nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+def test_a_crowded_study_is_filled_and_shared(tmp_path: Path) -> None:
+    found = coordination.latency(tmp_path, None, finished=30)
+    assert found["claim"] + found["end"] > 0
+    assert found["p50"] <= found["p95"]
+    book = coordination.opened(tmp_path, None, "latency-30", 30)
+    assert len(book.ended()) == 30 + coordination.ROUNDS + 1
+    assert {t.state for t in book.trials()} == {"COMPLETE"}
+
+
+def test_the_page_on_scale_is_made_from_the_record() -> None:
+    made = scale.page(pages._read("coordination"), pages._table)
+    assert pages.SCALE.read_text() == made, "run python -m benchmarks.pages"
+
+
+def test_what_carries_how_many_workers() -> None:
+    limit = scale.Limit("writes", asked=6, given=60, words="", turn="")
+    assert limit.workers(minutes=5) == 3000  # 10 trials' writes per second, for 300 s
+    assert scale.Limit("connections", 2, 100, "", "", per_worker=True).workers(minutes=5) == 50

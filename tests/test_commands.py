@@ -287,15 +287,6 @@ def test_train_makes_one_tracked_run_with_its_model(place: Place) -> None:
     assert place.run("src.train", "+optimizer.colour=red").code == 2
 
 
-def test_help_names_the_groups(place: Place) -> None:
-    done = place.run("src.sweep", "--help")
-    assert done.code == 0
-    assert (
-        "sweeps: imdb_1k_distilbert, imdb_3k_distilbert, imdb_distilbert, imdb_stars, sst2_distilbert, starter"
-        in done.out
-    )
-
-
 @pytest.mark.long
 def test_a_launcher_of_hydras_own_runs_the_same_workers(place: Place) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

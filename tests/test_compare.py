@@ -26,6 +26,7 @@ from src.paths import Paths
 from src.runner import comparing, predicting, promoting, reproducing, studies, training
 from src.runner.predicting import Request
 from src.settings import ComparisonSettings, PromotionSettings
+from src.text import sources
 from src.verdict.record import Verdict
 from tests.conftest import (
     COMPARE,
@@ -323,7 +324,7 @@ def test_a_file_comes_back_with_labels_and_scores_in_its_own_order(
         {"id": [3, 1, 2], "review": ["abcdabcd, abc", "zyxwvuts stuvwxyz and more, more zzzz", "ggfa"]}
     )
     file, out = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
-    predicting.write(frame, file)
+    sources.write_file(frame, file)
     predicting.predict(Request(file=str(file), out=str(out), text_column="review"), promoted)
     found = predicting.sources.read_file(out)
     assert found["id"].tolist() == [3, 1, 2]

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 from src import config
 from src.config import CONF_DIR, SWEEPS_DIR, group_options
 from src.learning import arguments
-from src.runner.worker import base_values
 from src.search import lint, space
 from src.search.targets import build
 from tests.conftest import settings_of
@@ -20,6 +19,10 @@ NEEDED = {
     "space/empty": ["+space.optimizer.learning_rate={low: 1e-5, high: 1e-4}"],
     "sampler/grid": ["space=empty", "+space.trainer.num_train_epochs={low: 1, high: 3}"],
 }
+PLUGINS = {
+    "launcher/ray": "hydra_plugins.hydra_ray_launcher",
+    "launcher/slurm": "hydra_plugins.hydra_submitit_launcher",
+}  # extras, which the environment of the cluster tests has
 OPTIONS = [f"{group}/{option}" for group, options in group_options().items() for option in options]
 SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 
@@ -27,12 +30,14 @@ SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 def test_every_yaml_is_walked() -> None:
     files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
     assert len(files) == len(OPTIONS) + len(SWEEPS) + 7  # the primary ones and quiet
-    assert (len(OPTIONS), len(SWEEPS)) == (40, 6)
+    assert (len(OPTIONS), len(SWEEPS)) == (44, 6)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_composes_and_passes(option: str) -> None:
     group, name = option.split("/")
+    if option in PLUGINS:
+        pytest.importorskip(PLUGINS[option])
     check(f"{group}={name}", *NEEDED.get(option, []))
 
 
@@ -66,5 +71,12 @@ def test_the_other_commands_configs_compose_and_are_read(name: str, read: Callab
 def check(*overrides: str) -> None:
     settings = settings_of(*overrides, config="sweep")
     arguments.check(settings.recipe)
-    lint.check(settings, space.parse(settings.space, base_values(settings)), group_options())
+    lint.check(settings, space.of(settings), group_options())
     build(settings.pruner, "pruner")
+
+
+def test_a_launcher_says_how_many_workers_there_are_and_what_each_is_given() -> None:
+    assert (settings_of("launcher=inline").workers, settings_of().workers) == (1, None)
+    pytest.importorskip(PLUGINS["launcher/slurm"])
+    placed = settings_of("launcher=slurm", "worker.cpus=2")
+    assert (placed.workers, placed.worker.cpus) == (4, 2)

@@ -46,8 +46,8 @@ def test_an_address_in_the_environment_is_found_there_again(monkeypatch: pytest.
 
 
 def test_a_study_remembers_what_to_do_out_of_memory() -> None:
-    assert settings_of().oom_retry
-    assert not restored(settings_of("worker.oom_retry=false").yaml).oom_retry
+    assert settings_of().worker.oom_retry
+    assert not restored(settings_of("worker.oom_retry=false").yaml).worker.oom_retry
 
 
 def test_tokens_and_passwords_are_masked_in_what_other_libraries_say() -> None:

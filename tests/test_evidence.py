@@ -1,14 +1,18 @@
 """Run records and the MLflow store: real databases, a real server."""
 
+import base64
 import json
 import os
+import shutil
+import time
+import zlib
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from src.errors import Refusal, masked
-from src.evidence import environment
+from src.evidence import environment, views
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store, tracking_uri
 from src.records import Calibration, Evaluation, Outcome, State, TrialRecord
@@ -18,7 +22,8 @@ from tests.servers import command_for, start, stop
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path, empty_store: Path) -> Store:
+    shutil.copy(empty_store, tmp_path)
     return open_store(TrackingSettings(f"sqlite:///{tmp_path}/mlflow.db", "reviews"), tmp_path)
 
 
@@ -184,3 +189,24 @@ def test_the_environment_names_what_a_run_was_made_with() -> None:
 def test_passwords_in_urls_are_not_shown() -> None:
     shown = masked("python -m src.sweep tracking.uri=postgresql+psycopg://me:pa:s@s@host/db text='a: b@c'")
     assert shown == "python -m src.sweep tracking.uri=postgresql+psycopg://***@host/db text='a: b@c'"
+
+
+def test_a_run_that_is_delivered_late_began_when_it_began(store: Store, tmp_path: Path) -> None:
+    run = Run(tmp_path / "late", "late", "late")
+    run.status(State.RUNNING)
+    time.sleep(0.3)
+    run.status(State.COMPLETE)
+    time.sleep(0.3)
+    assert run.deliver(store)
+    info = store.client.get_run(run.known_id).info
+    assert 300 <= info.end_time - info.start_time < 600
+
+
+def test_a_view_is_kept_as_mlflows_own_ui_keeps_one(store: Store) -> None:
+    views.save(store, "mine", "Mine", "tags.kind = 'trial'", views.Order("metrics.`score`", True), ["params.`a`"])
+    (value,) = [v for k, v in store.client.get_experiment(store.experiment_id).tags.items() if k == f"{views.TAG}mine"]
+    kept = json.loads(value)
+    assert kept["name"] == "Mine"
+    state = json.loads(zlib.decompress(base64.b64decode(kept["state"].removeprefix("deflate;"))))
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`score`", False)
+    assert state["selectedColumns"] == ["params.`a`"]

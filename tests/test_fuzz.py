@@ -17,7 +17,6 @@ from src.config import group_options as options
 from src.errors import Refusal
 from src.learning import arguments
 from src.records import Calibration, Change, Evaluation, Outcome, Record, Stretch, TrialRecord
-from src.runner.worker import base_values
 from src.search import lint, space
 from src.text import lint as data_lint
 from src.text import sources, splits
@@ -56,7 +55,7 @@ def fuzzed(check: Callable[[Any], object], what: st.SearchStrategy[Any], example
 @pytest.mark.parametrize("examples", [200, pytest.param(4000, marks=pytest.mark.long)])
 def test_spaces(examples: int) -> None:
     own = settings_of()
-    base = base_values(own)
+    base = space.base_values(own)
 
     def check(tree: Any) -> None:
         try:
@@ -110,7 +109,7 @@ def test_overrides(examples: int, composed: DictConfig) -> None:
             found = settings_from(cfg)
             arguments.check(found.recipe)
             data_lint.check(found.data)
-            lint.check(found, space.parse(found.space, base_values(found)), options())
+            lint.check(found, space.of(found), options())
         except Refusal:
             return
 

@@ -71,6 +71,9 @@ class Listener:
         self.evaluations.append(evaluation)
         return Stop(self.state, "bad") if evaluation.share == self.stop_at else None
 
+    def saved(self) -> None:
+        pass
+
     def asked_to_stop(self, _step: int) -> Stop | None:
         if self.left is None:
             return None

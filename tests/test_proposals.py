@@ -7,10 +7,9 @@ import pytest
 from optuna.trial import TrialState
 
 from src.records import Evaluation, Outcome, State
-from src.runner.worker import base_values
 from src.search import life
-from src.search.proposals import Informed
-from src.search.space import parse
+from src.search.proposals import Informed, bounded
+from src.search.space import of
 from src.search.study import Book
 from src.settings import Settings
 from tests.conftest import settings_of
@@ -26,7 +25,7 @@ SAMPLERS = ["tpe", "gp", "random", "cmaes", "qmc"]
 
 def open_book(folder: Path, *overrides: str) -> Book:
     settings = settings_of("study.name=s", *overrides)
-    book = Book(settings, parse(settings.space, base_values(settings)), "maximize", folder)
+    book = Book(settings, of(settings), "maximize", folder)
     book.create({"space": book.space.describe()})
     return book
 
@@ -115,11 +114,10 @@ def test_a_kill_between_two_keys_keeps_the_proposal(tmp_path: Path) -> None:
     whole = finish(open_book(tmp_path / "a", "study.n_trials=9"))
     book = open_book(tmp_path / "b", "study.n_trials=9")
     finish(book, 8)
-    frozen = book.of_state(TrialState.WAITING)[0]
-    book.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+    trial_id = book.storage.create_new_trial(book.study._study_id)
     first = book.space.parameters[0]
     value = whole[8][first.key]
-    book.storage.set_trial_param(frozen._trial_id, first.key, value, first.distribution)  # and then it was killed
+    book.storage.set_trial_param(trial_id, first.key, value, first.distribution)  # and then it was killed
     assert finish(book) == whole[8:]
 
 
@@ -127,3 +125,15 @@ def test_hyperbands_brackets_share_no_point(tmp_path: Path) -> None:
     book = open_book(tmp_path, "pruner=hyperband", *GRID, "sampler=random", "study.n_trials=10")
     points = finish(book)
     assert len(points) == len({str(sorted(p.items())) for p in points}) == 6
+
+
+def test_of_many_trials_a_sampler_sees_the_best_and_the_latest(tmp_path: Path) -> None:
+    book = open_book(tmp_path, "study.n_trials=40", "sampler=random")
+    finish(book, 30)
+    mine = life.claim(book)
+    every = book.study.get_trials(deepcopy=False)
+    assert bounded(every, 100, maximize=True) == every
+    seen = [t.number for t in bounded(every, 10, maximize=True)]
+    best = max(every[:30], key=lambda t: t.value or 0).number
+    assert seen == sorted({best, *range(21, 30), mine.number})
+    assert len(Informed(book.study, 10).get_trials(deepcopy=False)) == len(seen)

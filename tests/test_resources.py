@@ -1,6 +1,7 @@
 """What machines do to a training: memory that runs out, a study's store that is gone, a disk that is full."""
 
 import dataclasses
+import errno
 import multiprocessing
 import resource
 import subprocess
@@ -10,14 +11,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
+from src.commands import answered
 from src.errors import BookLost
 from src.learning import checkpoints
 from src.learning.finetune import DISK_FULL, OUT_OF_MEMORY, failure_reason, fine_tune, halved, micro_batch
 from src.learning.judge import Goal
 from src.records import Evaluation, State
+from src.runner import worker
 from src.search import life
-from tests.conftest import FAST, Done, Place, settings_of
+from tests.conftest import FAST, Done, Place, settings_of, trials_of
 from tests.test_learning import Listener, material
 from tests.test_proposals import open_book
 
@@ -146,6 +150,26 @@ def test_a_lost_store_is_not_the_trials_fault(tmp_path: Path) -> None:
     assert again.unfinished() == [0]
 
 
+def test_a_worker_without_records_says_so_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, worker.ends_if_lost(3):
+        raise OSError(errno.EIO, "Input/output error")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "worker 3 ends: the study's records cannot be kept (OSError: [Errno 5] Input/output error). Its trial keeps "
+        "its last checkpoint; once there is room, or the database is back, the same command continues it.\n"
+    )
+
+
+def test_a_command_without_room_says_so_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, answered():
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        "\nNothing more can be written: No space left on device (report.html). Everything trained so far is kept; "
+        "make room, and the same command continues it.\n"
+    )
+
+
 # --- a disk that is full ---
 
 
@@ -190,17 +214,10 @@ def assert_told(done: Done) -> None:
 
 
 def open_trials(place: Place, name: str) -> list[dict[str, str]]:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    storage = JournalStorage(JournalFileBackend(str(place.study(name) / "journal.log")))
-    (study,) = storage.get_all_studies()
-    trials = storage.get_all_trials(study._study_id)
     return [
         {"state": t.state.name, "reason": str(t.user_attrs.get("outcome", {}).get("reason"))}
-        for t in trials
-        if t.state != optuna.trial.TrialState.WAITING
+        for t in trials_of(place, name)
+        if t.state != TrialState.WAITING
     ]
 
 

@@ -4,9 +4,8 @@ import pytest
 
 from src.config import group_options
 from src.errors import Refusal
-from src.runner.worker import base_values
 from src.search import lint
-from src.search.space import parse
+from src.search.space import of, parse
 from tests.conftest import settings_of
 
 BASE = {"trainer.num_train_epochs": 3, "optimizer.weight_decay": 0.01, "optimizer.optim": "adamw_torch_fused"}
@@ -80,13 +79,13 @@ def test_the_lint_names_samplers_that_fall_back_to_random() -> None:
     condition = "+space.optimizer.adam_beta2={low: 0.9, high: 0.999, when: {trainer.num_train_epochs: [3, 4]}}"
     for sampler, name in {"gp": "GP", "qmc": "QMC", "cmaes": "CMA-ES"}.items():
         settings = settings_of(condition, f"sampler={sampler}")
-        warnings = lint.check(settings, parse(settings.space, base_values(settings)), group_options())
+        warnings = lint.check(settings, of(settings), group_options())
         assert warnings == [f"{name} samples conditional parameters at random: optimizer.adam_beta2."]
 
 
 def test_a_default_recipe_outside_the_space_is_said() -> None:
     settings = settings_of("space.optimizer.learning_rate.high=5e-5")
-    (warning,) = lint.check(settings, parse(settings.space, base_values(settings)), group_options())
+    (warning,) = lint.check(settings, of(settings), group_options())
     assert warning.startswith(
         "The default recipe lies outside the space, so it is not trial 0: optimizer.learning_rate"
     )

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,18 @@ def test_four_workers_make_the_exact_total_and_no_point_twice(tmp_path: Path, st
     overrides = [f"storage={storage}", "study.n_trials=30", "sampler=random"]
     if storage == "sqlite":
         overrides.append(f"storage.url=sqlite:///{tmp_path}/optuna.db")
-    workers = [PROCESSES.Process(target=feed, args=(str(tmp_path / "s"), *overrides)) for _ in range(4)]
+    make_thirty([tmp_path / "s"] * 4, *overrides)
+
+
+def make_thirty(folders: Sequence[Path], *overrides: str) -> None:
+    """A worker in each of the folders; together they make 30 trials, and no point twice."""
+    workers = [PROCESSES.Process(target=feed, args=(str(folder), *overrides)) for folder in folders]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    trials = open_book(tmp_path / "s", *overrides).trials()
+    trials = open_book(folders[0], *overrides).trials()
     assert [t.number for t in trials] == list(range(30))
     assert {t.state for t in trials} == {State.COMPLETE}
     assert len({json.dumps(dict(t.params), sort_keys=True) for t in trials}) == 30
@@ -84,7 +90,7 @@ def test_a_trial_that_kills_every_worker_ends_as_failed(tmp_path: Path) -> None:
     book = open_book(tmp_path, "study.n_trials=2")
     for _ in range(4):
         assert life.claim(book).number == 0
-        leases.drop(tmp_path / "trials" / "0000" / "lease.json")
+        book.leases.drop(book.lease(0))
     assert life.claim(book).number == 1
     assert book.trials()[0].state == State.FAIL
     assert book.trials()[0].reason == "its worker died 4 times at the same place"
@@ -95,32 +101,34 @@ def test_an_end_stored_before_the_kill_counts(tmp_path: Path) -> None:
     claim = life.claim(book)
     details = {"state": "COMPLETE", "score": 0.7}
     claim.trial.set_user_attr("outcome", details)
-    leases.drop(claim.folder / "lease.json")
+    book.leases.drop(book.lease(0))
     assert life.claim(book) is None
     assert (book.trials()[0].state, book.trials()[0].score) == (State.COMPLETE, 0.7)
 
 
 def test_a_reused_process_id_does_not_hold_a_lease(tmp_path: Path) -> None:
-    lease = tmp_path / "lease.json"
-    leases.take(lease)
-    assert leases.alive(lease)
-    content = json.loads(lease.read_text())
-    lease.write_text(json.dumps(content | {"started": "another boot/1"}))
-    assert not leases.alive(lease)
+    held = leases.InFolder(tmp_path)
+    held.take("trials/1")
+    assert held.alive("trials/1")
+    file = tmp_path / "trials" / "1" / "lease.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"started": "another boot/1"}))
+    assert not held.alive("trials/1")
 
 
 def test_a_lease_of_another_host_lives_while_it_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = tmp_path / "lease.json"
-    lease.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0}))
-    assert leases.alive(lease)
+    held = leases.InFolder(tmp_path)
+    file = tmp_path / "a" / "lease.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0}))
+    assert held.alive("a")
     old = time.time() - leases.SILENCE_SECONDS - 1
-    os.utime(lease, (old, old))
-    assert not leases.alive(lease)
+    os.utime(file, (old, old))
+    assert not held.alive("a")
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
-    with leases.kept(lease):
-        wait_for(lease)
+    with held.kept("a"):
+        wait_for(file)
         time.sleep(0.2)
-    assert leases.alive(lease)
+    assert held.alive("a")
 
 
 @pytest.mark.parametrize(("what", "value"), [("space", {"a": "b"}), ("metric", "f1"), ("data", "other")])
@@ -222,7 +230,7 @@ def halve(book: Book, most: int = 10**6) -> list[tuple[int, int]]:
             rung = next(r for r in (25, 50, 100) if r > at(book, mine))
             trained.append((mine.number, rung))
             go_on = step(book, mine, rung)
-        leases.drop(book.lease(mine.number))
+        book.leases.drop(book.lease(mine.number))
     return trained
 
 
@@ -270,7 +278,7 @@ def test_the_default_recipe_goes_past_its_rungs_whatever_they_say(tmp_path: Path
     assert mine.origin == DEFAULT_RECIPE
     assert not step(book, other, 25)
     assert step(book, mine, 25)
-    leases.drop(book.lease(0))
+    book.leases.drop(book.lease(0))
     again = life.claim(book)  # its worker was killed: it is taken up, not left to wait
     assert again.number == 0
     assert step(book, again, 50)
@@ -290,14 +298,14 @@ def test_a_kill_between_report_and_checkpoint_repeats_the_rung_and_between_check
     book = open_book(tmp_path, "pruner=asha", "study.n_trials=9", NO_RECIPE)
     first = life.claim(book)
     assert life.report(book, first, evaluation(0.25, 0.5, step=1)) is not None
-    leases.drop(book.lease(0))
+    book.leases.drop(book.lease(0))
     again = life.claim(book)  # no checkpoint: it is taken up at once, and judged again
     assert again.number == 0
     assert life.report(book, again, evaluation(0.25, 0.5, step=1)).state == State.PAUSED
     folder = book.training_folder(0) / "checkpoint-1"
     folder.mkdir(parents=True)
     resume.complete(folder, {"rung": 0.25})
-    leases.drop(book.lease(0))
+    book.leases.drop(book.lease(0))
     assert life.waits(book, book.frozen(0))
     assert life.claim(book).number == 1
 

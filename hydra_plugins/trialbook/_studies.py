@@ -33,6 +33,11 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments
     each = BasicSweeper.split_arguments(parsed, None)[0]
     composed = [context.config_loader.load_sweep_config(config, list(overrides)) for overrides in each]
     with answered():
+        if verb == "search":
+            for i, made in enumerate(composed):
+                if made.study.get("join"):
+                    each[i] = _with_study(made, each[i], paths)
+                    composed[i] = context.config_loader.load_sweep_config(config, each[i])
         for todo, overrides, made in zip(VERBS[verb](composed, each, paths), each, composed, strict=True):
 
             def launch(workers: int, *more: str, overrides: Sequence[str] = overrides, made: DictConfig = made) -> None:
@@ -43,18 +48,33 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments
             todo(launch)
 
 
+def _with_study(made: DictConfig, overrides: Sequence[str], paths: "Paths") -> list[str]:
+    """The overrides, after those of the study that is to be joined."""
+    from src import config
+    from src.runner import joining
+
+    HydraConfig.instance().set_config(made)
+    return joining.overrides(config.settings_from(made, overrides), paths, overrides)
+
+
 def _search(composed: Sequence[DictConfig], overrides: Sequence[Sequence[str]], paths: "Paths") -> list[Todo]:
     """A study for each combination of values on the command line."""
     from src import config
+    from src.runner import joining, searching
     from src.runner import plan as planning
-    from src.runner import searching
 
-    plans = []
+    plans: list[planning.Plan] = []
+    todo: list[Todo] = []
     for made, own in zip(composed, overrides, strict=True):
         HydraConfig.instance().set_config(made)
-        plans.append(planning.check(config.settings_from(made, own), paths))
+        settings = config.settings_from(made, own)
+        if settings.study.join:
+            todo.append(partial(joining.join, settings))
+            continue
+        plans.append(planning.check(settings, paths))
+        todo.append(partial(searching.search, plans[-1]))
     planning.refuse_shared_names(plans)
-    return [partial(searching.search, plan) for plan in plans]
+    return todo
 
 
 def _compare(composed: Sequence[DictConfig], _: Sequence[Sequence[str]], paths: "Paths") -> list[Todo]:
@@ -84,10 +104,16 @@ def _launch(
     root: Path,
 ) -> None:
     """One batch of jobs, a worker each, with whatever launcher the config names."""
+    from src.errors import first_line
+
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     OmegaConf.set_readonly(config.hydra, None)
     where = f"worker.root='{root.resolve()}'"
     jobs = [[*overrides, f"worker.index={i}", f"worker.of={workers}", where] for i in range(workers)]
-    done = launcher.launch(jobs, initial_job_idx=0)
+    try:
+        done = launcher.launch(jobs, initial_job_idx=0)
+    except Exception as error:  # of the launcher itself; what the workers have done is in the study
+        print(f"the launcher {type(launcher).__name__} gave up: {type(error).__name__}: {first_line(error)}")
+        return
     if failed := [ret for ret in done if ret.status != JobStatus.COMPLETED]:
         print(f"{len(failed)} of {workers} workers ended with an error: {failed[0]._return_value!r}")

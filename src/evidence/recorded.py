@@ -31,6 +31,7 @@ class Recorded:
     threads: int | None
     precision: str | None  # bf16, fp16 or fp32
     micro_batch: int | None  # examples at a time, where memory was too short for as many as the config says
+    devices: int  # that trained it together
     data: str  # fingerprint
     curves: Curves
 
@@ -61,6 +62,7 @@ def read(store: Store, run_id: str) -> Recorded:
         threads=int(threads) if threads else None,
         precision=tags.get("precision"),
         micro_batch=int(tags["micro_batch"]) if "micro_batch" in tags else None,
+        devices=int(tags.get("devices", 1)),
         data=tags.get("data.fingerprint", ""),
         curves=curves,
     )

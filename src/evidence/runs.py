@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,36 @@ PARAM_LENGTH = 6000  # MLflow's own limit
 QUIET_SECONDS = 30.0  # between two tries to reach a store that is down
 BATCH = 1000  # metrics in one request, MLflow's own limit
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # columns and rows
+
+
+class Tail:
+    """What the run in `folder` says last, for who looks on: reads as it grows, writes nothing, holds nobody up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.outbox = folder / "outbox.jsonl"
+        self.metrics: dict[str, float] = {}  # the last value of each
+        self.tags: dict[str, str] = {}
+        self.status: str | None = None
+        self._seen = 0
+
+    def read(self) -> "Tail":
+        """Take in the whole lines that are new."""
+        size = self.outbox.stat().st_size if self.outbox.exists() else 0
+        if size < self._seen:
+            self._seen = 0  # another one of the same name
+        if size == self._seen:
+            return self
+        with self.outbox.open("rb") as stream:
+            stream.seek(self._seen)
+            whole, _, _ = stream.read().rpartition(b"\n")
+        for line in whole.splitlines():
+            with suppress(ValueError):
+                event = json.loads(line)
+                self.metrics |= event.get("metrics", {})
+                self.tags |= event.get("tags", {})
+                self.status = event.get("status", self.status)
+        self._seen += len(whole) + 1 if whole else 0
+        return self
 
 
 class Run:
@@ -131,6 +162,13 @@ class Run:
 
     # --- delivering ---
 
+    def recall(self, store: Store) -> None:
+        """Learn which steps MLflow has already: this run was another machine's, whose last words may be only there."""
+        run_id = self.run_id(store)
+        for metric in store.client.get_run(run_id).data.metrics:
+            steps = [point.step for point in store.client.get_metric_history(run_id, metric)]
+            self._last[metric] = max([self._last.get(metric, -1), *steps])
+
     @property
     def known_id(self) -> str | None:
         """The MLflow run's id, if MLflow has given one yet."""
@@ -150,7 +188,9 @@ class Run:
 
     def _create(self, store: Store) -> str:
         tags = {"trialbook.key": self.key} | ({"mlflow.parentRunId": self.parent} if self.parent else {})
-        return str(store.client.create_run(store.experiment_id, run_name=self.name, tags=tags).info.run_id)
+        began = next((event["time"] for event in self._events(0)), None)  # it may be delivered long afterwards
+        made = store.client.create_run(store.experiment_id, began, tags, run_name=self.name)
+        return str(made.info.run_id)
 
     def deliver(self, store: Store, patient: bool = False) -> bool:
         """Send what MLflow does not have yet; False (and `problem`) if it could not be sent: try again later.

@@ -67,6 +67,15 @@ LIMITS = {
 """What numbers make sense, by dotted key; for values in a config and for ranges to search."""
 
 
+BATCHES = ("trainer.per_device_train_batch_size", "trainer.per_device_eval_batch_size")
+
+
+def indivisible(key: str, values: Sequence[object], devices: int) -> str | None:
+    """What is wrong with sizes of batches that so many devices are to share, in words, or None."""
+    bad = [v for v in values if key in BATCHES and isinstance(v, int) and v % devices]
+    return f"{bad[0]}, which {devices} devices cannot share evenly (worker.devices_per_trial)" if bad else None
+
+
 def out_of_limits(key: str, values: Sequence[object]) -> str | None:
     """What is wrong with `values` of the setting `key`, in words, or None."""
     limit = LIMITS.get(key)
@@ -95,8 +104,11 @@ def unconsumed(recipe: Recipe) -> dict[str, str]:
     return idle
 
 
-def check(recipe: Recipe) -> None:
-    """Raises Refusal for keys that are no TrainingArguments fields, that are ours to set, or that nothing reads."""
+def check(recipe: Recipe, devices: int = 1) -> None:
+    """Raises Refusal for keys that are no TrainingArguments fields, that are ours to set, or that nothing reads.
+
+    `devices`: how many train it together.
+    """
     groups: Mapping[str, Mapping[str, Any]] = {
         "optimizer": recipe.optimizer, "schedule": recipe.schedule, "trainer": recipe.trainer,
     }  # fmt: skip
@@ -117,6 +129,8 @@ def check(recipe: Recipe) -> None:
                 problems.append(f"{group}.{key} would be read by nothing, because {why}; take it out.")
     every = {**recipe.flat(), "model.learning_rate": recipe.model.learning_rate}
     problems += [f"{key} is {wrong}." for key, value in every.items() if (wrong := out_of_limits(key, [value]))]
+    every = dict.fromkeys(BATCHES, 8) | every  # the Trainer's own default
+    problems += [f"{key} is {wrong}." for key, value in every.items() if (wrong := indivisible(key, [value], devices))]
     Refusal.when_any(problems or _refused_by_transformers(recipe))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +16,7 @@ from src.text.corpus import content_key, once
 
 RANDOM = "random://"
 WEIGHTS = "model.safetensors"
+ORIGIN = "origin.json"  # beside files that were brought from another machine: where that had them from
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*"]
 ENCODER_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 BERT_FIELDS = (*ENCODER_FIELDS, "classifier_dropout")
@@ -191,8 +193,16 @@ def build(checkpoint: Checkpoint, model: ModelSettings, label_names: tuple[str, 
     )
 
 
+def shipped(model: ModelSettings) -> str:
+    """Where a checkpoint's files lie in the cache of a machine that they were brought to."""
+    return f"models/shipped/{content_key(model.checkpoint, str(model.pin.revision))}"
+
+
 def _find(model: ModelSettings, cache: Path) -> Checkpoint:
     name = model.checkpoint
+    brought = cache / shipped(model)
+    if (brought / ORIGIN).is_file():
+        return Checkpoint(brought, name, **json.loads((brought / ORIGIN).read_text()))
     if name.startswith(RANDOM):
         folder = once(cache / "models" / content_key(name, "2"), _write_random)
         return Checkpoint(folder, name, "random", None)

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from src.errors import Refusal
+
 WORKER_GIGABYTES = 2.0  # a worker with a small model, libraries and batches included
 MOST_WORKERS = 16  # beyond, memory bandwidth rather than cores is short
 TRIALS_EACH = 4  # with so many trials for each worker, they may wait for the default recipe's
@@ -12,14 +14,20 @@ SAFE_SHARE = 0.85  # of a GPU's memory, that trainings packed on it may take tog
 
 @dataclass(frozen=True)
 class Machine:
+    """What trainings can share out: where one takes several devices, a core or a GPU here stands for so many."""
+
     cores: int
     free_gigabytes: float
     gpus: int
     gpu_megabytes: float = 0.0  # memory of the smallest GPU, 10**6 bytes
+    each: int = 1  # devices that one training takes
 
 
-def this_machine(use_cpu: bool) -> Machine:
-    """Cores and memory this process may use, containers' limits included; GPUs unless `use_cpu`."""
+def this_machine(use_cpu: bool, each: int = 1) -> Machine:
+    """Cores and memory this process may use, containers' limits included; GPUs unless `use_cpu`.
+
+    `each`: the devices that one training takes. Raises Refusal where there are some GPUs, but not so many.
+    """
     import joblib
     import psutil
 
@@ -29,7 +37,13 @@ def this_machine(use_cpu: bool) -> Machine:
 
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         memory = min((torch.cuda.get_device_properties(i).total_memory / 1e6 for i in range(gpus)), default=0.0)
-    return Machine(joblib.cpu_count(), psutil.virtual_memory().available / 1e9, gpus, memory)
+    if 0 < gpus < each:
+        raise Refusal(
+            f"worker.devices_per_trial is {each}, and torch finds {gpus} GPU{'s' * (gpus != 1)} here; give each trial "
+            f"1 to {gpus}, or let processors do it (trainer=cpu)."
+        )
+    cores = max(1, joblib.cpu_count() // each)
+    return Machine(cores, psutil.virtual_memory().available / 1e9 / each, gpus // each, memory, each)
 
 
 def workers_that_pay(machine: Machine, n_trials: int) -> int:
@@ -77,14 +91,20 @@ def use_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
-def use_share(index: int, of: int, machine: Machine) -> int:
-    """Take worker `index`'s share of the machine: its threads, and its GPU where there are any. Returns the threads."""
+def use_share(index: int, of: int, machine: Machine, cpus: int | None = None) -> int:
+    """Take worker `index`'s share of the machine: its threads, and its GPUs where there are any. Returns the threads.
+
+    They are the threads of one device where a training takes several. `cpus`: those of the worker, where they are not
+    to be the machine's shared out.
+    """
     import torch
 
-    threads = max(1, machine.cores // of)
+    threads = max(1, cpus // machine.each if cpus else machine.cores // of)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     if machine.gpus > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(machine.gpus)))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index % machine.gpus]  # CUDA has not started here yet
+        every = range(machine.gpus * machine.each)
+        visible = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, every))).split(",")
+        first = index % machine.gpus * machine.each
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + machine.each])  # CUDA has not started yet
     return threads

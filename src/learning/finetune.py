@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.special import softmax
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -117,10 +118,10 @@ def micro_batch(recipe: Recipe) -> int:
     return int(recipe.trainer.get("per_device_train_batch_size", 8))
 
 
-def halved(recipe: Recipe) -> Recipe | None:
+def halved(recipe: Recipe, devices: int = 1) -> Recipe | None:
     """The recipe with half the examples at a time and as many per update as before; None where that cannot be."""
     size = micro_batch(recipe)
-    if size % 2:
+    if size % (2 * devices):
         return None
     steps = 2 * int(recipe.trainer.get("gradient_accumulation_steps", 1))
     trainer = {**recipe.trainer, "per_device_train_batch_size": size // 2, "gradient_accumulation_steps": steps}
@@ -151,6 +152,9 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
     if values.get("bf16") and not torch.accelerator.is_available():
         values["use_cpu"] = True  # the Trainer wants to be told
     values.setdefault("dataloader_pin_memory", torch.cuda.is_available())
+    if torch.distributed.is_initialized():  # a rank's batch is its part of the recipe's
+        values["accelerator_config"] = {"split_batches": True}
+        values.setdefault("ddp_find_unused_parameters", False)  # the architectures that we know use all of theirs
     return TrainingArguments(
         output_dir=str(folder),
         report_to="none",
@@ -217,6 +221,14 @@ class _Trainer(Trainer):
         """What the last evaluation, one of the whole split, answered: [n_examples, n_labels], rows as in the split."""
         found = np.empty_like(self.logits)
         found[self.order] = softmax(self.logits, axis=1)
+        return found
+
+    def evaluation_loop(self, *given: Any, **named: Any) -> Any:
+        found = super().evaluation_loop(*given, **named)
+        if self.args.world_size > 1:  # the mean over batches counts the texts that fill up the last one
+            logits, labels = torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids)
+            smoothing = self.args.label_smoothing_factor
+            found.metrics["eval_loss"] = cross_entropy(logits, labels, label_smoothing=smoothing).item()
         return found
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:

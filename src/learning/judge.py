@@ -31,6 +31,9 @@ class Watcher(Protocol):
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         """An evaluation at a rung; a returned order ends the training."""
 
+    def saved(self) -> None:
+        """A whole checkpoint was written, to continue from."""
+
     def asked_to_stop(self, step: int, /) -> Stop | None:
         """Asked after every optimizer step; a returned order ends the training."""
 
@@ -93,7 +96,8 @@ class Judge(TrainerCallback):
         speed = evaluation.seconds / len(part) * 1e6
         self.ms_per_1000_texts = min(speed, self.ms_per_1000_texts or speed)
         if whole and self.goal.better(self._score(evaluation), self._score(self.best) if self.best else None):
-            save(self.trainer.model, self.trainer.processing_class, self.folder / BEST, self.trainer.chances())
+            if state.is_world_process_zero:
+                save(self.trainer.model, self.trainer.processing_class, self.folder / BEST, self.trainer.chances())
             self.best = evaluation
         stop = self.watcher.evaluated(evaluation)
         if share < 1:
@@ -103,7 +107,10 @@ class Judge(TrainerCallback):
 
     def on_save(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Complete the checkpoint that the Trainer has just written; older ones go."""
-        pending = {"loss": self.trainer._tr_loss.item(), "since": self.trainer._globalstep_last_logged}
+        loss = self.trainer.accelerator.gather(self.trainer._tr_loss).mean().item()  # every rank has written, then
+        pending = {"loss": loss, "since": self.trainer._globalstep_last_logged}
+        if not state.is_world_process_zero:
+            return
         values = {
             "best": asdict(self.best) if self.best else None,
             "ms_per_1000_texts": self.ms_per_1000_texts,
@@ -112,6 +119,7 @@ class Judge(TrainerCallback):
             "rung": self.shares.get(state.global_step),
         }
         resume.complete(self.folder / f"checkpoint-{state.global_step}", values)
+        self.watcher.saved()
 
     # --- what fine_tune calls ---
 

@@ -9,12 +9,12 @@ from filelock import FileLock
 
 from src import config, mirror
 from src.errors import StudyEnded, masked
-from src.evidence import delivered
+from src.evidence import delivered, views
 from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.paths import write_whole
 from src.records import State, TrialRecord
-from src.runner import reporting, worker
+from src.runner import outpost, reporting, worker
 from src.runner.plan import Plan
 from src.runner.studies import Studied
 from src.search import stopping
@@ -31,10 +31,12 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
     if elsewhere := book.in_work():
         account.say(f"\nTrials {', '.join(map(str, elsewhere))} are in other hands; whoever has them ends the study.")
         return
+    if plan.settings.worker.home is not None:
+        outpost.gather(book, store)
     waiting = _settle_runs(book, store, trials)
     worker.keep_best_checkpoints(book)
     reason = book.enough()
-    account.result(trials, worker.baseline_outcomes(book), book.direction)
+    account.result(trials, book.baselines(), book.direction)
     account.ending(reason, Counter(str(t.state) for t in trials), book.spent())
     best = book.best()
     if best is not None:
@@ -98,13 +100,12 @@ def _deliver_once(book: Book, run: Run, store: Store, best: TrialRecord, file: P
 
 
 def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
-    experiment = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
     return {
         **({"model": uri, "load it": mirror.how_to_load(uri)} if uri else {}),
         "its run": f"{mirror.trial_run(book, best.number).known_id or 'not delivered yet'} in {store.address}",
         "study's run": run.known_id or "not delivered yet",
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
-        "browse": f"mlflow ui    then open http://127.0.0.1:5000/{experiment}",
+        "browse": f"mlflow ui    then open http://127.0.0.1:5000/{views.path(store, mirror.view_of(book))}",
         "train it again": "python -m src.train "
         + masked(
             shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))])

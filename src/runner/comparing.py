@@ -1,6 +1,7 @@
 """A comparison, in the launching process: line up, price, train, choose, open the test split, judge, record."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from filelock import FileLock, Timeout
 
@@ -23,7 +24,7 @@ from src.search.account import Account
 from src.settings import ComparisonSettings
 from src.text import seal
 from src.text.corpus import content_key
-from src.verdict.record import Verdict
+from src.verdict.record import Verdict, recorded
 
 Launch = Callable[..., None]  # start so many workers on the comparison (with these overrides), and wait for their end
 
@@ -51,7 +52,8 @@ def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(plan.folder / "launch.lock", blocking=False):
-            return _compare(plan, launch, Account(plan.studied.settings))
+            settings = replace(plan.studied.settings, progress=plan.asked.progress)
+            return _compare(plan, launch, Account(settings))
     except Timeout:
         raise Refusal(
             f"The study {plan.studied.name} is being compared by another process; look there, or wait until it is done."
@@ -147,7 +149,7 @@ def _check_checkpoints(studied: Studied, line_up: LineUp) -> None:
 
 def _standing(plan: ComparePlan) -> Verdict | None:
     """The verdict that there is, if nothing has changed since; that its winner became the champion is no change."""
-    verdict = judging.recorded(plan.folder)
+    verdict = recorded(plan.folder)
     asked = (plan.registry, plan.asked.margin, plan.line_up.base)
     if verdict is None or (verdict.registry, verdict.margin, verdict.key) != asked:
         return None

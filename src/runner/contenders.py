@@ -13,7 +13,6 @@ from src.learning.judge import BEST
 from src.paths import write_whole
 from src.records import Outcome, Point, Record, TrialRecord
 from src.runner.studies import CONFIG, Studied
-from src.runner.worker import baseline_outcomes
 from src.search import stopping
 from src.search.study import DEFAULT_RECIPE
 from src.settings import ComparisonSettings, Settings
@@ -161,7 +160,7 @@ def line_up(studied: Studied, asked: ComparisonSettings) -> LineUp:
             f"The study {studied.name} is being searched: trials {', '.join(map(str, held))} are in work. Compare when "
             "it is over."
         )
-    done = baseline_outcomes(book)
+    done = book.baselines()
     baselines = [
         Contender(name, BASELINE, f"baseline-{name}", "", search_score=done[name].score)
         for name in book.rules.baselines

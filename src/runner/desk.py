@@ -12,15 +12,13 @@ from src.errors import BookLost
 from src.evidence import environment
 from src.evidence.runs import Run
 from src.evidence.store import Store, tracking_uri
-from src.learning import checkpoints, names
+from src.learning import checkpoints, names, ranks
 from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import (
     DISK_FULL,
     OUT_OF_MEMORY,
     Lesson,
-    calibrate,
     failure_reason,
-    fine_tune,
     free_memory,
     halved,
     micro_batch,
@@ -83,6 +81,9 @@ class TrainingRun:
         self.run.deliver(self.store)
         return None
 
+    def saved(self) -> None:
+        pass
+
     def asked_to_stop(self, _step: int) -> Stop | None:
         return None
 
@@ -101,16 +102,19 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
     worker.oom_retry says so. On a full disk its own files go first, so that the records of its end find room. Raises
     BookLost, which says nothing of the training.
     """
+    each = desk.settings.worker.devices_per_trial
     while True:
         try:
             checkpoint, lesson = desk.lesson(recipe.model)
-            watch.run.tags({**mirror.origin(checkpoint), "precision": precision(recipe)})
-            return fine_tune(recipe, checkpoint, lesson, desk.goal, watch, folder)
+            together = {"devices": each} if each > 1 else {}
+            watch.run.tags({**mirror.origin(checkpoint), "precision": precision(recipe), **together})
+            return ranks.fine_tune(each, recipe, checkpoint, lesson, desk.goal, watch, folder)
         except BookLost:
             raise
         except Exception as error:  # one failing trial is a failed trial, never the end of the study
             reason, trace = failure_reason(error), traceback.format_exc()
-            smaller = halved(recipe) if desk.settings.oom_retry and reason.startswith(OUT_OF_MEMORY) else None
+            retry = desk.settings.worker.oom_retry and reason.startswith(OUT_OF_MEMORY)
+            smaller = halved(recipe, each) if retry else None
         if reason.startswith(DISK_FULL) or smaller:
             shutil.rmtree(folder, ignore_errors=True)
         if smaller is None:
@@ -124,7 +128,9 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
 def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
     """Changes with whatever changes the speed of a step."""
     recipe = json.dumps(settings.recipe.flat(), sort_keys=True, default=str)
-    return corpora.content_key(recipe, fingerprint, str(workers), environment.machine())
+    each = settings.worker.devices_per_trial
+    at_once = str(workers) if each == 1 else f"{workers} of {each}"
+    return corpora.content_key(recipe, fingerprint, at_once, environment.machine())
 
 
 def calibrations(paths: Paths, settings: Settings, fingerprint: str, workers: int) -> list[Calibration]:
@@ -144,4 +150,5 @@ def measure_once(desk: Desk, index: int, of: int) -> None:
     if not priced.exists():
         checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
         scratch = priced.parent / f"scratch-{os.getpid()}"
-        write_whole(priced, calibrate(desk.settings.recipe, checkpoint, lesson, scratch).to_json())
+        each = desk.settings.worker.devices_per_trial
+        write_whole(priced, ranks.calibrate(each, desk.settings.recipe, checkpoint, lesson, scratch).to_json())

@@ -21,22 +21,15 @@ from src.runner import contenders
 from src.runner.choice import Choice, finished, scores
 from src.runner.contenders import DEFAULT, TRAINING, TUNED, Contender, Repeat
 from src.runner.studies import Studied
-from src.runner.worker import baseline_outcomes
 from src.search.account import Account
 from src.text import seal
 from src.verdict import judgement, tables
 from src.verdict import scores as metrics
-from src.verdict.record import ContenderRecord, RepeatRecord, Verdict
+from src.verdict.record import VERDICT, ContenderRecord, RepeatRecord, Verdict, recorded
 
-VERDICT, ANALYSIS = "verdict.json", "analysis.json"
+ANALYSIS = "analysis.json"
 GONE = "gone"  # a training's folder on its way out
 RECORDED = "recorded"  # when the verdict was made that MLflow has
-
-
-def recorded(folder: Path) -> Verdict | None:
-    """The verdict in a comparison's folder, if there is one."""
-    file = folder / VERDICT
-    return Verdict.from_json(file.read_text()) if file.exists() else None
 
 
 def on_record(folder: Path, verdict: Verdict) -> bool:
@@ -159,7 +152,7 @@ def say(verdict: Verdict, account: Account) -> None:
         for row in rows:
             table.add_row(*row)
         account.say()
-        account.console.print(table)
+        account.console.print(table, soft_wrap=True)
     account.say()
     for sentence in tables.sentences(verdict):
         account.say(sentence)
@@ -185,7 +178,7 @@ def _contender(
 ) -> ContenderRecord:
     line_up, keys = choice.line_up, [p.key for p in studied.book.space.parameters]
     if not contender.trained:
-        outcome = baseline_outcomes(studied.book).get(contender.name, Outcome(State.COMPLETE))
+        outcome = studied.book.baselines().get(contender.name, Outcome(State.COMPLETE))
         return ContenderRecord(
             contender.name, contender.kind, contender.key, contender.about, params={}, search_score=None,
             validation=outcome.score, spread=None, optimism=None, registered_seed=None, repeats=(), test={},

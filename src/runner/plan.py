@@ -12,9 +12,8 @@ from src.evidence import store
 from src.learning import arguments, checkpoints, devices, names, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.paths import Paths, check_writable
-from src.runner import pace
+from src.runner import outpost, pace
 from src.runner.desk import calibrations, epochs
-from src.runner.worker import base_values
 from src.search import lint, storage
 from src.search import space as spaces
 from src.search.account import Account
@@ -46,6 +45,14 @@ class Plan:
         return found
 
     @property
+    def models(self) -> list[tuple[ModelSettings, Checkpoint]]:
+        """Every model that a worker may need, and where it lies here."""
+        models, cache = list(_searched_models(self.settings, self.space)), self.paths.cache
+        if other := self.settings.study.ready_made:
+            models.append(replace(self.settings.recipe.model, checkpoint=other))
+        return [(model, checkpoints.find(model, cache)) for model in models]
+
+    @property
     def folder(self) -> Path:
         return self.paths.study(self.settings.study.name)
 
@@ -60,11 +67,12 @@ class Plan:
 
 def check(settings: Settings, paths: Paths) -> Plan:
     """Everything that can be refused is refused here, cheapest first. Writes caches, but no study and no run."""
-    arguments.check(settings.recipe)
-    space = spaces.parse(settings.space, base_values(settings))
+    arguments.check(settings.recipe, settings.worker.devices_per_trial)
+    space = spaces.of(settings)
     warnings = lint.check(settings, space, config.group_options())
     machine = machine_for(settings)
     check_writable(paths.root)
+    outpost.check(settings, paths.root)
     store.check(settings.tracking, paths.root)
     storage.check(settings.storage)
     checkpoint = checkpoints.resolve(settings.recipe.model, paths.cache)
@@ -105,7 +113,7 @@ def refuse_shared_names(plans: Sequence[Plan]) -> None:
 
 
 def machine_for(settings: Settings) -> devices.Machine:
-    machine = devices.this_machine(bool(settings.recipe.trainer.get("use_cpu")))
+    machine = devices.this_machine(bool(settings.recipe.trainer.get("use_cpu")), settings.worker.devices_per_trial)
     if settings.recipe.trainer.get("require_gpu") and not machine.gpus:
         raise Refusal("trainer=gpu asks for a GPU, and torch finds none here; use trainer=cpu or trainer=auto.")
     return machine
@@ -126,14 +134,18 @@ def facts(plan: Plan) -> dict[str, str]:
         f"{model.max_tokens} tokens",
         "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
         "of each schedule",
-        **({"first": f"the default recipe, by itself on all {machine.cores} cores"} if alone else {}),
+        **({"first": f"the default recipe, by itself on all {machine.cores * machine.each} cores"} if alone else {}),
+        **({"each trial": f"on {machine.each} {'GPUs' if machine.gpus else 'processes'}"} if machine.each > 1 else {}),
     }
 
 
 def say_price(plan: Plan, account: Account, ended: int) -> None:
     measured = calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers)
     if not measured:
-        account.say("  expected: unknown, the calibration failed")
+        remote = plan.settings.worker.home is not None
+        account.say(
+            f"  expected: unknown, {'workers have machines of their own' if remote else 'the calibration failed'}"
+        )
         return
     per_example = sum(c.seconds_per_example for c in measured) / len(measured)
     per_evaluated = sum(c.seconds_per_evaluated for c in measured) / len(measured)

@@ -71,7 +71,7 @@ def predict(asked: Request, paths: Paths) -> None:
     columns = [f"predicted_{name}" if taken else name for name in (LABEL, SCORE)]
     for column, values in zip(columns, zip(*answered, strict=True), strict=True):
         frame[column] = list(values)
-    write(frame, out)
+    sources.write_file(frame, out)
     note(f"{len(frame)} rows with {' and '.join(columns)}: {out}")
 
 
@@ -104,19 +104,6 @@ def find(asked: Request, store: Store) -> Found:
         f"The registered model {model} has neither a champion nor a challenger in {store.address}. Compare and promote "
         "first (python -m src.compare, python -m src.promote), or name a --version or a --run."
     )
-
-
-def write(frame: pd.DataFrame, out: Path) -> None:
-    """Rows to a file, in the format that its name says."""
-    scratch = out.with_name(f"{out.name}.part")
-    ending = out.suffix.lower()
-    if ending in (".csv", ".tsv"):
-        frame.to_csv(scratch, index=False, sep="\t" if ending == ".tsv" else ",")
-    elif ending == ".parquet":
-        frame.to_parquet(scratch, index=False)
-    else:
-        frame.to_json(scratch, orient="records", lines=ending == ".jsonl", force_ascii=False)
-    scratch.replace(out)
 
 
 def note(text: str) -> None:

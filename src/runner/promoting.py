@@ -20,7 +20,7 @@ from src.runner.studies import Studied
 from src.search.account import Account
 from src.settings import PromotionSettings, TrackingSettings
 from src.verdict import tables
-from src.verdict.record import BETTER, WORSE, Against, Verdict
+from src.verdict.record import BETTER, WORSE, Against, Verdict, recorded
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def evidence(verdict: Verdict, decision: Decision, config: str, run_ids: Mapping
 
 
 def _verdict(asked: PromotionSettings, studied: Studied) -> Verdict:
-    verdict = judging.recorded(studied.folder)
+    verdict = recorded(studied.folder)
     command = f"python -m src.compare study.name={studied.name}"
     if verdict is None:
         raise Refusal(
@@ -189,7 +189,7 @@ def _roll_back(asked: PromotionSettings, paths: Paths) -> None:
         store, model = existing_store(None, paths.root), asked.registry
     else:
         studied = studies.load(asked.study, paths)
-        verdict = judging.recorded(studied.folder)
+        verdict = recorded(studied.folder)
         store = open_store(studied.settings.tracking, paths.root)
         model = asked.registry or (verdict.registry if verdict else studied.registry)
     now = registry.by_alias(store, model, CHAMPION)

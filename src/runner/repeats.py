@@ -12,8 +12,7 @@ from filelock import FileLock, Timeout
 from src import drain, mirror
 from src.evidence import registry
 from src.evidence.runs import Run
-from src.learning import baselines, checkpoints, classify, devices, ready_made, resume
-from src.learning.finetune import fine_tune
+from src.learning import baselines, checkpoints, classify, devices, ranks, ready_made, resume
 from src.paths import Paths, write_whole
 from src.records import Evaluation, State, Stop
 from src.runner import contenders, studies
@@ -62,6 +61,9 @@ class Silent:
     def evaluated(self, _: Evaluation) -> Stop | None:
         return None
 
+    def saved(self) -> None:
+        pass
+
     def asked_to_stop(self, _step: int) -> Stop | None:
         return _drained()
 
@@ -74,7 +76,8 @@ def _drained() -> Stop | None:
 def work(study: str, index: int, of: int, paths: Paths, measure_only: bool = False) -> None:
     """Do what is to be done for the comparison of `study`. Runs in a process of its own, any number of them at once."""
     studied = studies.load(study, paths)
-    machine = devices.this_machine(bool(studied.settings.recipe.trainer.get("use_cpu")))
+    own = studied.settings
+    machine = devices.this_machine(bool(own.recipe.trainer.get("use_cpu")), own.worker.devices_per_trial)
     threads = devices.use_share(index, of, machine)
     desk = Desk(studied.settings, paths)
     measure_once(desk, index, of)
@@ -83,7 +86,7 @@ def work(study: str, index: int, of: int, paths: Paths, measure_only: bool = Fal
     line_up = LineUp.read(studied.folder)
     choice = Choice.read(studied.folder, line_up)
     if choice is None:
-        units = list(_trainings(desk, studied, line_up, threads))
+        units = list(_trainings(desk, studied, line_up, {"threads": threads, "worker": index}))
     else:
         units = list(_answers(desk, studied, choice))
     for unit in units:
@@ -92,18 +95,20 @@ def work(study: str, index: int, of: int, paths: Paths, measure_only: bool = Fal
         unit.tried()
 
 
-def _trainings(desk: Desk, studied: Studied, line_up: LineUp, threads: int) -> Iterator[Unit]:
+def _trainings(desk: Desk, studied: Studied, line_up: LineUp, place: Mapping[str, int]) -> Iterator[Unit]:
+    """`place`: who trains here, as tags of its runs."""
     for repeat in contenders.repeats(line_up, studied.folder):
-        yield Unit(repeat.folder, partial(_ended, repeat), partial(_train, desk, studied, repeat, threads))
+        yield Unit(repeat.folder, partial(_ended, repeat), partial(_train, desk, studied, repeat, place))
 
 
 def _ended(repeat: Repeat) -> bool:
     return repeat.outcome() is not None
 
 
-def _train(desk: Desk, studied: Studied, repeat: Repeat, threads: int) -> None:
+def _train(desk: Desk, studied: Studied, repeat: Repeat, place: Mapping[str, int]) -> None:
     settings = repeat.contender.settings(repeat.seed)
-    run = _run_of(desk, studied, repeat, settings, threads)
+    run = _run_of(desk, studied, repeat, settings)
+    run.tags(place)
     run.status(State.RUNNING)
     run.deliver(desk.store)
     outcome = attempt_training(settings.recipe, desk, RepeatRun(run, desk.store), repeat.training)
@@ -114,10 +119,10 @@ def _train(desk: Desk, studied: Studied, repeat: Repeat, threads: int) -> None:
     run.deliver(desk.store)
 
 
-def _run_of(desk: Desk, studied: Studied, repeat: Repeat, settings: Settings, threads: int) -> Run:
+def _run_of(desk: Desk, studied: Studied, repeat: Repeat, settings: Settings) -> Run:
     contender = repeat.contender
     run = mirror.repeat_run(studied.book, studied.folder, contender.key, contender.name, repeat.seed)
-    tags = {"kind": "repeat", "contender": contender.name, "contender.key": contender.key, "threads": threads}
+    tags = {"kind": "repeat", "contender": contender.name, "contender.key": contender.key}
     run.tags({**mirror.facts(desk.corpus, studied.name), **tags})
     if not run.described:
         searched = [p.key for p in studied.book.space.parameters]
@@ -163,7 +168,8 @@ def _trained_again(desk: Desk, repeat: Repeat, recipe: Recipe) -> bool:
     """
     scratch = repeat.folder / "again"
     checkpoint, lesson = desk.lesson(recipe.model)
-    outcome = fine_tune(recipe, checkpoint, lesson, desk.goal, Silent(), scratch)
+    each = desk.settings.worker.devices_per_trial
+    outcome = ranks.fine_tune(each, recipe, checkpoint, lesson, desk.goal, Silent(), scratch)
     if outcome.state == State.PAUSED:
         return False
     before = repeat.outcome()

@@ -22,10 +22,9 @@ from src.records import Change, State, TrialRecord
 from src.runner import contenders, inspecting, judging, timesheet
 from src.runner.contenders import LineUp
 from src.runner.studies import Studied
-from src.runner.worker import baseline_outcomes
 from src.search.importance import importances
 from src.settings import Settings
-from src.verdict.record import Verdict
+from src.verdict.record import Verdict, recorded
 
 FINDINGS = "findings.json"
 LAYERS = "layers.json"  # in a trial's folder: how far its best weights moved
@@ -48,7 +47,7 @@ def report(studied: Studied, store: Store) -> str | None:
     Before that, what is to be seen in the best trial's weights goes onto its run. A part that cannot be had is left
     out; what went wrong with it is returned.
     """
-    best, verdict = studied.book.best(), judging.recorded(studied.folder)
+    best, verdict = studied.book.best(), recorded(studied.folder)
     problems: list[str] = []
     found = None
     with _noting(problems, "the best trial's weights could not be looked into"):
@@ -174,7 +173,7 @@ def history(studied: Studied) -> History:
         seed=study.seed,
         trials=tuple(trials),
         curves=tuple(_curve(studied, t.number) for t in trials),
-        baselines=baseline_outcomes(book),
+        baselines=book.baselines(),
         importances=importances(book),
         importances_by="PED-ANOVA",
         stretches=stretches,

@@ -15,8 +15,8 @@ from src.errors import Differs, Refusal, StudyEnded
 from src.evidence import environment, recorded
 from src.evidence.recorded import Curves, Recorded
 from src.evidence.store import existing_store
-from src.learning import devices
-from src.learning.finetune import failure_reason, fine_tune, halved, micro_batch, precision
+from src.learning import devices, ranks
+from src.learning.finetune import failure_reason, halved, micro_batch, precision
 from src.paths import Paths
 from src.records import Evaluation, Outcome, State, Stop
 from src.runner.desk import Desk, curve_names
@@ -44,6 +44,9 @@ class Listener:
             return Stop(State.PRUNED, "as recorded")
         return None
 
+    def saved(self) -> None:
+        pass
+
     def asked_to_stop(self, step: int) -> Stop | None:
         over = self.last_step is not None and step >= self.last_step
         return Stop(State.PRUNED, "as recorded") if over else None
@@ -67,7 +70,8 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
     store = existing_store(tracking_uri, paths.root)
     before = recorded.read(store, run_id)
     settings = config.restored(before.yaml)
-    settings = replace(settings, recipe=as_it_was(settings.recipe, before))
+    worker = replace(settings.worker, devices_per_trial=before.devices)
+    settings = replace(settings, recipe=as_it_was(settings.recipe, before), worker=worker)
     corpus = corpora.prepare(settings.data, paths.cache)
     if corpus.fingerprint != before.data:
         raise Refusal(
@@ -106,7 +110,9 @@ def as_it_was(recipe: Recipe, before: Recorded) -> Recipe:
     if before.precision and trainer.get("bf16") == "auto":
         trainer |= {kind: before.precision == kind for kind in ("bf16", "fp16")}
     recipe = replace(recipe, trainer=trainer)
-    while before.micro_batch and micro_batch(recipe) > before.micro_batch and (smaller := halved(recipe)):
+    while (
+        before.micro_batch and micro_batch(recipe) > before.micro_batch and (smaller := halved(recipe, before.devices))
+    ):
         recipe = smaller
     return recipe
 
@@ -131,7 +137,8 @@ def _equal(one: float, other: float) -> bool:
 def _train(settings: Settings, desk: Desk, listener: Listener, folder: Path) -> Outcome:
     try:
         checkpoint, lesson = desk.lesson(settings.recipe.model)
-        return fine_tune(settings.recipe, checkpoint, lesson, desk.goal, listener, folder)
+        each = settings.worker.devices_per_trial
+        return ranks.fine_tune(each, settings.recipe, checkpoint, lesson, desk.goal, listener, folder)
     except Refusal:
         raise
     except Exception as error:  # a training that failed is reproduced by failing again

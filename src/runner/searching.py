@@ -1,6 +1,7 @@
 """A search, in the launching process: plan, launch, account, deliver."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from src import mirror
@@ -8,7 +9,7 @@ from src.errors import Refusal
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store
 from src.records import State
-from src.runner import closing, pace, studies, worker
+from src.runner import closing, joining, outpost, pace, studies
 from src.runner.plan import Plan, facts, machine_for, say_price
 from src.runner.watch import Watch
 from src.search.account import Account
@@ -34,8 +35,11 @@ def search(plan: Plan, launch: Launch) -> None:
     book = plan.book()
     book.create(plan.definition)
     studies.remember(settings, book.folder)
+    joining.note(book, settings)
     run = _study_run(plan, book, store)
     if not (book.enough() and not book.unfinished() and _baselines_done(book)):
+        if settings.worker.home is not None:
+            outpost.send(settings, plan.corpus, plan.models, book, run, store)
         try:
             with Watch(plan, book, run, store, account):
                 launch(plan.workers)
@@ -50,6 +54,8 @@ def search(plan: Plan, launch: Launch) -> None:
 def _paced(plan: Plan, account: Account, launch: Launch) -> Plan:
     """The plan with its speed measured; with workers=auto, with the count of workers that gets through most."""
     settings = plan.settings
+    if settings.worker.home is not None:
+        return plan
     if settings.workers:
         if not pace.measured(settings, plan.paths, plan.corpus, plan.workers):
             launch(plan.workers)
@@ -74,8 +80,10 @@ def _study_run(plan: Plan, book: Book, store: Store) -> Run:
     if not run.deliver(store, patient=True):
         raise Refusal(f"The MLflow store at {store.address} does not take records: {run.problem}")
     mirror.experiment_file(book.folder).write_text(store.experiment_id)
+    with suppress(Exception):  # a store that takes runs and no views: the study does without
+        mirror.save_view(store, book)
     return run
 
 
 def _baselines_done(book: Book) -> bool:
-    return set(worker.baseline_outcomes(book)) == set(book.rules.baselines)
+    return set(book.baselines()) == set(book.rules.baselines)

@@ -9,7 +9,6 @@ from src import config
 from src.errors import Refusal
 from src.learning import names
 from src.paths import Paths, write_whole
-from src.runner.worker import base_values
 from src.search import space as spaces
 from src.search.study import Book
 from src.settings import Settings
@@ -72,13 +71,13 @@ def load(name: str | None, paths: Paths) -> Studied:
     """The study `name`, or the only one there is. Raises Refusal if it is not there."""
     folder = paths.study(name or _only(paths))
     if not (folder / CONFIG).is_file():
-        known = ", ".join(_known(paths)) or "none"
+        there = ", ".join(known(paths)) or "none"
         raise Refusal(
-            f"study.name is {folder.name}, and there is no such study in {folder.parent}; there is {known}. Search "
+            f"study.name is {folder.name}, and there is no such study in {folder.parent}; there is {there}. Search "
             "first: python -m src.sweep -m"
         )
     settings = config.restored((folder / CONFIG).read_text())
-    space = spaces.parse(settings.space, base_values(settings))
+    space = spaces.of(settings)
     metric = settings.study.metric
     direction = names.direction_of(metric, settings.study.direction, len(settings.data.label_names))
     book = Book(settings, space, direction, folder)
@@ -87,16 +86,17 @@ def load(name: str | None, paths: Paths) -> Studied:
     return Studied(settings, book, paths)
 
 
-def _known(paths: Paths) -> list[str]:
+def known(paths: Paths) -> list[str]:
+    """Names of the studies whose folders are here."""
     return sorted(f.parent.name for f in paths.study("x").parent.glob(f"*/{CONFIG}"))
 
 
 def _only(paths: Paths) -> str:
-    known = _known(paths)
-    if len(known) != 1:
-        found = f"there are {len(known)}: {', '.join(known)}" if known else "there is none yet; search first"
+    there = known(paths)
+    if len(there) != 1:
+        found = f"there are {len(there)}: {', '.join(there)}" if there else "there is none yet; search first"
         raise Refusal(
             f"Which study is meant is not said, and in {paths.study('x').parent} {found}. "
-            + ("Name one: study.name=<name>." if known else "python -m src.sweep -m")
+            + ("Name one: study.name=<name>." if there else "python -m src.sweep -m")
         )
-    return known[0]
+    return there[0]

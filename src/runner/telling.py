@@ -1,6 +1,7 @@
 """What a comparison is to be, and what it says on the terminal before and while it trains."""
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from src.evidence.store import Store
 from src.records import Calibration
-from src.runner import contenders
+from src.runner import contenders, live
 from src.runner.choice import Choice, finished
 from src.runner.contenders import TUNED, LineUp, Repeat
 from src.runner.desk import epochs
@@ -80,16 +81,21 @@ def price(plan: ComparePlan, account: Account, measured: Sequence[Calibration]) 
 
 
 class Watch:
-    """A thread that says a line for every training that ended."""
+    """A thread that says a line for every training that ended, and draws what is going on."""
 
     def __init__(self, plan: ComparePlan, account: Account) -> None:
-        self.account = account
+        self.plan, self.account = plan, account
+        self.view = live.View(account.console, plan.asked.progress)
+        self._runs = live.Runs()
+        self._began = time.monotonic()
+        self._before = len([r for r in contenders.repeats(plan.line_up, plan.folder) if r.outcome() is not None])
         self.every = list(contenders.repeats(plan.line_up, plan.folder))
         self.said = {r.folder for r in self.every if r.outcome() is not None}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_on, daemon=True, name="comparison")
 
     def __enter__(self) -> None:
+        self.view.__enter__()
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -100,13 +106,14 @@ class Watch:
         if last:
             self._over.set()
             self._thread.join()
+            self.view.__exit__()
         for repeat in self.every:
             outcome = repeat.outcome() if repeat.folder not in self.said else None
             if outcome is not None:
                 self.said.add(repeat.folder)
                 score = "" if outcome.score is None else f"{outcome.score:.4f}"
                 tail = f"  ({outcome.reason})" if outcome.reason else ""
-                self.account.say(
+                self.account.progress(
                     f"[{len(self.said)}/{len(self.every)}] {repeat.contender.name:<9} seed {repeat.seed:<6}"
                     f"{outcome.state:<8} {score:>6} {outcome.seconds:>5.0f} s{tail}"
                 )
@@ -115,6 +122,31 @@ class Watch:
         while not self._over.wait(LOOK_SECONDS):
             with suppress(OSError):
                 self.look()
+                if self.view.due:
+                    self.view.draw(self._shown())
+
+    def _shown(self) -> live.Shown:
+        """How the trainings stand, for the live view: those of this launch, whose time is known."""
+        metric = self.plan.studied.settings.study.metric
+        busy: dict[int, live.Busy] = {}
+        for repeat in self.every:
+            folder = repeat.folder / "run"
+            if repeat.folder in self.said:
+                self._runs.forget(folder)
+            elif (tail := self._runs.at(folder)).status == "RUNNING" and "worker" in tail.tags:
+                what, whole = f"{repeat.contender.name} seed {repeat.seed}", epochs(repeat.contender.settings().recipe)
+                busy[int(tail.tags["worker"])] = live.busy(tail, what, metric, whole)
+        return live.Shown(
+            title=f"Comparison of {self.plan.studied.name}",
+            unit="trainings",
+            done=len(self.said) - self._before,
+            total=len(self.every) - self._before,
+            seconds=time.monotonic() - self._began,
+            metric=metric,
+            folder=self.plan.folder,
+            busy=busy,
+            workers=self.plan.workers,
+        )
 
 
 def _power(plan: ComparePlan) -> str:

@@ -19,7 +19,7 @@ from src.settings import Settings
 
 def train(settings: Settings, paths: Paths) -> None:
     """One tracked run of one configuration, outside any study."""
-    arguments.check(settings.recipe)
+    arguments.check(settings.recipe, settings.worker.devices_per_trial)
     machine = machine_for(settings)
     check_writable(paths.root)
     checkpoints.resolve(settings.recipe.model, paths.cache)

@@ -1,16 +1,18 @@
-"""The launching process's eye on its study: a line per event, the parent run and the time spent kept up to date."""
+"""The launching process's eye on its study: a line per event, a live view, the parent run and the time spent."""
 
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 
 from src.evidence.runs import Run
 from src.evidence.store import Store
-from src.records import TrialRecord
-from src.runner.desk import calibrations
+from src.records import State, TrialRecord
+from src.runner import live
+from src.runner.desk import calibrations, epochs
 from src.runner.plan import Plan, say_price
 from src.search import stopping
-from src.search.account import Account
+from src.search.account import TOP, Account, in_short
 from src.search.study import Book
 
 LOOK_SECONDS = 0.5  # between two looks
@@ -25,21 +27,27 @@ class Watch:
         self._said = {t.number for t in book.ended()}
         self._rungs = {(t.number, t.rung) for t in book.trials()}
         self._priced = False
+        self.view = live.View(account.console, plan.settings.progress)
+        self._runs = live.Runs()
         self._thread = threading.Thread(target=self._look_on, daemon=True, name="account")
 
     def __enter__(self) -> None:
         self._since = time.time()
+        self.view.__enter__()
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self.view.__exit__()
         self._look()
 
     def _look_on(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
             with suppress(Exception):  # a full disk, say: workers go on, and the next look may succeed
                 self._look()
+                if self.view.due:
+                    self.view.draw(self._shown())
 
     def _look(self) -> None:
         now = time.time()
@@ -56,6 +64,45 @@ class Watch:
                 best = stopping.best_of(ended[:done], self.book.direction)
                 self.account.trial(trial, done, best)
                 self._record(done, best)
+
+    def _shown(self) -> live.Shown:
+        """How the study stands, for the live view."""
+        book, metric = self.book, self.plan.settings.study.metric
+        ended, budget = book.ended(), book.rules.budget_minutes
+        best = stopping.ranked(ended, book.direction)[:TOP]
+        return live.Shown(
+            title=book.name,
+            unit="trials",
+            done=len(ended),
+            total=book.rules.n_trials,
+            seconds=book.spent(),
+            metric=metric,
+            folder=book.folder,
+            budget=None if budget is None else budget * 60,
+            counts=Counter(str(t.state) for t in ended),
+            busy=self._busy(metric),
+            workers=self.plan.workers,
+            top=[(f"trial {t.number}", f"{t.score:.4f}", in_short(t.params)) for t in best],
+        )
+
+    def _busy(self, metric: str) -> dict[int, live.Busy]:
+        """What each worker is at, as the runs of trials and baselines tell it where their folders are here."""
+        found: dict[int, live.Busy] = {}
+        whole = epochs(self.plan.settings.recipe)
+        for trial in self.book.trials():
+            folder = self.book.trial_folder(trial.number) / "run"
+            if trial.state != State.RUNNING:
+                self._runs.forget(folder)
+                continue
+            tail = self._runs.at(folder)
+            length = float(trial.params.get("trainer.num_train_epochs", whole))
+            worker = int(tail.tags.get("worker", len(found)))
+            found[worker] = live.busy(tail, f"trial {trial.number}", metric, length, in_short(trial.params))
+        for name in self.book.rules.baselines:
+            tail = self._runs.at(self.book.folder / "baselines" / name)
+            if tail.status == "RUNNING" and "worker" in tail.tags:
+                found.setdefault(int(tail.tags["worker"]), live.busy(tail, f"baseline {name}", metric))
+        return found
 
     def _measured(self) -> int:
         """How many workers have measured their speed."""

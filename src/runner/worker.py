@@ -4,10 +4,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from src import config, drain, mirror
 from src.errors import BookLost
@@ -17,10 +17,12 @@ from src.learning import baselines, checkpoints, devices, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import failure_reason
 from src.paths import Paths, write_whole
-from src.records import Evaluation, Outcome, Point, State, Stop
+from src.records import Evaluation, Outcome, State, Stop
+from src.runner import outpost, timesheet
 from src.runner.desk import Desk, TrainingRun, attempt_training, measure_once
+from src.runner.outpost import Outpost
 from src.runner.timesheet import Sheet
-from src.search import leases, life, stopping
+from src.search import life, stopping
 from src.search import space as spaces
 from src.search.life import Claim
 from src.search.study import DEFAULT_RECIPE, Book
@@ -33,14 +35,21 @@ WAIT_SECONDS = 0.3  # between two looks for a trial that another worker may let 
 class TrialRun(TrainingRun):
     """A training that is a trial: the study hears its scores, and its budget or a signal may end it."""
 
-    def __init__(self, run: Run, store: Store, book: Book, claim: Claim) -> None:
+    def __init__(self, run: Run, store: Store, book: Book, claim: Claim, post: Outpost | None) -> None:
         super().__init__(run, store)
-        self.book, self.claim = book, claim
+        self.book, self.claim, self.post = book, claim, post
         self._looked = time.monotonic()
 
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         super().evaluated(evaluation)
         return life.report(self.book, self.claim, evaluation)
+
+    def saved(self) -> None:
+        """Another machine can continue from here. Where it cannot be told, this one goes on, and tells it next time."""
+        if self.post is not None:
+            with suppress(OSError):
+                self.post.keep_training(self.book, self.claim.number)
+                self.post.keep_run(self.book, self.claim.number)
 
     def asked_to_stop(self, _step: int) -> Stop | None:
         if drain.asked():
@@ -61,15 +70,28 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
     Where the study's own records cannot be kept (a full disk, a database that is gone), the process ends with exit
     code 1; its trial keeps its checkpoint.
     """
-    machine = devices.this_machine(bool(settings.recipe.trainer.get("use_cpu")))
-    threads = devices.use_share(index, of, machine)
+    own, post = settings.worker, None
+    machine = devices.this_machine(bool(settings.recipe.trainer.get("use_cpu")), own.devices_per_trial)
+    threads = devices.use_share(index, of, machine, own.cpus)
+    if own.home is not None:
+        with ends_if_lost(index):
+            paths, post = outpost.arrive(settings)
     desk = Desk(settings, paths)
-    measure_once(desk, index, of)
+    if post is None and settings.study.join is None:
+        measure_once(desk, index, of)
     if settings.study.plan_only:
         return
+    with ends_if_lost(index):
+        alone = own.cpus is None and devices.default_alone(machine, of, settings.study.n_trials)
+        Shift.of(desk, index, post, threads, machine.cores if alone else None).feed()
+
+
+@contextmanager
+def ends_if_lost(index: int) -> Iterator[None]:
+    """End the process with exit code 1 and a sentence where the study's own records cannot be kept."""
     try:
         with life.kept():
-            _feed(desk, index, devices.default_alone(machine, of, settings.study.n_trials), threads, machine.cores)
+            yield
     except BookLost as lost:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -81,98 +103,124 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
         raise SystemExit(1) from None
 
 
-def _feed(desk: Desk, index: int, default_alone: bool, threads: int, cores: int) -> None:
-    """Trials one after another, then the baselines that nobody has judged."""
-    settings = desk.settings
-    space = spaces.parse(settings.space, base_values(settings))
-    book = Book(settings, space, desk.goal.direction, desk.paths.study(settings.study.name))
-    overrides = [o for o in config.task_overrides() if not o.startswith("worker.")]
-    sheet = Sheet(book.folder, index)
-    while not drain.asked():
-        if (claim := life.claim(book, default_alone)) is not None:
-            whole = default_alone and claim.origin == DEFAULT_RECIPE
-            used = devices.use_threads(cores if whole else threads)
-            with sheet.busy(f"trial {claim.number}") as ended:
-                ended.append(_run_trial(desk, book, claim, overrides, used))
-        elif default_alone and life.default_in_work(book):
-            time.sleep(WAIT_SECONDS)
-        elif _one_baseline(desk, book, sheet):
-            continue
-        elif life.more_may_come(book):
-            time.sleep(WAIT_SECONDS)
-        else:
-            return
-
-
-def base_values(settings: Settings) -> Point:
-    """The config's own values by dotted key, its choices of groups included: what a space varies."""
-    return {**settings.choices, **settings.recipe.flat()}
-
-
-def baseline_outcomes(book: Book) -> dict[str, Outcome]:
-    """The baselines that are done, in the study's order."""
-    files = {name: book.folder / "baselines" / name / "outcome.json" for name in book.rules.baselines}
-    return {name: Outcome.from_json(file.read_text()) for name, file in files.items() if file.exists()}
-
-
 def keep_best_checkpoints(book: Book) -> None:
     """Delete the weights of all ended trials but the best `study.keep_checkpoints`."""
     with book.lock:
         ended = book.ended()
         kept = {t.number for t in stopping.ranked(ended, book.direction)[: book.rules.keep_checkpoints]}
-        for trial in ended:
-            if trial.number not in kept:
-                shutil.rmtree(book.training_folder(trial.number), ignore_errors=True)
+        for number in {t.number for t in ended} - kept - book.cleared:
+            shutil.rmtree(book.training_folder(number), ignore_errors=True)
+            book.cleared.add(number)
 
 
-def _run_trial(desk: Desk, book: Book, claim: Claim, overrides: Sequence[str], threads: int) -> str:
-    """Train the claimed trial until it ends, pauses or is drained; then let go of it. Returns the state it is in."""
-    run = mirror.trial_run(book, claim.number)
-    point = config.as_overrides(claim.point)
-    settings = config.compose([*overrides, *point])
-    run.status(State.RUNNING)
-    about = {"kind": "trial", "trial.number": claim.number, "trial.state": State.RUNNING, "trial.origin": claim.origin}
-    run.tags({**mirror.facts(desk.corpus, book.name), **about, "threads": threads})
-    if not run.described:
-        mirror.describe_training(run, settings, list(claim.point), [*overrides, *point])
-    if run.deliver(desk.store):
-        life.note_run(claim, run.run_id(desk.store))
-    folder = book.training_folder(claim.number)
-    with leases.kept(book.lease(claim.number)):
-        outcome = attempt_training(settings.recipe, desk, TrialRun(run, desk.store, book, claim), folder)
-    if outcome.state != State.PAUSED:
-        life.tell(book, claim.number, outcome)
-        mirror.record_outcome(run, outcome)
-        keep_best_checkpoints(book)
-    else:
-        mirror.record_outcome(run, outcome)
-        if outcome.reason == drain.REASON:
-            life.release(book, claim)
+@dataclass(frozen=True)
+class Shift:
+    """A worker's time at a study: what it has at hand, and what it does until there is enough."""
+
+    desk: Desk
+    book: Book
+    sheet: Sheet
+    overrides: Sequence[str]  # that every trial's config begins with
+    threads: int
+    cores: int | None  # for the default recipe, where it is to go first, by itself
+    post: Outpost | None  # where the worker's machine has a folder of its own
+
+    @classmethod
+    def of(cls, desk: Desk, index: int, post: Outpost | None, threads: int, cores: int | None) -> "Shift":
+        settings = desk.settings
+        book = Book(settings, spaces.of(settings), desk.goal.direction, desk.paths.study(settings.study.name))
+        overrides = [o for o in config.task_overrides() if not o.startswith(("worker.", "study.join="))]
+        joined = settings.study.join is not None
+        sheet = Sheet(book.folder, timesheet.next_worker(book.folder) + index if joined else index)
+        return cls(desk, book, sheet, overrides, threads, cores, post)
+
+    def feed(self) -> None:
+        """Trials one after another, then the baselines that nobody has judged."""
+        book, alone = self.book, self.cores is not None
+        while not drain.asked():
+            if (claim := life.claim(book, alone)) is not None:
+                with self.sheet.busy(f"trial {claim.number}") as ended:
+                    ended.append(self._trial(claim))
+                if self.post is not None:
+                    self.post.keep(book, self.sheet.file.parent)
+            elif alone and life.default_in_work(book):
+                time.sleep(WAIT_SECONDS)
+            elif self._baseline():
+                continue
+            elif life.more_may_come(book):
+                time.sleep(WAIT_SECONDS)
+            else:
+                return
+
+    def _trial(self, claim: Claim) -> str:
+        """Train the claimed trial until it ends, pauses or is drained; then let go of it. Returns its state then."""
+        desk, book, post = self.desk, self.book, self.post
+        threads = devices.use_threads((claim.origin == DEFAULT_RECIPE and self.cores) or self.threads)
+        if post is not None and claim.starts > 1:
+            post.take_up(book, claim.number)
+        run = mirror.trial_run(book, claim.number)
+        if post is not None and claim.starts > 1:
+            run.recall(desk.store)
+        point = config.as_overrides(claim.point)
+        settings = config.compose([*self.overrides, *point])
+        run.status(State.RUNNING)
+        about = {"trial.number": claim.number, "trial.state": State.RUNNING, "trial.origin": claim.origin}
+        run.tags({**mirror.facts(desk.corpus, book.name), "kind": "trial", **about})
+        run.tags({"worker": self.sheet.worker, "threads": threads})
+        if not run.described:
+            mirror.describe_training(run, settings, list(claim.point), [*self.overrides, *point])
+        if run.deliver(desk.store):
+            life.note_run(claim, run.run_id(desk.store))
+        folder = book.training_folder(claim.number)
+        with book.leases.kept(book.lease(claim.number)):
+            outcome = attempt_training(settings.recipe, desk, TrialRun(run, desk.store, book, claim, post), folder)
+        if post is not None:
+            post.keep_training(book, claim.number)
+        self._settle(claim, run, outcome)
+        return outcome.state
+
+    def _settle(self, claim: Claim, run: Run, outcome: Outcome) -> None:
+        """Tell the study, then MLflow, how the trial ended, or that it pauses."""
+        desk, book, post = self.desk, self.book, self.post
+        if outcome.state != State.PAUSED:
+            life.finish(book, claim, outcome)
+            mirror.record_outcome(run, outcome)
+            keep_best_checkpoints(book)
         else:
-            life.pause(book, claim, outcome)
-    run.deliver(desk.store)
-    return outcome.state
+            mirror.record_outcome(run, outcome)
+            run.deliver(desk.store)
+            if post is not None:
+                post.keep_run(book, claim.number)
+            if outcome.reason == drain.REASON:
+                life.release(book, claim)
+            else:
+                life.pause(book, claim, outcome)
+        run.deliver(desk.store)
+        if post is not None and outcome.state != State.PAUSED:
+            post.let_go(book, claim.number)
 
-
-def _one_baseline(desk: Desk, book: Book, sheet: Sheet) -> bool:
-    """Judge a baseline that is neither done nor in another worker's hands; False if there is none."""
-    done = baseline_outcomes(book)
-    for name in book.rules.baselines:
-        run = mirror.baseline_run(book, name)
-        try:
-            with FileLock(run.folder / "lock", blocking=False):
-                if name not in done and not (run.folder / "outcome.json").exists():
-                    with sheet.busy(f"baseline {name}"):
-                        _run_baseline(desk, book, name, run)
+    def _baseline(self) -> bool:
+        """Judge a baseline that is neither done nor in another worker's hands; False if there is none."""
+        book = self.book
+        if self.post is not None:
+            self.post.baselines(book)
+        done = book.baselines()
+        for name in book.rules.baselines:
+            run = mirror.baseline_run(book, name)
+            with book.leases.sole(f"baselines/{name}") as mine:
+                if mine and name not in done and not (run.folder / "outcome.json").exists():
+                    with self.sheet.busy(f"baseline {name}"):
+                        _run_baseline(self.desk, name, run, self.sheet.worker)
+                    if self.post is not None:
+                        self.post.keep(book, run.folder)
                     return True
-        except Timeout:
-            continue
-    return False
+        return False
 
 
-def _run_baseline(desk: Desk, book: Book, name: str, run: Run) -> None:
+def _run_baseline(desk: Desk, name: str, run: Run, worker: int) -> None:
     run.status(State.RUNNING)
-    run.tags({**mirror.facts(desk.corpus, book.name), "kind": "baseline", "baseline": name})
+    facts = mirror.facts(desk.corpus, desk.settings.study.name)
+    run.tags({**facts, "kind": "baseline", "baseline": name, "worker": worker})
     if name not in baselines.CLASSIC:
         run.tags(mirror.origin(_weights_of(desk, name)))
     outcome = _judge(desk, name, run.folder / "scratch")

@@ -19,10 +19,16 @@ class Account:
 
     def __init__(self, settings: Settings, console: Console | None = None) -> None:
         self.settings, self.study = settings, settings.study
-        self.console = console or Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 150)
+        self.console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 150)
+        self.lines = settings.progress != "off"  # whether it says what happens on the way
 
     def say(self, text: str = "") -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def progress(self, text: str) -> None:
+        """A line on the way, unless nobody wants any."""
+        if self.lines:
+            self.say(text)
 
     def plan(self, space: Space, workers: int, facts: Mapping[str, str], ended: int) -> None:
         """What will be searched, on what, by how many."""
@@ -52,7 +58,7 @@ class Account:
         threads = f"{first.threads} thread{'s' * (first.threads != 1)} each"
         disk = f"up to {gigabytes:.2f} GB on disk"
         self.say(
-            f"  expected: about {_minutes(seconds)} and {disk}, at {speed:.0f} training examples per second and worker "
+            f"  expected: about {minutes(seconds)} and {disk}, at {speed:.0f} training examples per second and worker "
             f"({first.device}, {threads}){but and '; ' + but}"
         )
 
@@ -63,19 +69,19 @@ class Account:
 
     def trial(self, trial: TrialRecord, done: int, best: TrialRecord | None) -> None:
         """One line for a trial that ended."""
-        values = "  ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in trial.params.items())
+        values = in_short(trial.params, "  ")
         score = "" if trial.score is None else f"{trial.score:.4f}"
         mark = " *" if best is not None and best.number == trial.number else ""
         tail = f"  ({trial.reason})" if trial.reason else ""
         spent = f"{trial.seconds:.0f} s" if trial.seconds is not None else ""
-        self.say(
+        self.progress(
             f"[{done}/{self.study.n_trials}] trial {trial.number:<3} {trial.state:<8} {score:>6}{mark:<2} {spent:>6}  "
             f"{values}{tail}"
         )
 
     def rung(self, trial: TrialRecord) -> None:
         """One line for a trial that was judged at a rung, where trials pause there."""
-        self.say(f"      trial {trial.number:<3} at {trial.rung:>2} %   {trial.rung_score:.4f}")
+        self.progress(f"      trial {trial.number:<3} at {trial.rung:>2} %   {trial.rung_score:.4f}")
 
     def result(self, trials: Sequence[TrialRecord], baselines: Mapping[str, Outcome], direction: str) -> None:
         """The best trials and the baselines, one table."""
@@ -87,18 +93,18 @@ class Account:
             table.add_column(name, justify="right", min_width=6)
         table.add_column("settings", overflow="fold")
         for trial in ranked(trials, direction)[:TOP]:
-            settings = " ".join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in trial.params.items())
+            settings = in_short(trial.params)
             note = "" if trial.origin == "sampler" else f" ({trial.origin})"
             table.add_row(f"trial {trial.number}{note}", *_cells(trial, metrics), settings)
         for name, outcome in baselines.items():
             table.add_row(f"baseline {name}", *_cells(outcome, metrics), outcome.reason or "")
         self.say()
-        self.console.print(table)
+        self.console.print(table, soft_wrap=True)
 
     def ending(self, reason: str | None, counts: Mapping[str, int], seconds: float) -> None:
         parts = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         how = f"is over: {reason}" if reason else "is not done yet"
-        self.say(f"\nStudy {self.study.name} {how}. Trials: {parts or 'none'}; {_minutes(seconds)} of searching.")
+        self.say(f"\nStudy {self.study.name} {how}. Trials: {parts or 'none'}; {minutes(seconds)} of searching.")
 
     def best(self, trial: TrialRecord, overrides: Sequence[str], places: Mapping[str, str]) -> None:
         """The best settings, where they lie, and what to type next."""
@@ -118,9 +124,15 @@ def _cells(row: TrialRecord | Outcome, metrics: Sequence[str]) -> list[str]:
     return [*numbers, size, speed]
 
 
+def in_short(params: Mapping[str, object], between: str = " ") -> str:
+    """Settings on one line, without their groups."""
+    return between.join(f"{key.rsplit('.', 1)[-1]}={_short(value)}" for key, value in params.items())
+
+
 def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _minutes(seconds: float) -> str:
+def minutes(seconds: float) -> str:
+    """A length of time, for people."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -4,8 +4,8 @@ Everything that moves a trial from one to the next is here, and under the study'
 point is given out twice, and any process may be killed between any two lines:
 
 - a claimed trial is RUNNING in the store and has a lease; it is dead when the process named in the lease is;
-- a trial waits at its last rung when it was judged there, was not promoted, nobody holds it, and its checkpoint is
-  the one written there;
+- a trial waits at its last rung when it was judged there, was not promoted, nobody holds it, and it was let go of
+  there, or its checkpoint is the one written there;
 - an end is stored with all its details before the state becomes final: a process killed in between loses nothing.
 """
 
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -24,10 +25,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from src.errors import BookLost, first_line
 from src.learning import resume
 from src.records import Evaluation, Outcome, Point, State, Stop
-from src.search import leases
 from src.search.halving import PROMOTED, Asha, last_rung, promoted
 from src.search.proposals import exhausted
 from src.search.study import DEFAULT_RECIPE, FINAL, Book
+
+HOLD = "hold"  # attribute of a trial: when it began, how often it was taken up, how often in vain at the same place
+PAUSED = "paused"  # attribute of a trial: where it was let go of, and what its checkpoint takes
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,7 @@ def claim(book: Book, default_alone: bool = False) -> Claim | None:
         if continued := _promote(book):
             return _take(book, continued)
         if not _all_begun(book):
-            for frozen in book.of_state(TrialState.WAITING):
-                leases.take(book.lease(frozen.number))
-                book.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-                return _take(book, book.frozen(frozen.number))
+            return _take(book, _begin(book))
         if not more_may_come(book):
             _end_paused(book, "not among the best of its rung")
         return None
@@ -77,7 +77,7 @@ def more_may_come(book: Book) -> bool:
 def default_in_work(book: Book) -> bool:
     """Whether a living process works on the default recipe."""
     running = book.of_state(TrialState.RUNNING)
-    return any(t.user_attrs.get("origin") == DEFAULT_RECIPE and book.held(t.number) for t in running)
+    return bool(book.held([t.number for t in running if t.user_attrs.get("origin") == DEFAULT_RECIPE]))
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
 def _report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
     score, percent = evaluation.metrics[book.rules.metric], round(evaluation.share * 100)
     with book.lock:
-        frozen = book.frozen(mine.number)
+        frozen = _mine(book, mine)
         if percent not in frozen.intermediate_values:
             mine.trial.report(score, percent)
         if evaluation.share >= 1:
@@ -119,34 +119,38 @@ def _report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
 def pause(book: Book, mine: Claim, outcome: Outcome) -> None:
     """Let go of a trial that has its checkpoint; the worst paused ones end if their checkpoints take too much disk."""
     with book.lock:
+        rung = last_rung(_mine(book, mine))
         mine.trial.set_user_attr("so_far", dataclasses.asdict(outcome))
-        leases.drop(book.lease(mine.number))
+        size = resume.gigabytes(book.training_folder(mine.number))
+        mine.trial.set_user_attr(PAUSED, {"rung": rung, "gigabytes": size})
+        book.leases.drop(book.lease(mine.number))
         budget = book.rules.disk_budget_gb
         paused = [t for t in _unheld(book) if waits(book, t)]
         sign = -1.0 if book.direction == "maximize" else 1.0
         order = {t.number: (-(last_rung(t) or 0), sign * t.intermediate_values[last_rung(t) or 0]) for t in paused}
         worst_first = sorted(paused, key=lambda t: order[t.number], reverse=True)
-        sizes = {t.number: resume.gigabytes(book.training_folder(t.number)) for t in paused}
+        sizes = {t.number: t.user_attrs.get(PAUSED, {}).get("gigabytes", 0.0) for t in paused}
         while budget is not None and worst_first and sum(sizes[t.number] for t in worst_first) > budget:
             _end_as_pruned(book, worst_first.pop(0), f"its checkpoint went for study.disk_budget_gb={budget:g}")
 
 
 def release(book: Book, mine: Claim) -> None:
     """Let go of a trial that was drained: whoever comes next continues it from its checkpoint."""
-    mine.trial.set_user_attr("deaths", {})
-    leases.drop(book.lease(mine.number))
+    with book.lock:
+        mine.trial.set_user_attr(HOLD, {**_hold(_mine(book, mine)), "at": None})
+        book.leases.drop(book.lease(mine.number))
+
+
+def finish(book: Book, mine: Claim, outcome: Outcome) -> None:
+    """End the trial that this process works on. Raises BookLost if it is in other hands by now."""
+    with book.lock:
+        _end(book, _mine(book, mine), outcome)
 
 
 def tell(book: Book, number: int, outcome: Outcome) -> None:
-    """End a trial. All that is known of it is stored before its state becomes final."""
+    """End a trial, unless it has ended."""
     with book.lock:
-        frozen = book.frozen(number)
-        if frozen.state in FINAL:
-            return
-        elapsed = time.time() - float(frozen.user_attrs.get("began", time.time()))
-        details = dataclasses.asdict(dataclasses.replace(outcome, seconds=elapsed))
-        book.storage.set_trial_user_attr(frozen._trial_id, "outcome", details)
-        _settle(book, book.frozen(number))
+        _end(book, book.frozen(number), outcome)
 
 
 def note_run(mine: Claim, run_id: str) -> None:
@@ -160,25 +164,46 @@ def waits(book: Book, frozen: FrozenTrial) -> bool:
     rung = last_rung(frozen)
     if not book.pauses or rung is None or rung >= 100 or rung in promoted(frozen):
         return False
-    return resume.rung_of(book.training_folder(frozen.number)) == rung
+    said = frozen.user_attrs.get(PAUSED, {}).get("rung")
+    return said == rung or resume.rung_of(book.training_folder(frozen.number)) == rung
+
+
+def _hold(frozen: FrozenTrial) -> dict[str, Any]:
+    return dict(frozen.user_attrs.get(HOLD, {}))
+
+
+def _mine(book: Book, mine: Claim) -> FrozenTrial:
+    """The trial as it stands. Raises BookLost if somebody has begun it anew since: this process counted as dead."""
+    frozen = book.frozen(mine.number)
+    if _hold(frozen).get("starts") != mine.starts:
+        raise BookLost(f"trial {mine.number} is in other hands by now")
+    return frozen
+
+
+def _begin(book: Book) -> FrozenTrial:
+    """A new trial, RUNNING: one that is enqueued, or one more."""
+    for frozen in book.of_state(TrialState.WAITING):
+        book.leases.take(book.lease(frozen.number))
+        book.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        return book.frozen(frozen.number)
+    trial_id = book.storage.create_new_trial(book.study._study_id)
+    return book.frozen(book.storage.get_trial_number_from_id(trial_id))
 
 
 def _take(book: Book, frozen: FrozenTrial) -> Claim | None:
     """Make `frozen` this process's own; a trial that killed its workers too often ends as failed."""
-    leases.take(book.lease(frozen.number))
+    book.leases.take(book.lease(frozen.number))
     trial = optuna.Trial(book.study, frozen._trial_id)
-    attributes = trial.user_attrs
-    reached = attributes.get("so_far", {}).get("steps"), len(frozen.intermediate_values)
-    before = attributes.get("deaths", {})
-    deaths = before.get("count", -1) + 1 if before.get("at") == list(reached) else 0
+    attributes = frozen.user_attrs
+    reached = [attributes.get("so_far", {}).get("steps"), len(frozen.intermediate_values)]
+    before = attributes.get(HOLD, {})
+    deaths = before["deaths"] + 1 if before and before["at"] == reached else 0
     if deaths > book.rules.max_restarts:
         tell(book, frozen.number, Outcome(State.FAIL, reason=f"its worker died {deaths} times at the same place"))
         return None
-    trial.set_user_attr("deaths", {"at": list(reached), "count": deaths})
-    starts = int(attributes.get("starts", 0)) + 1
-    trial.set_user_attr("starts", starts)
-    if "began" not in attributes:
-        trial.set_user_attr("began", time.time())
+    starts = before.get("starts", 0) + 1
+    began = before.get("began", time.time())
+    trial.set_user_attr(HOLD, {"at": reached, "deaths": deaths, "starts": starts, "began": began})
     point: Point = {}
     for parameter in book.space.parameters:
         if parameter in book.space.active(point):
@@ -205,7 +230,7 @@ def _promote(book: Book, mine: int | None = None) -> FrozenTrial | None:
     if not isinstance(pruner, Asha):
         return None
     begun = book.of_state(TrialState.RUNNING, *FINAL)
-    held = [t.number for t in begun if t.state == TrialState.RUNNING and book.held(t.number)]
+    held = book.held([t.number for t in begun if t.state == TrialState.RUNNING])
     rungs = [round(share * 100) for share in book.rules.rungs]
     found = pruner.promotable(
         begun,
@@ -228,14 +253,16 @@ def _all_begun(book: Book) -> bool:
 
 
 def _unheld(book: Book) -> list[FrozenTrial]:
-    return [t for t in book.of_state(TrialState.RUNNING) if not book.held(t.number)]
+    running = book.of_state(TrialState.RUNNING)
+    held = book.held([t.number for t in running])
+    return [t for t in running if t.number not in held]
 
 
 def _end_what_was_told(book: Book) -> None:
     """Finish what a process was killed in: the end is stored, the state not yet."""
     for frozen in _unheld(book):
         if "outcome" in frozen.user_attrs:
-            _settle(book, frozen)
+            _settle(book, frozen, Outcome(**frozen.user_attrs["outcome"]))
 
 
 def _end_paused(book: Book, reason: str) -> None:
@@ -250,10 +277,19 @@ def _end_as_pruned(book: Book, frozen: FrozenTrial, reason: str) -> None:
     tell(book, frozen.number, dataclasses.replace(so_far, state=State.PRUNED, reason=reason))
 
 
-def _settle(book: Book, frozen: FrozenTrial) -> None:
+def _end(book: Book, frozen: FrozenTrial, outcome: Outcome) -> None:
+    """All that is known of a trial is stored before its state becomes final."""
+    if frozen.state in FINAL:
+        return
+    elapsed = time.time() - _hold(frozen).get("began", time.time())
+    whole = dataclasses.replace(outcome, seconds=elapsed)
+    book.storage.set_trial_user_attr(frozen._trial_id, "outcome", dataclasses.asdict(whole))
+    _settle(book, frozen, whole)
+
+
+def _settle(book: Book, frozen: FrozenTrial, outcome: Outcome) -> None:
     """Make the stored end the trial's state, and delete what it could have been continued from."""
-    outcome = Outcome(**frozen.user_attrs["outcome"])
     state = TrialState[outcome.state]
     book.study.tell(frozen.number, outcome.score if state == TrialState.COMPLETE else None, state=state)
-    leases.drop(book.lease(frozen.number))
+    book.leases.drop(book.lease(frozen.number))
     resume.drop(book.training_folder(frozen.number))

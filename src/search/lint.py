@@ -55,7 +55,10 @@ def _key(parameter: Parameter, settings: Settings, space: Space, options: Mappin
         return [f"space.{key}: nothing in a training reads {key}; to search models, use space.model.choices."]
     if (why := arguments.unconsumed(settings.recipe).get(key)) and not parameter.when:
         return [f"space.{key}: nothing would read it, because {why}."]
-    wrong = arguments.out_of_limits(key, parameter.ends())
+    values = parameter.values() or parameter.ends()
+    wrong = arguments.out_of_limits(key, parameter.ends()) or arguments.indivisible(
+        key, values, settings.worker.devices_per_trial
+    )
     return [f"space.{key} has {wrong}."] if wrong else []
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, QMCSampler, RandomSampler
-from optuna.study import Study
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from src.records import Point
@@ -20,6 +20,9 @@ from src.search.targets import expected_warnings, made, resolve
 
 ATTEMPTS = 20  # of the sampler, before an unseen point is taken at random
 COUNTABLE = 100_000  # points of a finite space that are looked through for an unseen one
+COSTLY = (TPESampler, GPSampler)  # what they propose costs the more, the more trials they see
+MOST_SEEN = 1000
+Key = tuple[tuple[str, str], ...]  # of a point
 TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -37,26 +40,37 @@ def build_sampler(node: Mapping[str, Any], seed: int) -> BaseSampler:
     return made(make, options, "sampler")
 
 
-def key_of(point: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def key_of(point: Mapping[str, Any]) -> Key:
     """Equal for equal points; floats to 12 digits."""
     return tuple(sorted((k, f"{v:.12g}" if isinstance(v, float) else repr(v)) for k, v in point.items()))
 
 
-def taken(study: Study) -> set[tuple[tuple[str, str], ...]]:
-    """The points of all trials, also where a pruner shows its sampler only a part of the study (Hyperband)."""
+def taken(study: Study, known: dict[int, Key] | None = None) -> set[Key]:
+    """The points of all trials, also where a pruner shows its sampler only a part of the study (Hyperband).
+
+    `known` keeps those of ended trials from one call to the next: they are spelled out once.
+    """
+    known = {} if known is None else known
     every = study._storage.get_all_trials(study._study_id, deepcopy=False, states=TAKEN)
-    return {key_of(t.params) for t in every if t.params}
+    for trial in every:
+        if trial.number not in known and trial.state.is_finished():
+            known[trial.number] = key_of(trial.params)
+    return {known.get(t.number) or key_of(t.params) for t in every if t.params}
 
 
 class Informed:
-    """A study as samplers should see it: a trial that was judged at a rung and has no end yet counts as pruned there.
+    """A study as samplers should see it.
 
-    Trials that pause stay RUNNING for Optuna; without this a sampler would learn nothing from them.
+    Trials that pause stay RUNNING for Optuna. Where they do, one that was judged at a rung and has no end counts as
+    pruned there: a sampler would learn nothing from it otherwise. With `most`, so many of the ended trials are seen:
+    the best tenth of them and the latest: what a proposal costs stays bounded.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, most: int | None = None) -> None:
         self._study = study
-        self._trials = [self._judged(t) for t in study.get_trials(deepcopy=False)]
+        pauses = isinstance(study.pruner, Asha)
+        trials = [self._judged(t) if pauses else t for t in study.get_trials(deepcopy=False)]
+        self._trials = trials if most is None else bounded(trials, most, study.direction == StudyDirection.MAXIMIZE)
 
     @staticmethod
     def _judged(trial: FrozenTrial) -> FrozenTrial:
@@ -84,6 +98,18 @@ class Informed:
         return getattr(self._study, name)
 
 
+def bounded(trials: list[FrozenTrial], most: int, maximize: bool) -> list[FrozenTrial]:
+    """All trials that have no end yet, and of the ended ones `most`: the best tenth of these, and the latest."""
+    ended = [t for t in trials if t.state.is_finished()]
+    if len(ended) <= most:
+        return trials
+    scored = [t for t in ended if t.state == TrialState.COMPLETE and t.value is not None]
+    best = sorted(scored, key=lambda t: t.value or 0.0, reverse=maximize)[: most // 10]
+    chosen = {t.number for t in best}
+    chosen |= {t.number for t in ended[len(chosen) - most :]}
+    return [t for t in trials if t.number in chosen or not t.state.is_finished()]
+
+
 def unseen(space: Space, seen: set[Any]) -> Iterator[Point]:
     """The points of a finite space that no trial has, in order."""
     return (p for p in islice(space.points(), COUNTABLE) if key_of(p) not in seen)
@@ -104,12 +130,13 @@ class WholePoints(BaseSampler):
     def __init__(self, node: Mapping[str, Any], space: Space, seed: int) -> None:
         self.node, self.space, self.seed = node, space, seed
         self._point: Point = {}
+        self._keys: dict[int, Key] = {}  # of the ended trials' points
 
     def propose(self, study: Study, trial: FrozenTrial) -> Point:
         """A new point for `trial`; keys that are fixed keep their values: of an enqueued setting, or of a trial whose
         worker was killed between two of its keys."""
         fixed: Point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        seen = taken(study)
+        seen = taken(study, self._keys)
         if len(fixed) >= len(self.space.active(fixed)) and set(fixed) >= {p.key for p in self.space.active(fixed)}:
             return fixed
         for attempt in range(ATTEMPTS):
@@ -122,8 +149,9 @@ class WholePoints(BaseSampler):
         return point
 
     def _sample(self, whole: Study, trial: FrozenTrial, fixed: Point, attempt: int) -> Point:
-        study: Any = Informed(whole) if isinstance(whole.pruner, Asha) else whole
         sampler = build_sampler(self.node, derived_seed(self.seed, trial.number, attempt))
+        most = MOST_SEEN if isinstance(sampler, COSTLY) else None
+        study: Any = Informed(whole, most) if isinstance(whole.pruner, Asha) or most else whole
         if isinstance(sampler, QMCSampler):
             sampler = build_sampler(self.node, self.seed)
         if attempt > ATTEMPTS // 2:

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from src.errors import Refusal
 from src.records import Point
+from src.settings import Settings
 
 RESERVED = ("low", "high", "log", "step", "choices", "when")
 
@@ -132,6 +133,16 @@ class Space:
 
     def describe(self) -> dict[str, str]:
         return {p.key: str(p) for p in self.parameters}
+
+
+def base_values(settings: Settings) -> Point:
+    """The config's own values by dotted key, its choices of groups included: what a space varies."""
+    return {**settings.choices, **settings.recipe.flat()}
+
+
+def of(settings: Settings) -> Space:
+    """The space of a config, over its own values. Raises Refusal as `parse` does."""
+    return parse(settings.space, base_values(settings))
 
 
 def parse(tree: Mapping[str, Any], base: Mapping[str, Any]) -> Space:

@@ -2,24 +2,25 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from src.errors import Refusal
-from src.records import State, TrialRecord
-from src.search import leases, stopping
+from src.paths import write_whole
+from src.records import Outcome, State, TrialRecord
+from src.search import stopping
 from src.search.halving import Asha
 from src.search.proposals import WholePoints, exhausted
 from src.search.space import Space
-from src.search.storage import load, open_storage
+from src.search.storage import leases_of, load, locked, open_storage
 from src.search.targets import build
-from src.settings import Settings, StudySettings
+from src.settings import Settings, StorageSettings, StudySettings
 
 PLACES = ("model.checkpoint", "model.name")  # not part of a definition: the weights' hash is
 DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
@@ -32,9 +33,16 @@ class Book:
     def __init__(self, settings: Settings, space: Space, direction: str, folder: Path) -> None:
         self.settings, self.space, self.direction, self.folder = settings, space, direction, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(folder / "study.lock")
+        self.leases = leases_of(settings.storage, settings.study.name, folder)
         self.storage: BaseStorage = open_storage(settings.storage, folder)
         self._study: optuna.Study | None = None
+        self._ended: dict[int, TrialRecord] = {}
+        self.cleared: set[int] = set()  # ended trials whose weights were seen to be gone
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """The study's; who has it sees the trials as they are, and reads them from a database once."""
+        return locked(self.leases, self.storage)
 
     @property
     def name(self) -> str:
@@ -81,7 +89,7 @@ class Book:
         return found is not None and "definition" in found.user_attrs
 
     def create(self, definition: Mapping[str, Any]) -> None:
-        """Create the study if need be, and room for `n_trials` trials: the default recipe first, then enqueued ones."""
+        """Create the study if need be, and its first trials: the default recipe, then enqueued settings."""
         with self.lock:
             if not self.existing(definition):
                 made = optuna.create_study(
@@ -94,21 +102,30 @@ class Book:
             first = self.space.default()
             starts = [] if self.space.outside(first) else [(first, DEFAULT_RECIPE)]
             starts += [(dict(point), "enqueued") for point in self.rules.enqueue]
-            missing = self.rules.n_trials - len(known)
-            for point, origin in [s for s in starts if s[0] not in have][: max(0, missing)]:
+            room = max(0, self.rules.n_trials - len(known))
+            for point, origin in [s for s in starts if s[0] not in have][:room]:
                 self.study.enqueue_trial(point, user_attrs={"origin": origin})
-                missing -= 1
-            for _ in range(missing):
-                self.study.enqueue_trial({})
 
     def trials(self) -> list[TrialRecord]:
         """All trials that were begun, by number."""
-        every = self.study.get_trials(deepcopy=False)
-        return [_record(t) for t in every if t.state != TrialState.WAITING]
+        return [self._known(t) for t in self.of_state(TrialState.RUNNING, *FINAL)]
 
     def ended(self) -> list[TrialRecord]:
         """Trials with a final state, in the order they ended."""
-        return [_record(t) for t in sorted(self.of_state(*FINAL), key=lambda t: (t.datetime_complete, t.number))]
+        return [self._known(t) for t in sorted(self.of_state(*FINAL), key=lambda t: (t.datetime_complete, t.number))]
+
+    def _known(self, trial: FrozenTrial) -> TrialRecord:
+        """The trial's record; of an ended one it is made once, for nothing of it changes any more."""
+        if trial.state not in FINAL:
+            return _record(trial)
+        if trial.number not in self._ended:
+            self._ended[trial.number] = _record(trial)
+        return self._ended[trial.number]
+
+    def baselines(self) -> dict[str, Outcome]:
+        """The baselines that are done, in the study's order."""
+        files = {name: self.folder / "baselines" / name / "outcome.json" for name in self.rules.baselines}
+        return {name: Outcome.from_json(file.read_text()) for name, file in files.items() if file.exists()}
 
     def best(self) -> TrialRecord | None:
         return stopping.best_of(self.trials(), self.direction)
@@ -127,7 +144,9 @@ class Book:
 
     def in_work(self) -> list[int]:
         """Numbers of trials that a living process works on."""
-        return [number for number in self.unfinished() if self.held(number)]
+        unfinished = self.unfinished()
+        held = self.held(unfinished)
+        return [number for number in unfinished if number in held]
 
     def unfinished(self) -> list[int]:
         """Numbers of trials that were begun and have no end yet: in work, paused, or left by a dead process."""
@@ -149,15 +168,20 @@ class Book:
         with self.lock:
             clock = self._clock()
             seconds = clock["seconds"] + max(0.0, until - max(since, clock["until"]))
-            scratch = self.folder / "spent.json.part"
-            scratch.write_text(json.dumps({"seconds": seconds, "until": max(until, clock["until"])}))
-            scratch.replace(self.folder / "spent.json")
+            new = {"seconds": seconds, "until": max(until, clock["until"])}
+            if self.leases.by_folder:
+                write_whole(self.folder / "spent.json", json.dumps(new))
+            else:
+                self.study.set_user_attr("spent", new)
 
     def _clock(self) -> dict[str, float]:
+        nothing = {"seconds": 0.0, "until": 0.0}
+        if not self.leases.by_folder:
+            return dict(self.study.user_attrs.get("spent", nothing))
         try:
             clock: dict[str, float] = json.loads((self.folder / "spent.json").read_text())
         except FileNotFoundError:
-            return {"seconds": 0.0, "until": 0.0}
+            return nothing
         return clock
 
     # --- what the life of a trial needs (life.py) ---
@@ -166,7 +190,8 @@ class Book:
         return self.study.get_trials(deepcopy=False, states=states)
 
     def frozen(self, number: int) -> FrozenTrial:
-        return next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+        storage = self.study._storage  # Optuna's cache of the ended ones included
+        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
 
     def trial_folder(self, number: int) -> Path:
         return self.folder / "trials" / f"{number:04d}"
@@ -175,14 +200,22 @@ class Book:
         """Checkpoints and best weights of trial `number`."""
         return self.trial_folder(number) / "training"
 
-    def lease(self, number: int) -> Path:
-        folder = self.trial_folder(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / "lease.json"
+    def lease(self, number: int) -> str:
+        """What a process holds that works on trial `number`."""
+        return f"trials/{number:04d}"
 
-    def held(self, number: int) -> bool:
-        """Whether a living process works on trial `number`."""
-        return leases.alive(self.lease(number))
+    def held(self, numbers: Sequence[int]) -> set[int]:
+        """Those of these trials that living processes work on."""
+        found = self.leases.held([self.lease(number) for number in numbers])
+        return {number for number in numbers if self.lease(number) in found}
+
+
+def attributes(storage: StorageSettings, name: str) -> dict[str, Any]:
+    """What a study in a database knows of itself. Raises LookupError if there is no such study."""
+    found = load(name, open_storage(storage, Path()))
+    if found is None:
+        raise LookupError(f"there is no study {name}")
+    return dict(found.user_attrs)
 
 
 def definition(settings: Settings, space: Space, fingerprint: str, weights: str) -> dict[str, Any]:

@@ -168,3 +168,16 @@ class _quiet_datasets:  # noqa: N801  (a context manager, named as it is used)
 
         if self._was_on:
             datasets.enable_progress_bars()
+
+
+def write_file(frame: pd.DataFrame, out: Path) -> None:
+    """Rows to a file, in the format that its name says."""
+    scratch = out.with_name(f"{out.name}.part")
+    ending = out.suffix.lower()
+    if ending in (".csv", ".tsv"):
+        frame.to_csv(scratch, index=False, sep="\t" if ending == ".tsv" else ",")
+    elif ending == ".parquet":
+        frame.to_parquet(scratch, index=False)
+    else:
+        frame.to_json(scratch, orient="records", lines=ending == ".jsonl", force_ascii=False)
+    scratch.replace(out)

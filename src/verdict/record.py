@@ -1,10 +1,12 @@
 """What a comparison found out, as frozen records: JSON both ways."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+VERDICT = "verdict.json"  # the file, in a comparison's folder
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
 
 
@@ -113,3 +115,9 @@ class Verdict:
     @staticmethod
     def from_json(text: str) -> "Verdict":
         return TypeAdapter(Verdict).validate_json(text)
+
+
+def recorded(folder: Path) -> Verdict | None:
+    """The verdict in a comparison's folder, if there is one."""
+    file = folder / VERDICT
+    return Verdict.from_json(file.read_text()) if file.exists() else None

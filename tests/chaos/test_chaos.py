@@ -15,6 +15,7 @@ LINES = [
     "src.search.life:tell:after",  # told, and nothing of it in MLflow
     "src.search.life:pause:before",  # the checkpoint is there, the pause is not noted
     "src.search.life:report:after",  # judged, no checkpoint
+    "src.search.life:_begin:after",  # a new trial that nobody holds
     "src.search.life:_promote:after",  # promoted, not continued
     "src.search.storage:load:before",  # while the study is created
     "src.search.study:Book.create:after",

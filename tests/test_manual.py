@@ -1,0 +1,87 @@
+"""`--help`: a page that is true, and near names for what is mistyped."""
+
+import re
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src import manual
+from src.config import CONF_DIR, SWEEPS_DIR, group_options
+from src.learning import arguments
+from src.search import lint, space
+from tests.conftest import Place, settings_of
+
+
+def test_the_page_of_the_sweep(place: Place) -> None:
+    done = place.run("src.sweep", "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == manual.page(manual.SWEEP)
+    for group, options in group_options().items():
+        assert len(re.findall(rf"^  {group} +{', '.join(options)}(  |$)", done.out, re.M)) == 1, group
+    for sweep in SWEEPS_DIR.glob("*.yaml"):
+        assert re.search(rf"^  {sweep.stem} +\w.{{10,}}", done.out, re.M), sweep
+    assert len(manual.SWEEP.examples) == 10
+    assert "  n_trials: 8             # the total over all workers and all resumes" in done.out
+    assert "hydra:" not in done.out
+    assert max(map(len, done.out.splitlines())) <= 130
+
+
+@pytest.mark.parametrize("name", manual.PAGES)
+def test_every_command_has_a_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def never() -> None:
+        raise AssertionError("the command ran")
+
+    manual.run(name, never, ["--help"])
+    out = capsys.readouterr().out
+    assert out.startswith(manual.PAGES[name].does)
+    assert f"python -m src.{name}" in out
+
+
+@pytest.mark.parametrize(("name", "given"), [(n, e[0]) for n, page in manual.PAGES.items() for e in page.examples])
+def test_every_example_composes(name: str, given: str) -> None:
+    if name in ("sweep", "train"):
+        first = [word.split(",")[0] for word in shlex.split(given)]
+        first = [word.replace("${seed}", "1") for word in first]
+        if "data=files" in first:
+            first = shlex.split(given)
+        settings = settings_of(*first, config={"sweep": "sweep", "train": "config"}[name])
+        arguments.check(settings.recipe)
+        lint.check(settings, space.of(settings), group_options())
+    else:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            assert compose(name, overrides=shlex.split(given))
+
+
+def test_groups_of_the_page_are_those_there_are() -> None:
+    assert sorted(manual.GROUPS) == sorted(group_options())
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        (["data=sst"], ["Did you mean data=sst2?"]),
+        (["sweeps=imdb_star"], ["Did you mean sweeps=imdb_stars?"]),
+        (["study.n_trails=5"], ["Did you mean study.n_trials?"]),
+        (["sampelr=gp"], ["Did you mean sampler?"]),
+        (["study.n_trials=5", "data=sst2", "+space.x=1", "hydra.verbose=true", "-m"], []),
+        (["zzzzqqqq=1"], []),
+    ],
+)
+def test_near_names(given: list[str], near: list[str]) -> None:
+    assert manual.near_names("config", given) == near
+
+
+def test_a_mistyped_name_is_answered_with_the_nearest(place: Place) -> None:
+    done = place.sweep("study.n_trails=5")
+    assert done.code == 1
+    assert "Could not override 'study.n_trails'" in done.err
+    assert done.err.rstrip().endswith("Did you mean study.n_trials?")
+    assert list(place.folder.iterdir()) == []
+
+
+def test_hydras_own_flags_still_work(place: Place) -> None:
+    done = place.run("src.sweep", "--info", "defaults")
+    assert done.code == 0
+    assert "starter" in done.out
+    assert "data" in done.out

@@ -1,0 +1,94 @@
+"""`python -m src.status`: all studies, one, and its trials as a file."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src import status
+from src.errors import Refusal
+from src.paths import Paths
+from src.runner import overview, studies
+from tests.conftest import Done, Place, trials_of
+
+
+def test_all_studies_in_a_table(finished: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch,
+                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    place, _ = finished
+    monkeypatch.chdir(place.folder)
+    status.main([])
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["study", "state", "trials", "metric", "best", "searched", "for", "disk", "verdict"]
+    best = max((t for t in trials_of(place, "small") if t.state.name == "COMPLETE"), key=lambda t: t.value)
+    assert re.match(
+        rf"small +over: all 4 trials are done +4 of 4 +accuracy +{best.value:.4f} \(trial {best.number}\)", row
+    )
+    assert re.search(r"\d+ s +0\.\d\d GB", row)
+
+
+def test_one_study_with_its_trials(finished: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    place, _ = finished
+    monkeypatch.chdir(place.folder)
+    status.main(["small"])
+    out = capsys.readouterr().out
+    assert out.startswith("Study small, accuracy: over: all 4 trials are done\n")
+    for trial in trials_of(place, "small"):
+        assert re.search(rf"^ +{trial.number}( \*)? +{trial.state.name} ", out, re.M)
+    assert len(re.findall(r"^ +\d+ \*", out, re.M)) == 1
+    assert out.count("learning_rate=") == 4
+    assert re.findall(r"^baseline (\w+)  0\.\d{4}$", out, re.M) == ["majority", "tfidf_logreg", "untuned"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_trials_as_a_file(finished: tuple[Place, Done], tmp_path: Path, ending: str) -> None:
+    place, _ = finished
+    out = tmp_path / f"trials.{ending}"
+    overview.show("small", str(out), Paths(place.folder))
+    match ending:
+        case "csv" | "tsv":
+            found = pd.read_csv(out, sep="\t" if ending == "tsv" else ",")
+        case "parquet":
+            found = pd.read_parquet(out)
+        case _:
+            found = pd.DataFrame(
+                [json.loads(x) for x in out.read_text().splitlines()]
+                if ending == "jsonl"
+                else json.loads(out.read_text())
+            )
+    trials = trials_of(place, "small")
+    assert found["number"].tolist() == [t.number for t in trials]
+    assert found["params.optimizer.learning_rate"].tolist() == pytest.approx(
+        [t.params["optimizer.learning_rate"] for t in trials]
+    )
+    done = found[found["state"] == "COMPLETE"]
+    assert done["metrics.accuracy"].tolist() == pytest.approx(done["score"].tolist())
+    assert done["run_id"].str.len().eq(32).all()
+
+
+def test_what_is_refused(finished: tuple[Place, Done], tmp_path: Path) -> None:
+    here = Paths(finished[0].folder)
+    with pytest.raises(Refusal, match=r"^--export is trials\.xlsx; a table goes to a file that ends with \.csv"):
+        overview.show("small", "trials.xlsx", here)
+    with pytest.raises(Refusal, match=r"none/trials.csv, and nothing can be written there: Cannot save file"):
+        overview.show("small", str(tmp_path / "none" / "trials.csv"), here)
+    with pytest.raises(Refusal, match=r"^study.name is other, and there is no such study"):
+        overview.show("other", None, here)
+    with pytest.raises(Refusal, match=r"^No study has been searched in"):
+        overview.show(None, None, Paths(tmp_path))
+
+
+def test_a_study_that_cannot_be_read_does_not_hide_the_others(finished: tuple[Place, Done], tmp_path: Path) -> None:
+    here = Paths(tmp_path)
+    for name in ("good", "bad"):
+        folder = here.study(name)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (folder).mkdir()
+    known = (finished[0].study("small") / studies.CONFIG).read_text()
+    (here.study("bad") / studies.CONFIG).write_text(known.replace("url: null", "url: mysql://nowhere/x"))
+    (here.study("good") / studies.CONFIG).write_text(known)
+    rows = {row.name: row.state for row in overview.overview(here)}
+    assert rows["bad"].startswith("cannot be read: storage.url is mysql://nowhere/x")
+    assert rows["good"].startswith("cannot be read: The study good was never begun")
