@@ -12,9 +12,10 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks import common, search
+from benchmarks import common, scale, search
 
 README, FIGURES = common.HERE / "README.md", common.HERE / "figures"
+SCALE = common.HERE.parent / "docs" / "scale.md"
 STYLE = {"svg.hashsalt": "trialbook", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 NAMES = {
     "trialbook": "Trialbook",
@@ -36,12 +37,13 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     with plt.rc_context(STYLE):
         README.write_text(page(draw=True))
+    SCALE.write_text(scale.page(_read("coordination"), _table))
 
 
 def page(draw: bool = False) -> str:
     """The whole text; with `draw`, the figures are written too."""
     parts = [HEAD]
-    for make in (searches, schedulers, trial, workers, packing, memory):
+    for make in (searches, schedulers, trial, workers, packing, memory, view, coordination):
         parts += make(draw)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -201,6 +203,28 @@ def schedulers(draw: bool) -> Iterable[str]:
     if draw:
         _draw("schedulers", _regret, record)
     yield "\n![Regret against budget](figures/schedulers.svg)\n"
+    yield from _default_scheduler(record)
+
+
+def _default_scheduler(record: dict[str, Any]) -> Iterable[str]:
+    """Why the defaults are what they are: as studies start, with the recipe first and rungs judged on 200 texts."""
+    started = [v for v in record["variants"] if v["recipe"] and v["rung_examples"] == 200]
+    if not started:
+        return
+    late = [i for i, budget in enumerate(record["budgets"]) if budget >= 3]
+    means = {f"{v['sampler']} with {v['pruner']}": np.mean([v["mean"][i] for i in late]) for v in started}
+    error = max(v["error"][i] for v in started for i in late)
+    least, most = min(means, key=means.get), max(means, key=means.get)  # type: ignore[arg-type]
+    ended = {p: np.mean([v["mean"][2] for v in started if v["pruner"] == p]) for p in ("median", "asha")}
+    yield (
+        f"A study starts with the default recipe wherever its space has it. From there, over budgets of 3 and more, "
+        f"{least} loses\n{100 * means[least]:.2f} points on average and {most} {100 * means[most]:.2f}, with standard "
+        f"errors of up to {100 * error:.2f}: which sampler and pruner hardly matters.\nBefore that the pruner does: at "
+        f"a budget of 2, asha, whose trials pause, is {100 * ended['asha']:.0f} points off on average and median "
+        f"{100 * ended['median']:.0f}.\nSo the default is tpe, which takes conditional and categorical settings too, "
+        "with median, which asks for no room on disk.\nWhere the recipe lies outside the space, `sampler=qmc` is the "
+        "better start, as the table's first rows say.\n"
+    )
 
 
 def _regret(axes: Any, record: dict[str, Any]) -> None:
@@ -287,6 +311,43 @@ def packing(draw: bool) -> Iterable[str]:
     yield ""
 
 
+def coordination(_draw_it: bool) -> Iterable[str]:
+    record = _read("coordination")
+    if record is None:
+        return
+    yield "## Sharing a study\n"
+    yield (
+        f"Claiming a trial and ending it, in milliseconds (TPE; one process, {record['rounds']} times) beside so many "
+        "finished ones.\n"
+    )
+    rows = [
+        [store, f"{r['finished']:,}", f"{r['claim']:.0f}", f"{r['end']:.0f}", f"{r['p50']:.0f}", f"{r['p95']:.0f}"]
+        for store, found in record["stores"].items()
+        for r in found["latency"]
+    ]
+    yield _table(["store", "finished", "claim, median", "end, median", "both, median", "both, p95"], rows)
+    yield (
+        f"Workers whose trainings are sleeps of {record['seconds']:g} s, all at once on this machine. Use: the share "
+        "of their time\nthat they slept.\n"
+    )
+    rows = [
+        [store, str(r["workers"]), str(r["trials"]), f"{r['per_second']:.2f}", f"{100 * r['utilisation']:.1f} %",
+         f"{r['p95']:.0f}", str(r["connections"] or ""), str(r["lost"]), str(r["twice"])]
+        for store, found in record["stores"].items()
+        for r in found["together"]
+    ]  # fmt: skip
+    head = ["store", "workers", "trials", "trials per second", "use", "both, p95", "connections", "lost", "twice"]
+    yield _table(head, rows)
+    yield "Batched writes that an MLflow server takes, in milliseconds and per second.\n"
+    rows = [
+        [str(r["writers"]), str(r["metrics"]), f"{r['per_second']:.0f}", f"{r['p50']:.0f}", f"{r['p95']:.0f}"]
+        for r in record["mlflow"]
+    ]
+    yield _table(["writers at once", "metrics in a write", "writes per second", "median", "p95"], rows)
+    yield from _circumstances(record)
+    yield "What follows from it for a thousand workers: [docs/scale.md](../docs/scale.md).\n"
+
+
 def memory(draw: bool) -> Iterable[str]:
     record = _read("memory")
     if record is None:
@@ -301,6 +362,23 @@ def memory(draw: bool) -> Iterable[str]:
     if draw:
         _draw("memory", _memory, record)
     yield "![Memory of a worker by trial](figures/memory.svg)\n"
+
+
+def view(_draw_it: bool) -> Iterable[str]:
+    record = _read("view")
+    if record is None:
+        return
+    yield "## The live view\n"
+    yield (
+        f"The launching process's own CPU time, with the live view and with lines alone, in {len(record['rounds'])} "
+        f"rounds: the view took\n{100 * record['share']:.2f} % of the CPU time of the whole study.\n"
+    )
+    rows = [
+        [str(i), f"{r['lines']['own']:.1f} s", f"{r['auto']['own']:.1f} s", f"{r['auto']['all']:.0f} s"]
+        for i, r in enumerate(record["rounds"], start=1)
+    ]
+    yield _table(["round", "lines", "live view", "the whole study"], rows)
+    yield from _circumstances(record)
 
 
 def _memory(axes: Any, record: dict[str, Any]) -> None:

@@ -262,6 +262,10 @@ def variants() -> Iterator[Variant]:
             ("none", (1.0,), None),
         )
     ]
+    first += [
+        Variant(s, p, rung_examples=200, recipe=True)
+        for s, p in itertools.product(("tpe", "qmc", "random", "cmaes", "gp"), ("median", "asha"))
+    ]
     for variant in (*samplers, *pruners, *part, Variant("gp", "median"), *first):
         if variant not in seen:
             seen.add(variant)

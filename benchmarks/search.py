@@ -4,21 +4,23 @@
     python -m benchmarks.search --data ... --peers trialbook ray_asha --seeds 0   # a part of it
 
 Every peer searches the same space (learning rate 1e-5 to 1e-3, weight decay 0 to 0.1, 1 to 4 epochs, dropout 0 to 0.3)
-for MiniLM on the same 1,000 SST-2 sentences, judged on the same 872, with the same number of trials. Each runs in an
-environment of its own with the versions of `peers/requirements`, its caches warm from a first call. Afterwards every
-setting that was a search's best so far is trained anew from three fresh seeds, all by the same plain loop, and judged
-on 1,000 sentences that no search saw. Each run is a record of its own: what is there is not run again.
+for MiniLM on the same 1,000 SST-2 sentences, judged on the same 872, with the same number of trials, for at most twenty
+minutes. Each runs in an environment of its own with the versions of `peers/requirements`, its caches warm from a first
+call. Afterwards every setting that was a search's best so far is trained anew from three fresh seeds, all by the same
+plain loop, and judged on 1,000 sentences that no search saw. Each run is a record of its own: what is there is not run
+again.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ RECIPE = {"warmup": 0.1, "learning_rate": 1e-4, "weight_decay": 0.01, "num_train
 WITH_RECIPE = ("hyperparameter_search", "hydra_optuna", "ray_asha")  # bertuner's epochs are its own
 PEERS = ("trialbook", "hyperparameter_search", "random_search", "hydra_optuna", "ray_asha", "bertuner_search")
 TRIALS = 12
+LIMIT_SECONDS = 1200  # of a search: about twice what hyperparameter_search needs; what has not ended by then is cut off
 FRESH = (1001, 1002, 1003)
 FOLDER = common.RECORDS / "search"
 RESCORED = FOLDER / "rescored.jsonl"
@@ -138,8 +141,21 @@ def another(  # noqa: PLR0917
     else:
         command += [word for k, v in given.items() for word in (f"--{k}", str(v))]
     with (place / "said.txt").open("a") as said:
-        subprocess.run(command, check=True, env=environment, cwd=place, stdout=said, stderr=said)
-    return list(common.lines(out))
+        left = began + LIMIT_SECONDS - time.time()
+        with subprocess.Popen(
+            command, env=environment, cwd=place, stdout=said, stderr=said, start_new_session=True
+        ) as process:
+            try:
+                if process.wait(left):
+                    raise subprocess.CalledProcessError(process.returncode, command)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+    return within_limit(common.lines(out))
+
+
+def within_limit(trials: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The trials that had ended when the limit came."""
+    return [trial for trial in trials if trial["elapsed"] <= LIMIT_SECONDS]
 
 
 def trialbook(python: Path, data: Path, place: Path, seed: int, trials: int, began: float) -> list[dict[str, Any]]:

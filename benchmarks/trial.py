@@ -125,7 +125,7 @@ class Parts:
         self.seconds: dict[str, float] = {}
         self._inner = [0.0]
         for name, owner, call in (
-            ("trial", worker, "_run_trial"),
+            ("trial", worker.Shift, "_trial"),
             ("compose", config, "compose"),
             ("load", finetune, "build"),
             ("load", Trainer, "__init__"),

@@ -1,0 +1,224 @@
+"""What it costs to share a study: a claim and its end beside many finished trials, and many workers that only wait.
+
+    python -m benchmarks.coordination                                             # the journal
+    python -m benchmarks.coordination --postgres postgresql+psycopg://me@host/db  # and an empty database
+    python -m benchmarks.coordination --mlflow http://host:5000                   # and what a server takes
+
+The trainings are sleeps; claims, ends, locks and the sampler (TPE) are the product's own. What an MLflow server takes
+is measured by batched writes as an evaluation makes them. Everything runs on one machine, servers included.
+"""
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from hydra import compose, initialize_config_dir
+
+from benchmarks import common
+from src.config import CONF_DIR, settings_from
+from src.records import Outcome, State
+from src.search import life
+from src.search import space as spaces
+from src.search.study import Book
+
+FINISHED = (0, 1_000, 10_000)
+ROUNDS = 60  # of claim and end, at each of them
+WORKERS = (1, 4, 16, 64)
+SECONDS = 2.0  # of a training that is a sleep
+EACH = 8  # trials for every worker
+WRITERS = (1, 4, 16)
+WRITES, METRICS = 40, 12  # batched writes of each, metrics in one, as an evaluation has them with the curve before it
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["src.search.life", "src.config"])
+
+
+def opened(folder: Path, url: str | None, name: str, trials: int) -> Book:
+    overrides = [f"study.name={name}", f"study.n_trials={trials}", "pruner=none", "model=tiny"]
+    overrides += [f"storage.url={url}"] if url else []
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        settings = settings_from(compose("config", overrides=overrides, return_hydra_config=True), overrides)
+    return Book(settings, spaces.of(settings), "maximize", folder)
+
+
+def score(point: dict[str, Any]) -> float:
+    """A made-up one, so that the sampler has something to learn."""
+    return 1 - abs(float(np.log10(point["optimizer.learning_rate"])) + 4) / 4 - float(point["model.dropout"]) / 9
+
+
+# --- a claim and its end, beside many finished trials ---
+
+
+def filled(book: Book, count: int) -> None:
+    """Finished trials at random, as they lie in a study that has run for long."""
+    sampler: Any = optuna.samplers.RandomSampler(seed=0)
+    distributions = {p.key: p.distribution for p in book.space.parameters}
+    trials = []
+    for _ in range(count):
+        point = {key: sampler.sample_independent(None, None, key, d) for key, d in distributions.items()}
+        outcome = {"outcome": {"state": "COMPLETE", "score": score(point)}, "origin": "sampler"}
+        trials.append(
+            optuna.trial.create_trial(params=point, distributions=distributions, value=score(point), user_attrs=outcome)
+        )
+    book.study.add_trials(trials)
+
+
+def latency(folder: Path, url: str | None, finished: int) -> dict[str, Any]:
+    book = opened(folder, url, f"latency-{finished}", finished + ROUNDS + 1)
+    book.create({})
+    filled(book, finished)
+    claims, ends = [], []
+    for _ in range(ROUNDS + 1):
+        began = time.perf_counter()
+        mine = life.claim(book)
+        claimed = time.perf_counter()
+        assert mine is not None
+        life.finish(book, mine, Outcome(State.COMPLETE, score=score(mine.point)))
+        claims.append(claimed - began)
+        ends.append(time.perf_counter() - claimed)
+    both = np.add(claims, ends)[1:] * 1e3  # the first reads what is there
+    return {"finished": finished, "p50": float(np.quantile(both, 0.5)), "p95": float(np.quantile(both, 0.95)),
+            "claim": float(np.median(claims[1:]) * 1e3), "end": float(np.median(ends[1:]) * 1e3)}  # fmt: skip
+
+
+# --- many workers ---
+
+
+def work(folder: str, url: str | None, name: str, trials: int, ready: Any, sheet: Any) -> None:
+    """A worker whose trainings are sleeps; in a folder of its own where the study is in a database."""
+    book = opened(Path(folder), url, name, trials)
+    assert book.study.study_name == name
+    ready.wait()
+    while True:
+        began = time.perf_counter()
+        mine = life.claim(book)
+        if mine is None:
+            return
+        claimed = time.perf_counter()
+        time.sleep(SECONDS)
+        slept = time.perf_counter()
+        life.finish(book, mine, Outcome(State.COMPLETE, score=score(mine.point)))
+        sheet.put((mine.number, time.time(), claimed - began + time.perf_counter() - slept))
+
+
+def together(folder: Path, url: str | None, workers: int) -> dict[str, Any]:
+    name, trials = f"together-{workers}", workers * EACH
+    opened(folder / "0", url, name, trials).create({})
+    ready, sheet = PROCESSES.Barrier(workers + 1), PROCESSES.Queue()
+    own = [folder / (str(i) if url else "0") for i in range(workers)]
+    processes = [
+        PROCESSES.Process(target=work, args=(str(own[i]), url, name, trials, ready, sheet)) for i in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait()
+    began = time.time()
+    ended = []
+    connections = 0
+    for _ in range(trials):
+        ended.append(sheet.get(timeout=600))
+        connections = max(connections, _connections(url)) if url and len(ended) == trials // 2 else connections
+    for process in processes:
+        process.join()
+    makespan = max(moment for _, moment, _ in ended) - began
+    both = np.array([seconds for _, _, seconds in ended]) * 1e3
+    found = opened(folder / "0", url, name, trials).trials()
+    points = {json.dumps(dict(t.params), sort_keys=True) for t in found}
+    return {
+        "workers": workers, "trials": trials, "seconds": makespan, "per_second": trials / makespan,
+        "utilisation": EACH * SECONDS / makespan, "lost": trials - sum(t.state == State.COMPLETE for t in found),
+        "twice": len(ended) - len({number for number, _, _ in ended}) + len(found) - len(points),
+        "p50": float(np.quantile(both, 0.5)), "p95": float(np.quantile(both, 0.95)), "connections": connections,
+    }  # fmt: skip
+
+
+def _connections(url: str) -> int:
+    """Open ones to this database, as it sees them."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            asked = "select count(*) from pg_stat_activity where datname = current_database()"
+            return int(connection.execute(text(asked)).scalar_one()) - 1
+    finally:
+        engine.dispose()
+
+
+# --- what an MLflow server takes ---
+
+
+def write_to(uri: str, experiment: str, ready: Any, sheet: Any) -> None:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+    client = MlflowClient(uri)
+    run = client.create_run(experiment).info.run_id
+    ready.wait()
+    for step in range(WRITES):
+        began = time.perf_counter()
+        metrics = [Metric(f"validation/{i}", step / WRITES, int(time.time() * 1000), step) for i in range(METRICS)]
+        client.log_batch(run, metrics=metrics)
+        sheet.put((time.time(), time.perf_counter() - began))
+
+
+def written(uri: str, writers: int) -> dict[str, Any]:
+    """So many at once, each with a run of its own."""
+    from mlflow import MlflowClient
+
+    experiment = MlflowClient(uri).create_experiment(f"writes-{writers}-{time.time():.0f}")
+    ready, sheet = PROCESSES.Barrier(writers + 1), PROCESSES.Queue()
+    processes = [PROCESSES.Process(target=write_to, args=(uri, experiment, ready, sheet)) for _ in range(writers)]
+    for process in processes:
+        process.start()
+    ready.wait()
+    began = time.time()
+    ended = [sheet.get(timeout=600) for _ in range(writers * WRITES)]
+    for process in processes:
+        process.join()
+    seconds = max(moment for moment, _ in ended) - began
+    each = np.array([took for _, took in ended]) * 1e3
+    return {"writers": writers, "metrics": METRICS, "per_second": len(ended) / seconds,
+            "p50": float(np.quantile(each, 0.5)), "p95": float(np.quantile(each, 0.95))}  # fmt: skip
+
+
+def stores(postgres: str | None) -> Iterator[tuple[str, str | None]]:
+    yield "journal", None
+    if postgres:
+        yield "PostgreSQL", postgres
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postgres", help="an empty database")
+    parser.add_argument("--mlflow", help="an MLflow server that may be written to")
+    parser.add_argument("--finished", nargs="*", type=int, default=FINISHED)
+    parser.add_argument("--workers", nargs="*", type=int, default=WORKERS)
+    asked = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for store, url in stores(asked.postgres):
+        with tempfile.TemporaryDirectory() as place:
+            rows = []
+            for count in asked.finished:
+                rows.append(latency(Path(place) / f"latency-{count}", url, count))
+                print(store, rows[-1], flush=True)
+            crowds = []
+            for workers in asked.workers:
+                crowds.append(together(Path(place) / f"together-{workers}", url, workers))
+                print(store, crowds[-1], flush=True)
+        found[store] = {"latency": rows, "together": crowds}
+    writes = [written(asked.mlflow, writers) for writers in (WRITERS if asked.mlflow else ())]
+    for row in writes:
+        print("MLflow", row, flush=True)
+    common.write("coordination", {"stores": found, "seconds": SECONDS, "rounds": ROUNDS, "mlflow": writes})
+
+
+if __name__ == "__main__":
+    main()
