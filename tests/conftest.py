@@ -71,6 +71,16 @@ class Place:
         return self.folder / "mlruns" / "studies" / name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what is costly to make run in one process, one after another: `--dist loadgroup`."""
+    for item in items:
+        definitions = item._fixtureinfo.name2fixturedefs
+        shared = {name: d[-1].scope for name, d in definitions.items() if d[-1].scope in ("session", "module")}
+        own = [name for name in ("judged", "finished") if name in shared]
+        if own or "module" in shared.values():
+            item.add_marker(pytest.mark.xdist_group(own[0] if own else Path(item.path).stem))
+
+
 def trials_of(place: Place, name: str) -> "list[FrozenTrial]":
     """The trials of a study in a journal, as Optuna reads them."""
     from optuna.storages import JournalStorage
