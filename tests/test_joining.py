@@ -21,7 +21,7 @@ def test_a_worker_joins_by_the_studys_name(place: Place) -> None:
     joined = place.sweep("study.join=joined", "workers=1", "worker.cpus=1")
     out, err = process.communicate(timeout=200)
     assert (joined.code, process.returncode) == (0, 0), joined.err + err
-    assert "1 worker join" in joined.out
+    assert "1 worker joins" in joined.out
     assert "all 6 trials are done" in out
     assert [t.number for t in trials_of(place, "joined")] == list(range(6))
     busy = {s.worker for s in timesheet.read(place.study("joined")) if s.what.startswith("trial")}

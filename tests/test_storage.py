@@ -1,11 +1,19 @@
-"""The journal survives what kills do to it."""
+"""The journal survives what kills do to it; a database stores what belongs together, or none of it."""
 
 import os
 import signal
+import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
+import optuna
+import pytest
+
+from src.records import Evaluation, Outcome, State
+from src.search import life
 from src.search.storage import KernelLock, repair
+from src.search.study import Book
 from tests.conftest import PROCESSES
 from tests.test_proposals import finish, open_book
 from tests.test_study import wait_for
@@ -54,3 +62,110 @@ def test_a_killed_lock_holder_stalls_nobody(tmp_path: Path) -> None:
     mine = KernelLock(lock)
     mine._lock.acquire(timeout=1)
     mine.release()
+
+
+# --- what is done with a study's lock held, in a database ---
+
+
+def in_sqlite(folder: Path, *overrides: str) -> Book:
+    return open_book(folder, f"storage.url=sqlite:///{folder}/optuna.db", *overrides)
+
+
+def every(book: Book) -> list[optuna.trial.FrozenTrial]:
+    """The trials as somebody else finds them."""
+    url = f"sqlite:///{book.folder}/optuna.db"
+    return optuna.load_study(study_name=book.name, storage=url).trials
+
+
+def test_with_the_lock_held_the_trials_are_known_as_the_database_has_them(tmp_path: Path) -> None:
+    book = in_sqlite(tmp_path, "study.n_trials=6", "study.rungs=[0.5,1.0]")
+    backend: Any = book.storage._backend
+    for score in (0.5, 0.9, 0.7):
+        with book.lock:
+            before = book.of_state(*optuna.trial.TrialState)
+            shown = [dict(t.user_attrs) for t in before]
+            mine = life.claim(book)
+            life.report(book, mine, Evaluation(1, 0.5, 8, {"accuracy": score}, 0.1))
+            assert book.study.get_trials(deepcopy=False) == backend.get_all_trials(book.study._study_id)
+            assert book.frozen(mine.number) == backend.get_trial(mine.trial._trial_id)
+            assert [t.user_attrs for t in before] == shown, "what was handed out changes"
+            life.finish(book, mine, Outcome(State.COMPLETE, score=score))
+            assert book.study.get_trials() == backend.get_all_trials(book.study._study_id)
+        assert book.study.get_trials() == every(book)
+    assert [t.value for t in every(book)][:3] == [0.5, 0.9, 0.7]
+
+
+def claim_within_the_lock(folder: str, mark: str) -> None:
+    book = in_sqlite(Path(folder), "study.n_trials=3")
+    with book.lock:
+        life.claim(book)
+        Path(mark).touch()
+        time.sleep(600)
+
+
+def test_a_process_killed_with_the_lock_held_has_written_nothing(tmp_path: Path) -> None:
+    book, mark = in_sqlite(tmp_path, "study.n_trials=3"), tmp_path / "m"
+    before = every(book)
+    process = PROCESSES.Process(target=claim_within_the_lock, args=(str(tmp_path), str(mark)))
+    process.start()
+    wait_for(mark)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert every(book) == before
+    assert [life.claim(book).starts for _ in range(3)] == [1, 1, 1]
+
+
+def test_what_the_database_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    book = in_sqlite(tmp_path, "study.n_trials=1")
+    mine = life.claim(book)
+    checkpoint = book.training_folder(mine.number) / "checkpoint-8"
+    checkpoint.mkdir(parents=True)
+    before = every(book)
+    database = sqlite3.connect(tmp_path / "optuna.db")
+    database.execute("CREATE TRIGGER full AFTER UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'full'); END")
+    database.commit()
+    with pytest.raises(optuna.exceptions.StorageInternalError, match="undid"):
+        life.finish(book, mine, Outcome(State.COMPLETE, score=0.9))
+    assert every(book) == before
+    assert checkpoint.exists(), "what the trial could go on from went before its end was stored"
+    database.execute("DROP TRIGGER full")
+    database.commit()
+    life.finish(book, mine, Outcome(State.COMPLETE, score=0.9))
+    assert [t.value for t in every(book)] == [0.9]
+    assert not checkpoint.exists()
+
+
+def test_what_was_known_of_what_the_database_undid_is_forgotten(tmp_path: Path) -> None:
+    book = in_sqlite(tmp_path, "study.n_trials=1")
+    mine = life.claim(book)
+    before = every(book)
+    database = sqlite3.connect(tmp_path / "optuna.db")
+    database.execute("CREATE TRIGGER no BEFORE INSERT ON study_user_attributes BEGIN SELECT RAISE(ABORT, 'no'); END")
+    database.commit()
+
+    def ends_and_fails() -> None:
+        with book.lock:
+            life.finish(book, mine, Outcome(State.COMPLETE, score=0.9))
+            assert book.study.get_trials()[0].value == 0.9
+            book.study.set_user_attr("one", "more")
+
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        ends_and_fails()
+    assert book.study.get_trials() == every(book) == before
+
+
+def test_what_was_written_before_something_else_went_wrong_is_stored(tmp_path: Path) -> None:
+    book = in_sqlite(tmp_path, "study.n_trials=3")
+
+    def claims_and_fails() -> None:
+        with book.lock:
+            taken.append(life.claim(book))
+            book.afterwards(lambda: pytest.fail("done although it went wrong"))
+            raise RuntimeError
+
+    taken: list[life.Claim] = []
+    with pytest.raises(RuntimeError):
+        claims_and_fails()
+    (mine,) = taken
+    assert every(book)[mine.number].params == mine.point
+    life.finish(book, mine, Outcome(State.COMPLETE, score=0.9))

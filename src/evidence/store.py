@@ -141,6 +141,7 @@ def _experiment(uri: str, name: str, root: Path) -> str:
 
 
 def _quiet() -> None:
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a server's address, at every run's end
     for name in ("mlflow", "alembic", "mlflow.transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whoever asked hears what went wrong

@@ -41,6 +41,7 @@ def overrides(settings: Settings, paths: Paths, own: Sequence[str]) -> list[str]
 def join(settings: Settings, launch: Callable[[int], None]) -> None:
     """Start workers, and leave the study to the command that began it once they have nothing more to do."""
     workers = settings.workers or devices.workers_that_pay(machine_for(settings), settings.study.n_trials)
-    print(f"{workers} worker{'s' * (workers != 1)} join the study {settings.study.join}", flush=True)
+    joining = "worker joins" if workers == 1 else "workers join"
+    print(f"{workers} {joining} the study {settings.study.join}", flush=True)
     launch(workers)
     print("Nothing is left for them to do; the command that began the study ends it, or, typed again, reports it.")

@@ -53,9 +53,10 @@ def claim(book: Book, default_alone: bool = False) -> Claim | None:
     with book.lock:
         if default_alone and default_in_work(book):
             return None
-        _end_what_was_told(book)
         for frozen in _unheld(book):
-            if not waits(book, frozen) and (taken := _take(book, frozen)):
+            if "outcome" in frozen.user_attrs:  # its process was killed between the end's details and the end
+                _settle(book, frozen, Outcome(**frozen.user_attrs["outcome"]))
+            elif not waits(book, frozen) and (taken := _take(book, frozen)):
                 return taken
         if book.over():
             _end_paused(book, book.over() or "")
@@ -258,13 +259,6 @@ def _unheld(book: Book) -> list[FrozenTrial]:
     return [t for t in running if t.number not in held]
 
 
-def _end_what_was_told(book: Book) -> None:
-    """Finish what a process was killed in: the end is stored, the state not yet."""
-    for frozen in _unheld(book):
-        if "outcome" in frozen.user_attrs:
-            _settle(book, frozen, Outcome(**frozen.user_attrs["outcome"]))
-
-
 def _end_paused(book: Book, reason: str) -> None:
     for frozen in _unheld(book):
         if waits(book, frozen):
@@ -292,4 +286,4 @@ def _settle(book: Book, frozen: FrozenTrial, outcome: Outcome) -> None:
     state = TrialState[outcome.state]
     book.study.tell(frozen.number, outcome.score if state == TrialState.COMPLETE else None, state=state)
     book.leases.drop(book.lease(frozen.number))
-    resume.drop(book.training_folder(frozen.number))
+    book.afterwards(lambda: resume.drop(book.training_folder(frozen.number)))

@@ -1,19 +1,26 @@
 """Where a study lives: a journal file that survives kills, or a database."""
 
 import copy
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage  # what Optuna itself puts over a database; not exported
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # what its locks derive from; not exported
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from src.errors import Refusal, first_line, masked, sentence
 from src.search.leases import POLL_SECONDS, InFolder, InPostgres, Leases
@@ -56,70 +63,174 @@ class SoundJournal(JournalFileBackend):
 
 
 class Steady(_CachedStorage):
-    """Optuna's cache over a database; while the study's lock is held, running trials too are read once.
+    """Optuna's cache over a database, for what is done with a study's lock held.
 
-    Nobody else changes them then; what this process writes is read again.
+    Nobody else changes the study's trials then: running ones too are read once, and what this process writes is known
+    without asking; and all it writes is one transaction, which is stored before the lock is free. A process killed
+    within has written nothing.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
         super().__init__(backend)
-        self._steady, self._known = 0, set[int]()
+        self._depth = 0
+        self._whole = set[int]()  # studies of which every trial in the cache is as the database has it
+        self._fresh = set[int]()  # trials of which this is so
+        self._sessions = _Sessions(backend.scoped_session)
+        backend.scoped_session = self._sessions
 
     @contextmanager
     def steady(self) -> Iterator[None]:
         """From here to the block's end, of this process's threads, this one has the study's lock."""
-        self._steady += 1
+        self._depth += 1
         try:
-            yield
+            with self._sessions.one() if self._depth == 1 else nullcontext():
+                yield
+        except (SQLAlchemyError, StorageInternalError):
+            self._forget()
+            raise
         finally:
-            self._steady -= 1
-            self._known.clear()
+            self._depth -= 1
+            if not self._depth:
+                self._whole.clear()
+                self._fresh.clear()
+
+    def _forget(self) -> None:
+        """All that was read: some of it may have been undone."""
+        with self._lock:
+            for study in self._studies.values():
+                study.trials.clear()
+                study.unfinished_trial_ids.clear()
+                study.last_finished_trial_id = -1
+            self._trial_id_to_study_id_and_number.clear()
+            self._study_id_and_number_to_trial_id.clear()
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if self._steady and study_id in self._known:
+        if study_id in self._whole:
             return
         super()._read_trials_from_remote_storage(study_id)
-        if self._steady:
-            self._known.add(study_id)
+        if self._depth:
+            self._whole.add(study_id)
+            self._fresh.update(t._trial_id for t in self._studies[study_id].trials.values())
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Also a running one from what was read under the lock, as a copy: Optuna's trials write into theirs."""
-        with self._lock:
-            study_id, number = self._trial_id_to_study_id_and_number.get(trial_id, (None, -1))
-            if study_id in self._known:
-                return copy.deepcopy(self._studies[study_id].trials[number])
-        return super().get_trial(trial_id)
+        if trial_id in self._fresh:
+            return copy.deepcopy(self._cached(trial_id))
+        trial = super().get_trial(trial_id)
+        if self._depth and trial_id in self._trial_id_to_study_id_and_number:
+            self._put(trial)
+        return trial
 
     def create_new_trial(self, *given: Any, **named: Any) -> int:
-        self._known.clear()
-        return super().create_new_trial(*given, **named)
+        trial_id = super().create_new_trial(*given, **named)
+        if self._depth:
+            self._fresh.add(trial_id)
+        return trial_id
 
-    def set_trial_param(self, *given: Any, **named: Any) -> None:
-        self._known.clear()
-        super().set_trial_param(*given, **named)
+    def set_trial_state_values(self, trial_id: int, *given: Any, **named: Any) -> bool:
+        """The database has the clock of a trial's beginning and end: it is read again."""
+        self._fresh.discard(trial_id)
+        self._whole.clear()
+        return super().set_trial_state_values(trial_id, *given, **named)
 
-    def set_trial_state_values(self, *given: Any, **named: Any) -> bool:
-        self._known.clear()
-        return super().set_trial_state_values(*given, **named)
+    def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
+        super().set_trial_param(trial_id, name, value, distribution)
+        self._note(trial_id, "params", name, distribution.to_external_repr(value))
+        self._note(trial_id, "distributions", name, distribution)
 
-    def set_trial_intermediate_value(self, *given: Any, **named: Any) -> None:
-        self._known.clear()
-        super().set_trial_intermediate_value(*given, **named)
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._note(trial_id, "intermediate_values", step, intermediate_value)
 
-    def set_trial_user_attr(self, *given: Any, **named: Any) -> None:
-        self._known.clear()
-        super().set_trial_user_attr(*given, **named)
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_user_attr(trial_id, key, value)
+        self._note(trial_id, "user_attrs", key, json.loads(json.dumps(value)))
 
-    def set_trial_system_attr(self, *given: Any, **named: Any) -> None:
-        self._known.clear()
-        super().set_trial_system_attr(*given, **named)
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_system_attr(trial_id, key, value)
+        self._note(trial_id, "system_attrs", key, json.loads(json.dumps(value)))
+
+    def _note(self, trial_id: int, field: str, key: Any, value: Any) -> None:
+        """Into a copy of the trial: whoever was given it may look at what it was."""
+        if trial_id in self._fresh:
+            trial = copy.copy(self._cached(trial_id))
+            setattr(trial, field, {**getattr(trial, field), key: value})
+            self._put(trial)
+
+    def _cached(self, trial_id: int) -> FrozenTrial:
+        with self._lock:
+            study_id, number = self._trial_id_to_study_id_and_number[trial_id]
+            return self._studies[study_id].trials[number]
+
+    def _put(self, trial: FrozenTrial) -> None:
+        with self._lock:
+            self._add_trials_to_cache(self._trial_id_to_study_id_and_number[trial._trial_id][0], [trial])
+            self._fresh.add(trial._trial_id)
 
 
-@contextmanager
-def locked(leases: Leases, storage: BaseStorage) -> Iterator[None]:
-    """The study's lock, and a storage that knows of it."""
-    with leases.lock, storage.steady() if isinstance(storage, Steady) else nullcontext():
-        yield
+class _Sessions:
+    """A database's sessions as Optuna asks for them: one for every step, or within `one` a single one for all."""
+
+    def __init__(self, ordinary: Callable[[], Session]) -> None:
+        self._ordinary, self._within = ordinary, threading.local()
+
+    def __call__(self) -> Any:
+        return getattr(self._within, "session", None) or self._ordinary()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """What this thread writes until the block's end is one transaction.
+
+        Raises StorageInternalError if the database undid any of it; then none of it is stored. What was written
+        before the block raised something else is stored.
+        """
+        self._within.session = session = _Held(self._ordinary())
+        try:
+            yield
+        except BaseException:
+            with suppress(SQLAlchemyError, StorageInternalError):
+                session.end()
+            raise
+        else:
+            session.end()
+        finally:
+            self._within.session = None
+
+
+class _Held:
+    """A session whose steps are stored together at its end; each step sees what those before it wrote."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._undone = session, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def commit(self) -> None:
+        self._session.flush()
+
+    def rollback(self) -> None:
+        """After an error of the database, which has ended the transaction; others come before a step has written."""
+        if isinstance(sys.exception(), SQLAlchemyError):
+            self._session.rollback()
+            self._undone = True
+
+    def close(self) -> None:
+        """What was read is forgotten: the next step reads it anew."""
+        self._session.expunge_all()
+
+    def end(self) -> None:
+        try:
+            if self._undone:
+                raise StorageInternalError("the database undid what belongs together")
+            self._session.commit()
+        finally:
+            self._session.close()
+
+
+def together(storage: BaseStorage) -> AbstractContextManager[None]:
+    """For a block in which the study's lock is held."""
+    return storage.steady() if isinstance(storage, Steady) else nullcontext()
 
 
 def open_storage(storage: StorageSettings, folder: Path) -> BaseStorage:

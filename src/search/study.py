@@ -2,8 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from src.search import stopping
 from src.search.halving import Asha
 from src.search.proposals import WholePoints, exhausted
 from src.search.space import Space
-from src.search.storage import leases_of, load, locked, open_storage
+from src.search.storage import leases_of, load, open_storage, together
 from src.search.targets import build
 from src.settings import Settings, StorageSettings, StudySettings
 
@@ -37,12 +37,32 @@ class Book:
         self.storage: BaseStorage = open_storage(settings.storage, folder)
         self._study: optuna.Study | None = None
         self._ended: dict[int, TrialRecord] = {}
+        self._entered, self._afterwards = 0, list[Callable[[], object]]()  # by the thread that has the lock
         self.cleared: set[int] = set()  # ended trials whose weights were seen to be gone
 
     @property
-    def lock(self) -> AbstractContextManager[object]:
-        """The study's; who has it sees the trials as they are, and reads them from a database once."""
-        return locked(self.leases, self.storage)
+    def lock(self) -> AbstractContextManager[None]:
+        """The study's; who has it sees the trials as they are. A database stores all that is done with it at once."""
+        return self._locked()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self.leases.lock:
+            self._entered += 1
+            try:
+                with together(self.storage):
+                    yield
+            except BaseException:
+                self._afterwards.clear()
+                raise
+            finally:
+                self._entered -= 1
+            while self._afterwards and not self._entered:
+                self._afterwards.pop(0)()
+
+    def afterwards(self, act: Callable[[], object]) -> None:
+        """Do it when what this process does with the study's lock is stored: what is deleted then is not missed."""
+        self._afterwards.append(act)
 
     @property
     def name(self) -> str:
@@ -92,8 +112,8 @@ class Book:
         """Create the study if need be, and its first trials: the default recipe, then enqueued settings."""
         with self.lock:
             if not self.existing(definition):
-                made = optuna.create_study(
-                    study_name=self.name, storage=self.storage, direction=self.direction, load_if_exists=True
+                made = load(self.name, self.storage) or optuna.create_study(
+                    study_name=self.name, storage=self.storage, direction=self.direction
                 )
                 made.set_user_attr("uid", uuid.uuid4().hex)
                 made.set_user_attr("definition", dict(definition))
