@@ -1,10 +1,12 @@
-"""What all commands share: how a refusal or an early end reaches the person, and the exit code."""
+"""What all commands share: how a refusal or an early end reaches the person, the exit code, and a quick end."""
 
+import atexit
 import errno
+import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from src.errors import Declined, Differs, Refusal, StudyEnded
 
@@ -36,3 +38,27 @@ def answered() -> Iterator[None]:
         sys.stdout.flush()
         print(str(error) if isinstance(error, Refusal) else f"\n{error}", file=sys.stderr)
         raise SystemExit(CODES[type(error)]) from None
+
+
+def at_once(command: Callable[[], object]) -> None:
+    """Run a command and let the process end with it: Python would take torch and the rest apart, for seconds.
+
+    What is registered for the end while the command runs is still done. An error that nobody expected ends as ever.
+    """
+    code: list[int] = []
+    atexit.register(_end, code)
+    try:
+        command()
+        code.append(0)
+    except SystemExit as end:
+        code.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+
+
+def _end(code: list[int]) -> None:
+    if code:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code[0])

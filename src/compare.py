@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
 from src import manual
+from src.commands import at_once
 
 plugins.register()
 
@@ -23,4 +24,4 @@ def work(cfg: DictConfig) -> None:
 main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="compare")(work)
 
 if __name__ == "__main__":
-    manual.run("compare", main)
+    at_once(lambda: manual.run("compare", main))

@@ -10,9 +10,7 @@ from src.errors import masked
 from src.evidence import delivered, environment, recorded, views
 from src.evidence.runs import Run, Table
 from src.evidence.store import Store
-from src.learning.checkpoints import Checkpoint
-from src.learning.judge import BEST
-from src.pages import card, document, figures, report
+from src.learning.checkpoints import BEST, Checkpoint
 from src.pages.analysis import Analysis
 from src.pages.findings import Findings, Inspected
 from src.pages.history import History
@@ -147,6 +145,8 @@ def record_contender(run: Run, row: ContenderRecord, verdict: Verdict) -> None:
 
 def record_verdict(run: Run, verdict: Verdict) -> None:
     """The verdict on the study's run: three artifacts, and tags to search by."""
+    from src.pages import document
+
     run.text("comparison/verdict.md", tables.as_markdown(verdict))
     page = document.as_html(tables.as_markdown(verdict), f"Verdict on {verdict.study}", {})
     run.text("comparison/verdict.html", page)
@@ -159,6 +159,8 @@ def record_report(
     run: Run, history: History, best: Analysis | None, found: Findings | None, verdict: Verdict | None
 ) -> None:
     """The study's report on its run: Markdown, one HTML page, figures, and the record they are drawn from."""
+    from src.pages import report
+
     for file, content in report.report(history, best, found, verdict).items():
         run.text(f"report/{file}", content)
     run.text("report/history.json", history.to_json())
@@ -166,6 +168,8 @@ def record_report(
 
 def record_card(run: Run, found: Findings) -> None:
     """The model card on the study's run."""
+    from src.pages import card, document, figures
+
     run.text(f"{CARD}/README.md", card.card(found, how_it_is_called(found.verdict), "svg"))
     run.text(f"{CARD}/{FINDINGS}", found.to_json())
     for name, figure in card.figures_of(found).items():
@@ -174,6 +178,8 @@ def record_card(run: Run, found: Findings) -> None:
 
 def record_inspection(run: Run, seen: Inspected) -> None:
     """What training changed, by layer and tensor; the model's parts; where it errs on validation."""
+    from src.pages import figures
+
     run.text("inspection/model.txt", seen.summary)
     run.text("inspection/changes.svg", figures.as_svg(figures.changes(seen.layers)))
     columns = ("part", "parameters", "norm before", "norm of the change", "relative change")
@@ -221,6 +227,8 @@ def attach_card(store: Store, uri: str, found: Findings) -> None:
 
 def write_card(folder: Path, found: Findings, model: str) -> None:
     """README.md and its figures in `folder`; `model`: where it says that the model is loaded from."""
+    from src.pages import card, document, figures
+
     (folder / "README.md").write_text(card.card(found, model))
     (folder / document.FIGURES).mkdir()
     for name, figure in card.figures_of(found).items():

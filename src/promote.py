@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from src import manual
-from src.commands import answered
+from src.commands import answered, at_once
 
 
 def promote(cfg: DictConfig) -> None:
@@ -22,4 +22,4 @@ def promote(cfg: DictConfig) -> None:
 main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="promote")(promote)
 
 if __name__ == "__main__":
-    manual.run("promote", main)
+    at_once(lambda: manual.run("promote", main))

@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from src import manual
-from src.commands import answered
+from src.commands import answered, at_once
 
 
 def publish(cfg: DictConfig) -> None:
@@ -22,4 +22,4 @@ def publish(cfg: DictConfig) -> None:
 main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="publish")(publish)
 
 if __name__ == "__main__":
-    manual.run("publish", main)
+    at_once(lambda: manual.run("publish", main))

@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from src import manual
-from src.commands import answered
+from src.commands import answered, at_once
 
 
 def reproduce(cfg: DictConfig) -> None:
@@ -21,4 +21,4 @@ def reproduce(cfg: DictConfig) -> None:
 main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="reproduce")(reproduce)
 
 if __name__ == "__main__":
-    manual.run("reproduce", main)
+    at_once(lambda: manual.run("reproduce", main))

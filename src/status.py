@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from src import manual
+from src.commands import at_once
 
 EPILOG = """examples:
   python -m src.status                             every study: how far it is, its best, what it cost, its verdict
@@ -36,4 +37,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    at_once(main)

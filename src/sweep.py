@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
 from src import manual
+from src.commands import at_once
 
 plugins.register()
 
@@ -29,7 +30,7 @@ main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name=
 
 def command() -> None:
     """`trialbook-sweep`: the same under a name that shells can complete."""
-    manual.run("sweep", main)
+    at_once(lambda: manual.run("sweep", main))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
 from src import manual
-from src.commands import answered
+from src.commands import answered, at_once
 
 plugins.register()
 
@@ -25,4 +25,4 @@ def train(cfg: DictConfig) -> None:
 main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="config")(train)
 
 if __name__ == "__main__":
-    manual.run("train", main)
+    at_once(lambda: manual.run("train", main))

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from src import manual
+from src.commands import at_once
 
 EPILOG = """examples:
   python -m src.ui                     both, for the study that was searched last; Ctrl-C stops them
@@ -37,4 +38,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    at_once(main)

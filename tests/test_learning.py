@@ -15,6 +15,7 @@ from sklearn import metrics as sklearn_metrics
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from src.learning import arguments, baselines, checkpoints, devices, metrics, names
+from src.learning.checkpoints import BEST
 from src.learning.finetune import (
     Lesson,
     _EpochSampler,
@@ -26,7 +27,7 @@ from src.learning.finetune import (
     precision,
     training_arguments,
 )
-from src.learning.judge import BEST, Goal, TrainingFailed
+from src.learning.judge import Goal, TrainingFailed
 from src.learning.resume import last_checkpoint
 from src.records import Evaluation, State, Stop
 from src.settings import Settings

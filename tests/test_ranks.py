@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from src.learning import checkpoints, finetune, ranks
+from src.learning.checkpoints import BEST, CHANCES
 from src.learning.finetune import Lesson
-from src.learning.judge import BEST, CHANCES, Goal, TrainingFailed
+from src.learning.judge import Goal, TrainingFailed
 from src.learning.resume import last_checkpoint
 from src.paths import Paths
 from src.records import Evaluation, State, Stop

@@ -21,6 +21,7 @@ PRELOAD = [
     "src.runner.repeats",
     "mlflow",
     "transformers.trainer",
+    "hydra_plugins.trialbook._parting",  # last: the others register what is to be done at the end, too
 ]  # imported once, in the process that all workers fork from
 
 

@@ -16,6 +16,8 @@ from src.text.corpus import content_key, once
 
 RANDOM = "random://"
 WEIGHTS = "model.safetensors"
+BEST = "best"  # the folder, below a training's own, of the weights that earned its score
+CHANCES = "validation.npy"  # beside these weights: their answers on validation, [n_examples, n_labels]
 ORIGIN = "origin.json"  # beside files that were brought from another machine: where that had them from
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*"]
 ENCODER_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")

@@ -11,11 +11,8 @@ import numpy as np
 from transformers import TrainerCallback
 
 from src.learning import resume
-from src.learning.checkpoints import WEIGHTS
+from src.learning.checkpoints import BEST, CHANCES, WEIGHTS
 from src.records import Evaluation, Outcome, State, Stop
-
-CHANCES = "validation.npy"  # beside these weights: their answers on validation, [n_examples, n_labels]
-BEST = "best"  # the folder, below a training's own, of the weights that earned its score
 
 
 class TrainingFailed(Exception):

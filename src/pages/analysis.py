@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 BINS = 10  # of the reliability figure
 SLICE_VALUES = 20  # a column with more values than this is no slice
@@ -137,6 +136,8 @@ def _short(value: object) -> str:
 
 
 def _slice(column: str, value: str, right: np.ndarray, others: np.ndarray | None) -> Slice:
+    from scipy.stats import binomtest
+
     found = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
     baseline = None if others is None else float(others.mean())
     return Slice(column, value, len(right), float(right.mean()), float(found.low), float(found.high), baseline)

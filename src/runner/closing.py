@@ -14,10 +14,10 @@ from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.paths import write_whole
 from src.records import State, TrialRecord
-from src.runner import outpost, reporting, worker
+from src.runner import outpost, reporting
 from src.runner.plan import Plan
 from src.runner.studies import Studied
-from src.search import stopping
+from src.search import life, stopping
 from src.search.account import Account
 from src.search.study import Book
 
@@ -34,7 +34,7 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
     if plan.settings.worker.home is not None:
         outpost.gather(book, store)
     waiting = _settle_runs(book, store, trials)
-    worker.keep_best_checkpoints(book)
+    life.keep_best(book)
     reason = book.enough()
     account.result(trials, book.baselines(), book.direction)
     account.ending(reason, Counter(str(t.state) for t in trials), book.spent())

@@ -16,7 +16,7 @@ from src.records import Calibration, State
 from src.runner import contenders, judging, pace, reporting, studies, telling
 from src.runner.choice import Choice, best_baseline, best_of, winner
 from src.runner.contenders import CHAMPION, DEFAULT, Contender, LineUp
-from src.runner.desk import calibrations
+from src.runner.pace import calibrations
 from src.runner.plan import machine_for
 from src.runner.studies import Studied
 from src.runner.telling import ComparePlan

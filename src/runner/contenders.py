@@ -9,7 +9,7 @@ import numpy as np
 
 from src import config, mirror
 from src.errors import Refusal
-from src.learning.judge import BEST
+from src.learning.checkpoints import BEST
 from src.paths import write_whole
 from src.records import Outcome, Point, Record, TrialRecord
 from src.runner.studies import CONFIG, Studied

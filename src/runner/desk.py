@@ -1,6 +1,5 @@
 """What every training process has: the data and checkpoints at hand, where records go, and one guarded training."""
 
-import json
 import os
 import shutil
 import traceback
@@ -9,7 +8,6 @@ from pathlib import Path
 
 from src import mirror
 from src.errors import BookLost
-from src.evidence import environment
 from src.evidence.runs import Run
 from src.evidence.store import Store, tracking_uri
 from src.learning import checkpoints, names, ranks
@@ -26,7 +24,8 @@ from src.learning.finetune import (
 )
 from src.learning.judge import Goal
 from src.paths import Paths, write_whole
-from src.records import Calibration, Evaluation, Outcome, State, Stop
+from src.records import Evaluation, Outcome, State, Stop
+from src.runner.pace import calibration_key
 from src.settings import ModelSettings, Recipe, Settings
 from src.text import corpus as corpora
 from src.text import tokens
@@ -123,25 +122,6 @@ def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Pat
         free_memory()
         recipe = smaller
         watch.run.tags({"micro_batch": micro_batch(recipe)})
-
-
-def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
-    """Changes with whatever changes the speed of a step."""
-    recipe = json.dumps(settings.recipe.flat(), sort_keys=True, default=str)
-    each = settings.worker.devices_per_trial
-    at_once = str(workers) if each == 1 else f"{workers} of {each}"
-    return corpora.content_key(recipe, fingerprint, at_once, environment.machine())
-
-
-def calibrations(paths: Paths, settings: Settings, fingerprint: str, workers: int) -> list[Calibration]:
-    """What the workers measured, so many of them at once on these data; empty before they have."""
-    files = sorted(paths.calibration(calibration_key(settings, fingerprint, workers)).glob("*.json"))
-    return [Calibration.from_json(f.read_text()) for f in files]
-
-
-def epochs(recipe: Recipe) -> float:
-    """Passes over the training data; the Trainer's own default is 3."""
-    return float(recipe.trainer.get("num_train_epochs", 3))
 
 
 def measure_once(desk: Desk, index: int, of: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from src.learning import checkpoints, inspection
-from src.learning.judge import BEST, CHANCES
+from src.learning.checkpoints import BEST, CHANCES
 from src.pages.analysis import Analysis, analyse
 from src.pages.findings import Inspected
 from src.paths import Paths

@@ -4,14 +4,16 @@
 through together decides. The measurements stay with the caches, and later commands take the count that won.
 """
 
+import json
 from collections.abc import Callable
 
+from src.evidence import environment
 from src.learning import devices
 from src.learning.devices import Machine
 from src.paths import Paths
 from src.records import Calibration
-from src.runner.desk import calibrations
-from src.settings import Settings
+from src.settings import Recipe, Settings
+from src.text import corpus as corpora
 from src.text.corpus import Corpus
 
 GAIN = 1.05  # a larger count pays if it gets through so many times more; below, it is noise
@@ -68,3 +70,25 @@ def measured(settings: Settings, paths: Paths, corpus: Corpus, count: int) -> li
     """What `count` workers at once measured, all of them; empty before they have."""
     found = calibrations(paths, settings, corpus.fingerprint, count)
     return found if len(found) >= count else []
+
+
+# --- what was measured ---
+
+
+def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
+    """Changes with whatever changes the speed of a step."""
+    recipe = json.dumps(settings.recipe.flat(), sort_keys=True, default=str)
+    each = settings.worker.devices_per_trial
+    at_once = str(workers) if each == 1 else f"{workers} of {each}"
+    return corpora.content_key(recipe, fingerprint, at_once, environment.machine())
+
+
+def calibrations(paths: Paths, settings: Settings, fingerprint: str, workers: int) -> list[Calibration]:
+    """What the workers measured, so many of them at once on these data; empty before they have."""
+    files = sorted(paths.calibration(calibration_key(settings, fingerprint, workers)).glob("*.json"))
+    return [Calibration.from_json(f.read_text()) for f in files]
+
+
+def epochs(recipe: Recipe) -> float:
+    """Passes over the training data; the Trainer's own default is 3."""
+    return float(recipe.trainer.get("num_train_epochs", 3))

@@ -13,7 +13,7 @@ from src.learning import arguments, checkpoints, devices, names, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.paths import Paths, check_writable
 from src.runner import outpost, pace
-from src.runner.desk import calibrations, epochs
+from src.runner.pace import calibrations, epochs
 from src.search import lint, storage
 from src.search import space as spaces
 from src.search.account import Account

@@ -12,7 +12,7 @@ from src.errors import Declined, Refusal
 from src.evidence import delivered, registry
 from src.evidence.registry import CHALLENGER, CHAMPION, REPEAT, Version
 from src.evidence.store import Store, existing_store, open_store, tracking_uri
-from src.learning.judge import BEST
+from src.learning.checkpoints import BEST
 from src.paths import Paths
 from src.runner import contenders, judging, reporting, studies
 from src.runner.contenders import TRAINING

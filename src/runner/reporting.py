@@ -14,12 +14,12 @@ from src.errors import first_line, masked
 from src.evidence import delivered, environment
 from src.evidence.store import Store
 from src.learning import checkpoints
-from src.learning.judge import BEST
+from src.learning.checkpoints import BEST
 from src.pages.findings import Findings
 from src.pages.history import Base, Curve, History, Source
 from src.paths import write_whole
 from src.records import Change, State, TrialRecord
-from src.runner import contenders, inspecting, judging, timesheet
+from src.runner import contenders, inspecting, timesheet
 from src.runner.contenders import LineUp
 from src.runner.studies import Studied
 from src.search.importance import importances
@@ -134,6 +134,8 @@ def _findings(studied: Studied, verdict: Verdict, store: Store) -> Findings | No
     assert winner.registered_seed is not None
     folder = contenders.repeat_folder(winner.key, winner.registered_seed, studied.folder) / contenders.TRAINING
     recipe = next((c for c in LineUp.read(studied.folder).contenders if c.key == winner.key), None)
+    from src.runner import judging
+
     test = judging.analysed(studied.folder, verdict)
     if recipe is None or test is None or not (folder / BEST).is_dir():
         return None

@@ -12,7 +12,7 @@ from src.records import Calibration
 from src.runner import contenders, live
 from src.runner.choice import Choice, finished
 from src.runner.contenders import TUNED, LineUp, Repeat
-from src.runner.desk import epochs
+from src.runner.pace import epochs
 from src.runner.studies import Studied
 from src.search.account import Account
 from src.settings import ComparisonSettings

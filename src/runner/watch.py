@@ -9,7 +9,7 @@ from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.records import State, TrialRecord
 from src.runner import live
-from src.runner.desk import calibrations, epochs
+from src.runner.pace import calibrations, epochs
 from src.runner.plan import Plan, say_price
 from src.search import stopping
 from src.search.account import TOP, Account, in_short

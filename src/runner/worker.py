@@ -1,7 +1,6 @@
 """What one worker of a study does: take a trial, train it, record it, tell it; then the baselines nobody has done."""
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -103,16 +102,6 @@ def ends_if_lost(index: int) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
-def keep_best_checkpoints(book: Book) -> None:
-    """Delete the weights of all ended trials but the best `study.keep_checkpoints`."""
-    with book.lock:
-        ended = book.ended()
-        kept = {t.number for t in stopping.ranked(ended, book.direction)[: book.rules.keep_checkpoints]}
-        for number in {t.number for t in ended} - kept - book.cleared:
-            shutil.rmtree(book.training_folder(number), ignore_errors=True)
-            book.cleared.add(number)
-
-
 @dataclass(frozen=True)
 class Shift:
     """A worker's time at a study: what it has at hand, and what it does until there is enough."""
@@ -185,7 +174,7 @@ class Shift:
         if outcome.state != State.PAUSED:
             life.finish(book, claim, outcome)
             mirror.record_outcome(run, outcome)
-            keep_best_checkpoints(book)
+            life.keep_best(book)
         else:
             mirror.record_outcome(run, outcome)
             run.deliver(desk.store)

@@ -10,6 +10,7 @@ point is given out twice, and any process may be killed between any two lines:
 """
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from src.errors import BookLost, first_line
 from src.learning import resume
 from src.records import Evaluation, Outcome, Point, State, Stop
+from src.search import stopping
 from src.search.halving import PROMOTED, Asha, last_rung, promoted
 from src.search.proposals import exhausted
 from src.search.study import DEFAULT_RECIPE, FINAL, Book
@@ -158,6 +160,16 @@ def note_run(mine: Claim, run_id: str) -> None:
     """Remember the run that mirrors the trial."""
     if mine.trial.user_attrs.get("run_id") != run_id:
         mine.trial.set_user_attr("run_id", run_id)
+
+
+def keep_best(book: Book) -> None:
+    """Delete the weights of all ended trials but the best `study.keep_checkpoints`."""
+    with book.lock:
+        ended = book.ended()
+        kept = {t.number for t in stopping.ranked(ended, book.direction)[: book.rules.keep_checkpoints]}
+        for number in {t.number for t in ended} - kept - book.cleared:
+            shutil.rmtree(book.training_folder(number), ignore_errors=True)
+            book.cleared.add(number)
 
 
 def waits(book: Book, frozen: FrozenTrial) -> bool:
