@@ -71,6 +71,7 @@ class Place:
         return self.folder / "mlruns" / "studies" / name
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share what is costly to make run in one process, one after another: `--dist loadgroup`."""
     for item in items:

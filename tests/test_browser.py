@@ -1,4 +1,10 @@
-"""What people see in MLflow's UI, in a real browser; TRIALBOOK_PICTURES=<folder> keeps the pictures."""
+"""What people see in MLflow's UI, in a real browser.
+
+TRIALBOOK_PICTURES=<folder> keeps the pictures; TRIALBOOK_STUDY=<folder> looks at the study there (searched, compared,
+promoted) instead of a small one of its own. Both together make those of the README:
+
+    TRIALBOOK_STUDY=. TRIALBOOK_PICTURES=docs/pictures pytest -m browser
+"""
 
 import os
 import re
@@ -12,8 +18,9 @@ from src.evidence import views
 from src.evidence.store import Store
 from src.runner import studies
 from src.runner.studies import Studied
+from src.verdict.record import recorded
 from tests.browser import CHROMIUM, Browser, browser, mlflow_ui
-from tests.conftest import Done, Place, client_of, trials_of
+from tests.conftest import Place, client_of, trials_of
 
 pytestmark = [
     pytest.mark.browser,
@@ -21,57 +28,73 @@ pytestmark = [
 ]
 
 
+GIVEN = os.environ.get("TRIALBOOK_STUDY")
+
+
 @pytest.fixture(scope="module")
-def tab(judged: tuple[Place, Done]) -> Iterator[Browser]:
-    place, _ = judged
-    done = place.run("src.promote")
+def place(request: pytest.FixtureRequest) -> Place:
+    """Where a study has been searched, compared and promoted."""
+    if GIVEN:
+        return Place(Path(GIVEN).resolve())
+    made: Place = request.getfixturevalue("judged")[0]
+    done = made.run("src.promote")
     assert done.code == 0, done.err
+    return made
+
+
+@pytest.fixture(scope="module")
+def tab(place: Place) -> Iterator[Browser]:
     with mlflow_ui(place.folder) as address, browser(address) as opened:
         yield opened
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    return Path(os.environ.get("TRIALBOOK_PICTURES", tmp_path))
+    return Path(os.environ.get("TRIALBOOK_PICTURES", tmp_path)).resolve()
 
 
 @pytest.fixture
-def studied(judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch) -> Studied:
+def studied(place: Place, monkeypatch: pytest.MonkeyPatch) -> Studied:
     from src.paths import Paths
 
-    monkeypatch.chdir(judged[0].folder)
-    return studies.load("letters", Paths(judged[0].folder))
+    monkeypatch.chdir(place.folder)
+    return studies.load(None, Paths(place.folder))
 
 
 @pytest.fixture
-def store(judged: tuple[Place, Done]) -> Store:
-    experiment = client_of(judged[0]).get_experiment_by_name("files")
-    return Store(f"sqlite:///{judged[0].folder}/mlflow.db", experiment.experiment_id)
+def name(studied: Studied) -> str:
+    return studied.name
+
+
+@pytest.fixture
+def store(place: Place, studied: Studied) -> Store:
+    experiment = client_of(place).get_experiment_by_name(studied.settings.tracking.experiment)
+    return Store(f"sqlite:///{place.folder}/mlflow.db", experiment.experiment_id)
 
 
 def runs_page(store: Store) -> str:
     return f"#/experiments/{store.experiment_id}/runs"
 
 
-def test_a_study_is_one_run_with_its_trials_below_it(tab: Browser, store: Store, pictures: Path) -> None:
+def test_a_study_is_one_run_with_its_trials_below_it(tab: Browser, store: Store, name: str, pictures: Path) -> None:
     page = tab.open(f"{runs_page(store)}?workflowType=machine_learning")
-    tab.shows("letters")
+    tab.shows(name)
     assert page.get_by_text("trial-0000", exact=True).count() == 0
-    row = page.get_by_role("row").filter(has_text="letters")
+    row = page.get_by_role("row").filter(has_text=name)
     row.get_by_role("button").first.click()
-    for name in ("trial-0000", "baseline-majority", "contender-default"):
-        tab.shows(name)
+    for below in ("trial-0000", "baseline-majority", "contender-default"):
+        tab.shows(below)
     tab.picture(pictures / "nested.png")
 
 
 def test_the_view_of_a_study_shows_what_was_searched_and_the_score(
-    tab: Browser, judged: tuple[Place, Done], store: Store, studied: Studied, pictures: Path
+    tab: Browser, place: Place, store: Store, studied: Studied, pictures: Path
 ) -> None:
     """The best trial first; the link is what the sweep printed."""
     link = views.path(store, mirror.view_of(studied.book))
     page = tab.open(link)
-    tab.shows("letters: trials")
-    trials = trials_of(judged[0], "letters")
+    tab.shows(f"{studied.name}: trials")
+    trials = trials_of(place, studied.name)
     best = max((t for t in trials if t.state.name == "COMPLETE"), key=lambda t: (t.value, -t.number))
     tab.shows(f"trial-{best.number:04d}")
     names = page.get_by_text(re.compile(r"^trial-\d{4}$")).all_inner_texts()
@@ -84,7 +107,7 @@ def test_the_view_of_a_study_shows_what_was_searched_and_the_score(
 
 def test_curves_of_trials_lie_over_each_other(tab: Browser, store: Store, studied: Studied, pictures: Path) -> None:
     page = tab.open(f"{views.path(store, mirror.view_of(studied.book))}&compareRunsMode=CHART")
-    tab.shows("letters: trials")
+    tab.shows(f"{studied.name}: trials")
     page.get_by_placeholder("Search metric charts").fill("train/loss")
     chart = page.locator(".js-plotly-plot").first
     chart.wait_for(state="visible")
@@ -96,19 +119,21 @@ def test_report_and_card_are_rendered(tab: Browser, store: Store, studied: Studi
     run = mirror.study_run(studied.book).known_id
     page = tab.open(f"{runs_page(store)}/{run}/artifacts/report/report.html")
     frame = page.frame_locator("iframe").first
-    frame.get_by_role("heading", name="letters").first.wait_for(state="visible")
+    frame.get_by_role("heading", name=studied.name).first.wait_for(state="visible")
     assert frame.locator("svg, img").count() >= 2
     tab.picture(pictures / "report.png")
     page = tab.open(f"{runs_page(store)}/{run}/artifacts/card/README.md")
     page.get_by_text(re.compile("fresh seeds")).first.wait_for(state="visible")
 
 
-def test_the_registered_model_says_who_is_champion_and_why(tab: Browser, pictures: Path) -> None:
-    page = tab.open("#/models/letters")
+def test_the_registered_model_says_who_is_champion_and_why(tab: Browser, studied: Studied, pictures: Path) -> None:
+    verdict = recorded(studied.folder)
+    assert verdict is not None
+    page = tab.open(f"#/models/{verdict.registry}")
     tab.shows("Version 1")
     for alias in ("champion", "challenger"):
         page.get_by_text(re.compile(rf"{alias}$")).first.wait_for(state="visible")
     assert page.get_by_text(re.compile("^verdict")).first.is_visible()
-    page = tab.open("#/models/letters/versions/1")
-    page.get_by_text(re.compile("Verdict on letters")).first.wait_for(state="visible")
+    page = tab.open(f"#/models/{verdict.registry}/versions/1")
+    page.get_by_text(re.compile(f"Verdict on {studied.name}")).first.wait_for(state="visible")
     tab.picture(pictures / "champion.png")
