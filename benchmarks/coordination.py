@@ -66,7 +66,8 @@ def filled(book: Book, count: int) -> None:
         trials.append(
             optuna.trial.create_trial(params=point, distributions=distributions, value=score(point), user_attrs=outcome)
         )
-    book.study.add_trials(trials)
+    with book.lock:  # at once
+        book.study.add_trials(trials)
 
 
 def latency(folder: Path, url: str | None, finished: int) -> dict[str, Any]:

@@ -17,9 +17,9 @@ MODELS = {"MiniLM": 91.0, "DistilBERT": 268.0}  # MB of weights
 COPIES = 3  # a checkpoint holds the weights and AdamW's two moments
 HEAD = """# How far it scales
 
-Made by `python -m benchmarks.pages` from the record of [`benchmarks/coordination.py`](reference/benchmarks.md): what
-one small machine took, servers and workers together, divided by what a trial asks. Dedicated servers take more; this
-says what breaks first, and what to turn then.
+Made by `python -m benchmarks.pages` from the record of `benchmarks/coordination.py`: what one small machine took,
+servers and workers together, divided by what a trial asks. Dedicated servers take more; this says what breaks first,
+and what to turn then.
 """
 
 

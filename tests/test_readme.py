@@ -11,8 +11,10 @@ from omegaconf import OmegaConf
 from src import predict
 from src.config import CONF_DIR, ROOT, SWEEPS_DIR, group_options
 from src.learning import arguments
+from src.pages.findings import Findings
 from src.search import lint, space
 from tests.conftest import settings_of
+from tests.golden.__main__ import HERE, results
 from tests.test_conf import PLUGINS
 
 README = (ROOT / "README.md").read_text()
@@ -43,6 +45,13 @@ def test_every_command_on_a_study_composes(name: str, arguments: str) -> None:
 @pytest.mark.parametrize("arguments", PREDICTIONS)
 def test_every_prediction_is_understood(arguments: str) -> None:
     assert predict.parser().parse_args(shlex.split(arguments))
+
+
+def test_the_table_of_results_is_that_of_the_golden_study() -> None:
+    rows = results(Findings.from_json((HERE / "findings.json").read_text()))
+    assert len(rows) >= 3
+    shown = [line for line in README.split("## ")[0].splitlines() if line.startswith("| ") and "on 599" not in line]
+    assert shown == rows
 
 
 def test_enough_commands_were_found() -> None:

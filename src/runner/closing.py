@@ -99,13 +99,18 @@ def _deliver_once(book: Book, run: Run, store: Store, best: TrialRecord, file: P
     return new
 
 
+def _ui(store: Store) -> str:
+    """Where MLflow's UI is: at its server, or wherever one is started on a local store."""
+    return store.address if store.uri.startswith("http") else "mlflow ui    then open http://127.0.0.1:5000"
+
+
 def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
     return {
         **({"model": uri, "load it": mirror.how_to_load(uri)} if uri else {}),
         "its run": f"{mirror.trial_run(book, best.number).known_id or 'not delivered yet'} in {store.address}",
         "study's run": run.known_id or "not delivered yet",
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
-        "browse": f"mlflow ui    then open http://127.0.0.1:5000/{views.path(store, mirror.view_of(book))}",
+        "browse": f"{_ui(store)}/{views.path(store, mirror.view_of(book))}",
         "train it again": "python -m src.train "
         + masked(
             shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))])

@@ -258,5 +258,18 @@ def _commands(settings: Settings, best: TrialRecord | None) -> dict[str, str]:
 
 def of_training(overrides: tuple[str, ...]) -> list[str]:
     """The overrides that a single training reads too, without those of the search."""
-    search = ("study.", "space", "~space", "+space", "sampler", "pruner", "storage", "workers", "launcher")
+    search = (
+        "study.",
+        "space",
+        "~space",
+        "+space",
+        "sampler",
+        "pruner",
+        "storage",
+        "workers",
+        "launcher",
+        "worker.cpus",
+        "worker.gpus",
+        "worker.home",
+    )
     return [o for o in overrides if not o.startswith(search)]

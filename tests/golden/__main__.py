@@ -34,5 +34,30 @@ def main(study: Path) -> None:
     (HERE / "report.md").write_text(report(found.history, None, found)["report.md"])
 
 
+def results(found: Findings) -> list[str]:
+    """The README's table of results: each contender's test accuracy, and the winner's lead over the others."""
+    names = {
+        "tfidf_logreg": "TF-IDF + logistic regression",
+        "untuned": "MiniLM, untuned",
+        "default": "the default recipe",
+    }
+    lead = {a.other: a for a in found.verdict.against}
+    rows = []
+    for row in sorted(found.verdict.contenders, key=lambda c: -c.test["accuracy"].value if c.test else 0):
+        if not row.test or row.name == "majority":
+            continue
+        test = row.test["accuracy"]
+        name, value = names.get(row.name, f"the best tuned settings, {row.name}"), f"{test.value:.4f}"
+        if row.name == found.verdict.winner:
+            name, value = f"{name}: the winner", f"**{value}**"
+        cells = [name, f"{value} [{test.low:.4f}, {test.high:.4f}]", "", ""]
+        if row.name in lead:
+            of = lead[row.name].difference
+            cells[2:] = [f"{of.value:+.4f} [{of.low:+.4f}, {of.high:+.4f}]", lead[row.name].verdict.replace("_", " ")]
+        rows.append(f"| {' | '.join(cells)} |".replace("  ", " "))
+    return rows
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    print(*results(Findings.from_json((HERE / "findings.json").read_text())), sep="\n")
