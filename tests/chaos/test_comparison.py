@@ -6,29 +6,33 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from src.config import ROOT
-from tests.chaos import kill
-from tests.chaos.test_chaos import INJECT
+from tests.chaos.test_chaos import until_done
 from tests.conftest import Place, write_letters
 from tests.test_compare import COMPARE, LETTERS, runs, verdict_of
 
-COMPARING = [
-    "src.runner.comparing:_prepare:after",
-    "src.runner.repeats:_run_of:after",  # the run is there, nothing is trained
-    "src.learning.judge:save:before",
-    "src.learning.resume:complete:before",  # the checkpoint is not whole yet
-    "src.runner.repeats:attempt_training:after",  # trained, no outcome
-    "src.runner.repeats:_train:after",
-    "src.evidence.runs:Run._send:after",  # delivered, not noted
-    "src.runner.choice:winner:after",
-    "src.text.seal:open_test:before",
-    "src.text.seal:open_test:after",  # in the ledger, the choice not written
-    "src.runner.choice:Choice.write:after",  # chosen and opened, nobody has answered
-    "src.runner.repeats:_answer_trained:after",  # answered, not kept
-    "src.runner.repeats:_keep:after",
-    "src.runner.judging:judge:after",  # the verdict is written, nothing of it in MLflow
-    "src.runner.judging:keep_registered:before",
-]
+COMPARING = {
+    "before a training and in it": [
+        "src.runner.comparing:_prepare:after",
+        "src.runner.repeats:_run_of:after",  # the run is there, nothing is trained
+        "src.learning.judge:save:before",
+        "src.learning.resume:complete:before",  # the checkpoint is not whole yet
+        "src.runner.repeats:attempt_training:after",  # trained, no outcome
+    ],
+    "up to the test split": [
+        "src.runner.repeats:_train:after",
+        "src.evidence.runs:Run._send:after",  # delivered, not noted
+        "src.runner.choice:winner:after",
+        "src.text.seal:open_test:before",
+        "src.text.seal:open_test:after",  # in the ledger, the choice not written
+    ],
+    "behind it": [
+        "src.runner.choice:Choice.write:after",  # chosen and opened, nobody has answered
+        "src.runner.repeats:_answer_trained:after",  # answered, not kept
+        "src.runner.repeats:_keep:after",
+        "src.runner.judging:judge:after",  # the verdict is written, nothing of it in MLflow
+        "src.runner.judging:keep_registered:before",
+    ],
+}
 PROMOTING = [
     "src.evidence.delivered:log_model:before",
     "src.evidence.delivered:log_model:after",  # the model is logged, not noted
@@ -60,24 +64,12 @@ def copy_of(place: Place, folder: Path) -> Place:
     return Place(folder)
 
 
-def until_done(place: Place, line: str, mark: Path, module: str, *arguments: str) -> None:
-    env = {"CHAOS_AT": line, "CHAOS_MARK": str(mark), "PYTHONPATH": f"{INJECT}:{ROOT}"}
-    for _ in range(3):
-        done = place.run(module, *arguments, env=env)
-        if done.code == 0:
-            break
-        assert done.code < 0, done.err  # the launching process itself was the one killed
-        kill.wait_for_orphans(place)
-    assert done.code == 0, done.err
-    assert mark.exists(), "the line was never reached"
-
-
 @pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("line", COMPARING)
-def test_a_comparison_killed_at_a_line_is_continued(searched: Place, tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("when", list(COMPARING))
+def test_a_comparison_killed_at_lines_is_continued(searched: Place, tmp_path: Path, when: str) -> None:
     place = copy_of(searched, tmp_path / "place")
-    until_done(place, line, tmp_path / "killed", "src.compare", *COMPARE)
+    until_done(place, COMPARING[when], tmp_path / "marks", "src.compare", *COMPARE)
     verdict = verdict_of(place)
     assert verdict.openings == 1
     assert verdict.versus(verdict.best_baseline).verdict == "better"
@@ -98,10 +90,9 @@ def test_a_comparison_killed_at_a_line_is_continued(searched: Place, tmp_path: P
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("line", PROMOTING)
-def test_a_promotion_killed_at_a_line_is_repeated(compared: Place, tmp_path: Path, line: str) -> None:
+def test_a_promotion_killed_at_lines_is_repeated(compared: Place, tmp_path: Path) -> None:
     place = copy_of(compared, tmp_path / "place")
-    until_done(place, line, tmp_path / "killed", "src.promote")
+    until_done(place, PROMOTING, tmp_path / "marks", "src.promote")
     client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
     (model,) = client.search_registered_models()
     assert dict(model.aliases) == {"challenger": 1, "champion": 1}
@@ -110,11 +101,13 @@ def test_a_promotion_killed_at_a_line_is_repeated(compared: Place, tmp_path: Pat
 
 # --- what is shown ---
 
-SHOWING = [
-    ("src.sweep", "src.runner.reporting:_inspect_best:before"),  # the study is over, and its run says so
-    ("src.sweep", "src.mirror:record_report:after"),  # written, not delivered
-    ("src.compare", "src.runner.reporting:_findings:after"),  # looked into, not kept
-    ("src.compare", "src.mirror:record_card:after"),
+SEARCHED = [
+    "src.runner.reporting:_inspect_best:before",  # the study is over, and its run says so
+    "src.mirror:record_report:after",  # written, not delivered
+]
+COMPARED = [
+    "src.runner.reporting:_findings:after",  # looked into, not kept
+    "src.mirror:record_card:after",
 ]
 
 
@@ -128,16 +121,9 @@ def to_show(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.mark.long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("module", "line"), SHOWING)
-def test_a_kill_while_pages_are_drawn_leaves_them_to_the_same_command(
-    to_show: Place, tmp_path: Path, module: str, line: str
-) -> None:
-    place = copy_of(to_show, tmp_path / "place")
-    sweep = ["-m", *LETTERS, "study.name=letters", "study.report=true"]
-    commands = {"src.sweep": sweep, "src.compare": COMPARE}
-    if module == "src.compare":
-        assert place.run("src.sweep", *sweep).code == 0
-    until_done(place, line, tmp_path / "killed", module, *commands[module])
+def test_kills_while_pages_are_drawn_leave_them_to_the_same_command(to_show: Place, tmp_path: Path) -> None:
+    place = to_show
+    until_done(place, SEARCHED, tmp_path / "a", "src.sweep", "-m", *LETTERS, "study.name=letters", "study.report=true")
     client = MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
     (study,) = runs(place, "study")
     assert study.data.tags["study.state"] == "ENDED"
@@ -145,6 +131,6 @@ def test_a_kill_while_pages_are_drawn_leaves_them_to_the_same_command(
     best = next(r for r in runs(place, "trial") if r.data.tags["trial.number"] == study.data.tags["best.trial"])
     assert "errors/errors.json" in {f.path for f in client.list_artifacts(best.info.run_id, "errors")}
     assert len(client.get_metric_history(best.info.run_id, "validation/calibration_error")) == 1
-    if module == "src.compare":
-        assert "card/README.md" in {f.path for f in client.list_artifacts(study.info.run_id, "card")}
-        assert verdict_of(place).openings == 1
+    until_done(place, COMPARED, tmp_path / "b", "src.compare", *COMPARE)
+    assert "card/README.md" in {f.path for f in client.list_artifacts(study.info.run_id, "card")}
+    assert verdict_of(place).openings == 1
