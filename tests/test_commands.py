@@ -14,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from src.config import ROOT
 from tests.conftest import FAST, TINY, Done, Place, clean_environment
 
 
@@ -293,3 +294,38 @@ def test_a_launcher_of_hydras_own_runs_the_same_workers(place: Place) -> None:
     done = place.sweep(*FAST, "study.name=j", "study.n_trials=2", "hydra/launcher=joblib", "workers=2")
     assert done.code == 0, done.err
     assert "all 2 trials are done" in done.out
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("pass", 0, ""),
+        ("raise SystemExit(3)", 3, ""),
+        ("raise SystemExit('no')", 1, "no"),
+        ("1 / 0", 1, "ZeroDivision"),
+    ],
+)
+def test_a_command_that_ends_at_once_ends_as_it_would(end: str, code: int, said: str) -> None:
+    """Its code, what it printed, and what was registered for the end: only taking things apart is left out."""
+    script = f"""
+import atexit
+from src.commands import at_once
+
+class Held:
+    def __del__(self):
+        print("taken apart")
+
+held = Held()
+
+def command():
+    atexit.register(print, "registered")
+    print("printed", end=" ")
+    {end}
+
+at_once(command)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert said in done.stderr
+    expected = "printed registered\n" + ("taken apart\n" if "1 / 0" in end else "")
+    assert done.stdout == expected

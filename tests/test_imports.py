@@ -52,3 +52,10 @@ def test_a_planted_import_breaks_them(house: Path, module: str, line: str) -> No
     done = lint(house)
     assert done.returncode == 1, done.stdout
     assert "BROKEN" in done.stdout
+
+
+def test_planning_a_study_imports_neither_the_trainer_nor_what_draws() -> None:
+    """The launching process is there within seconds; what trains is imported beside it, by what workers fork from."""
+    script = "import sys; from src.runner import closing, joining, searching, watch; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"transformers.trainer", "evaluate", "matplotlib", "scipy.stats"} & set(done.stdout.split())
