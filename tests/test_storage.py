@@ -3,6 +3,7 @@
 import os
 import signal
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,29 @@ def test_with_the_lock_held_the_trials_are_known_as_the_database_has_them(tmp_pa
             assert book.study.get_trials() == backend.get_all_trials(book.study._study_id)
         assert book.study.get_trials() == every(book)
     assert [t.value for t in every(book)][:3] == [0.5, 0.9, 0.7]
+
+
+def test_another_thread_reads_while_one_claims(tmp_path: Path) -> None:
+    """SQLite has one lock for all: a reader that held Optuna's while it waited for that would never get it."""
+    book = in_sqlite(tmp_path, "study.n_trials=20")
+    over, seen, wrong = threading.Event(), list[int](), list[Exception]()
+
+    def look() -> None:
+        while not over.is_set():
+            try:
+                seen.append(len(book.study.get_trials(deepcopy=False)))
+            except Exception as error:  # that the database is locked, after a minute
+                wrong.append(error)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        assert len(finish(book)) == 20
+    finally:
+        over.set()
+        thread.join()
+    assert wrong == []
+    assert seen == sorted(seen)
 
 
 def claim_within_the_lock(folder: str, mark: str) -> None:

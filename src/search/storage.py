@@ -72,7 +72,7 @@ class Steady(_CachedStorage):
 
     def __init__(self, backend: RDBStorage) -> None:
         super().__init__(backend)
-        self._depth = 0
+        self._depth, self._turn = 0, threading.RLock()  # a thread that reads waits for one that has the study's lock
         self._whole = set[int]()  # studies of which every trial in the cache is as the database has it
         self._fresh = set[int]()  # trials of which this is so
         self._sessions = _Sessions(backend.scoped_session)
@@ -81,18 +81,19 @@ class Steady(_CachedStorage):
     @contextmanager
     def steady(self) -> Iterator[None]:
         """From here to the block's end, of this process's threads, this one has the study's lock."""
-        self._depth += 1
-        try:
-            with self._sessions.one() if self._depth == 1 else nullcontext():
-                yield
-        except (SQLAlchemyError, StorageInternalError):
-            self._forget()
-            raise
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                self._whole.clear()
-                self._fresh.clear()
+        with self._turn:
+            self._depth += 1
+            try:
+                with self._sessions.one() if self._depth == 1 else nullcontext():
+                    yield
+            except (SQLAlchemyError, StorageInternalError):
+                self._forget()
+                raise
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._whole.clear()
+                    self._fresh.clear()
 
     def _forget(self) -> None:
         """All that was read: some of it may have been undone."""
@@ -105,12 +106,13 @@ class Steady(_CachedStorage):
             self._study_id_and_number_to_trial_id.clear()
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if study_id in self._whole:
-            return
-        super()._read_trials_from_remote_storage(study_id)
-        if self._depth:
-            self._whole.add(study_id)
-            self._fresh.update(t._trial_id for t in self._studies[study_id].trials.values())
+        with self._turn:
+            if study_id in self._whole:
+                return
+            super()._read_trials_from_remote_storage(study_id)
+            if self._depth:
+                self._whole.add(study_id)
+                self._fresh.update(t._trial_id for t in self._studies[study_id].trials.values())
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Also a running one from what was read under the lock, as a copy: Optuna's trials write into theirs."""
