@@ -3,11 +3,12 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from tests.servers import free_port, start, stop
 
@@ -47,8 +48,10 @@ class Browser:
     def picture(self, file: Path) -> None:
         """Of the whole window, but for MLflow's assistant, which opens by itself at the right."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        panel = self.page.get_by_text("MLflow Assistant", exact=True)
-        box = panel.first.bounding_box() if panel.count() else None
+        panel = self.page.get_by_text("MLflow Assistant").first
+        with suppress(PlaywrightTimeout):  # it comes late, or not at all
+            panel.wait_for(state="visible", timeout=5000)
+        box = panel.bounding_box() if panel.is_visible() else None
         width = box["x"] - 60 if box else SIZE["width"]
         self.page.screenshot(path=file, clip={"x": 0, "y": 0, "width": width, "height": SIZE["height"]})
 

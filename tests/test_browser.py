@@ -29,6 +29,7 @@ pytestmark = [
 
 
 GIVEN = os.environ.get("TRIALBOOK_STUDY")
+PICTURES = Path(os.environ.get("TRIALBOOK_PICTURES", "")).resolve()  # before anybody goes to another folder
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def tab(place: Place) -> Iterator[Browser]:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    return Path(os.environ.get("TRIALBOOK_PICTURES", tmp_path)).resolve()
+    return PICTURES if "TRIALBOOK_PICTURES" in os.environ else tmp_path
 
 
 @pytest.fixture
