@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import cloudpickle
 from hydra.core.hydra_config import HydraConfig
@@ -15,6 +14,8 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+
+from src.learning.devices import forking
 
 PRELOAD = [
     "src.runner.worker",
@@ -25,19 +26,10 @@ PRELOAD = [
 ]  # imported once, in the process that all workers fork from
 
 
-def context() -> Any:
-    """Processes fork from one that has imported torch and the rest, and nothing else; elsewhere they start anew."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(PRELOAD)
-    return made
-
-
 def warm_up() -> None:
     """Start those imports now, beside whatever the launching process does next."""
     if "forkserver" in multiprocessing.get_all_start_methods():
-        context()
+        forking(PRELOAD)
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
@@ -54,7 +46,7 @@ def launch(
     """Run the jobs at once and wait for all. A job whose process is killed is started again, the others go on."""
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     Path(str(config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    made = context()
+    made = forking(PRELOAD)
     payload = cloudpickle.dumps((hydra_context, task, config, Singleton.get_state()))
 
     def start(index: int) -> BaseProcess:

@@ -1,8 +1,10 @@
 """What this machine offers: processors, memory, GPUs, and what a training makes of them."""
 
+import multiprocessing
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from src.errors import Refusal
 
@@ -108,3 +110,12 @@ def use_share(index: int, of: int, machine: Machine, cpus: int | None = None) ->
         first = index % machine.gpus * machine.each
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + machine.each])  # CUDA has not started yet
     return threads
+
+
+def forking(preload: list[str]) -> Any:
+    """The way to start processes: they fork from one that has imported `preload`, and nothing else; elsewhere anew."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(preload)
+    return made

@@ -24,6 +24,7 @@ import torch
 
 from src.learning import finetune
 from src.learning.checkpoints import Checkpoint
+from src.learning.devices import forking
 from src.learning.finetune import Lesson
 from src.learning.judge import Goal, TrainingFailed, Watcher
 from src.records import Calibration, Evaluation, Outcome, Stop
@@ -68,7 +69,7 @@ def _together(devices: int, use_cpu: bool, what: Callable[..., Any], watcher: Wa
     """The first rank's result of `what(watcher=...)`, done by all of them together."""
     backend = "nccl" if torch.cuda.is_available() and not use_cpu else "gloo"
     threads = torch.get_num_threads()  # a rank's own, as the machine was shared out
-    made = _context()
+    made = forking(PRELOAD)
     ranks: dict[Connection, BaseProcess] = {}
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -88,14 +89,6 @@ def _together(devices: int, use_cpu: bool, what: Callable[..., Any], watcher: Wa
                 process.kill()
                 process.join()
                 pipe.close()
-
-
-def _context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(PRELOAD)
-    return made
 
 
 def _heard(ranks: Mapping[Connection, BaseProcess], watcher: Watcher | None) -> Any:

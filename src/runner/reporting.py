@@ -130,12 +130,12 @@ def findings(studied: Studied, verdict: Verdict, store: Store) -> Findings | Non
 
 
 def _findings(studied: Studied, verdict: Verdict, store: Store) -> Findings | None:
+    from src.runner import judging
+
     winner = verdict.contender(verdict.winner)
     assert winner.registered_seed is not None
     folder = contenders.repeat_folder(winner.key, winner.registered_seed, studied.folder) / contenders.TRAINING
     recipe = next((c for c in LineUp.read(studied.folder).contenders if c.key == winner.key), None)
-    from src.runner import judging
-
     test = judging.analysed(studied.folder, verdict)
     if recipe is None or test is None or not (folder / BEST).is_dir():
         return None

@@ -1,7 +1,5 @@
 """How much each searched setting had to do with the score."""
 
-import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import TrialState
 
 from src.search.study import Book
@@ -17,8 +15,10 @@ def importances(book: Book) -> dict[str, float]:
     done = book.of_state(TrialState.COMPLETE)
     if len(done) < FEWEST or len({t.value for t in done}) < FEWEST // 2:  # of equal scores it would make equal shares
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # scikit-learn, for reports only
+
     try:
-        found = optuna.importance.get_param_importances(book.study, evaluator=PedAnovaImportanceEvaluator())
+        found = get_param_importances(book.study, evaluator=PedAnovaImportanceEvaluator())
     except (ValueError, RuntimeError):  # no parameter that all of them have, say
         return {}
     return {key: float(share) for key, share in found.items()}
