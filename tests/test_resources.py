@@ -18,7 +18,7 @@ from src.errors import BookLost
 from src.learning import checkpoints
 from src.learning.finetune import DISK_FULL, OUT_OF_MEMORY, failure_reason, fine_tune, halved, micro_batch
 from src.learning.judge import Goal
-from src.records import Evaluation, State
+from src.records import Evaluation, Outcome, State
 from src.runner import worker
 from src.search import life
 from tests.conftest import FAST, Done, Place, settings_of, trials_of
@@ -45,21 +45,27 @@ def cut_short(cache: str, megabytes: int | None, oom_retry: bool, answer: Connec
 
     folder = Path(cache)
     file = write_rows(folder / "long.csv", [(f"{LONG_TEXTS} {i}", i % 2) for i in range(1500)])
-    settings = settings_of(
-        "model=tiny", "model.max_tokens=128", "data=files", f"data.path={file}", "data.label_names=[a,b]",
-        "trainer.per_device_train_batch_size=512", "trainer.per_device_eval_batch_size=16", "trainer.bf16=false",
-        "model.dropout=0.0", "trainer.logging_steps=1", "study.rungs=[1.0]", "study.rung_examples=null",
-        "trainer.num_train_epochs=1", f"worker.oom_retry={oom_retry}",
-    )  # fmt: skip
-    desk = desks.Desk(settings, Paths(folder), Store(f"sqlite:///{folder}/mlflow.db", "0"))
-    desk.lesson(settings.recipe.model)
-    run = Run(folder / f"run-{megabytes}-{oom_retry}", "key", "name")
+    store = Store(f"sqlite:///{folder}/mlflow.db", "0")
+
+    def train(name: str, *more: str) -> tuple[Run, Outcome]:
+        settings = settings_of(
+            "model=tiny", "model.max_tokens=128", "data=files", f"data.path={file}", "data.label_names=[a,b]",
+            "trainer.per_device_train_batch_size=512", "trainer.per_device_eval_batch_size=16", "trainer.bf16=false",
+            "model.dropout=0.0", "trainer.logging_steps=1", "study.rungs=[1.0]", "study.rung_examples=null",
+            "trainer.num_train_epochs=1", f"worker.oom_retry={oom_retry}", *more,
+        )  # fmt: skip
+        desk = desks.Desk(settings, Paths(folder), store)
+        desk.lesson(settings.recipe.model)
+        run = Run(folder / f"run-{name}", "key", "name")
+        watch = desks.TrainingRun(run, store)
+        return run, desks.attempt_training(settings.recipe, desk, watch, folder / f"training-{name}")
+
     if megabytes is not None:
+        train("small", "trainer.per_device_train_batch_size=4", "data.max_examples=8")  # its imports, its threads
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         most = pages * resource.getpagesize() + megabytes * 10**6
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    watch = desks.TrainingRun(run, desk.store)
-    outcome = desks.attempt_training(settings.recipe, desk, watch, folder / f"training-{megabytes}-{oom_retry}")
+    run, outcome = train(f"{megabytes}-{oom_retry}")
     tags = {k: v for event in run._events(0) for k, v in event.get("tags", {}).items()}
     losses = list(run.curves().get("train/loss", {}).values())
     answer.send((outcome.state, outcome.reason, tags.get("micro_batch"), losses))
