@@ -3,12 +3,14 @@
 import dataclasses
 import errno
 import multiprocessing
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from optuna.trial import TrialState
@@ -32,6 +34,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SPAWN = multiprocessing.get_context("spawn")
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "1"}  # what is freed is free for the next attempt
 LONG_TEXTS = "a film of many words, told at length and without haste " * 8
 
 
@@ -44,7 +47,7 @@ def cut_short(cache: str, megabytes: int | None, oom_retry: bool, answer: Connec
     from tests.conftest import write_rows
 
     folder = Path(cache)
-    file = write_rows(folder / "long.csv", [(f"{LONG_TEXTS} {i}", i % 2) for i in range(1500)])
+    file = write_rows(folder / "long.csv", [(f"{LONG_TEXTS} {i}", i % 2) for i in range(900)])
     store = Store(f"sqlite:///{folder}/mlflow.db", "0")
 
     def train(name: str, *more: str) -> tuple[Run, Outcome]:
@@ -76,7 +79,8 @@ def trained(
 ) -> tuple[str, str | None, str | None, list[float]]:
     mine, theirs = SPAWN.Pipe()
     process = SPAWN.Process(target=cut_short, args=(str(folder), megabytes, oom_retry, theirs))
-    process.start()
+    with patch.dict(os.environ, AT_ONCE):
+        process.start()
     theirs.close()
     try:
         return mine.recv()
@@ -132,6 +136,9 @@ def test_micro_batches_see_the_same_examples_per_update(cache: Path, tmp_path: P
         ),
         (RuntimeError("I/O error: No space left on device (os error 28)"), DISK_FULL),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive"), OUT_OF_MEMORY),
+        (RuntimeError("unable to mmap 112112 bytes from file <x>: Cannot allocate memory (12)"), OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), OUT_OF_MEMORY),
         (MemoryError(), OUT_OF_MEMORY),
         (OSError(13, "Permission denied"), "PermissionError"),
     ],

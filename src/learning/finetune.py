@@ -26,7 +26,10 @@ from src.records import Calibration, Evaluation, Outcome
 from src.settings import Recipe
 
 OUT_OF_MEMORY, DISK_FULL = "out of memory", "the disk is full"  # how reasons of a failure begin
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # as torch's allocators say it
+NO_MEMORY = (  # as torch's allocators, the system, cuBLAS and cuDNN, and oneDNN say it
+    "can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "STATUS_ALLOC_FAILED",
+    "could not create a primitive", "could not create a memory",
+)  # fmt: skip
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
 
 
