@@ -36,7 +36,6 @@ EACH = 8  # trials for every worker
 WRITERS = (1, 4, 16)
 WRITES, METRICS = 40, 12  # batched writes of each, metrics in one, as an evaluation has them with the curve before it
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["src.search.life", "src.config"])
 
 
 def opened(folder: Path, url: str | None, name: str, trials: int) -> Book:
@@ -202,6 +201,7 @@ def main() -> None:
     parser.add_argument("--finished", nargs="*", type=int, default=FINISHED)
     parser.add_argument("--workers", nargs="*", type=int, default=WORKERS)
     asked = parser.parse_args()
+    PROCESSES.set_forkserver_preload(["src.search.life", "src.config"])  # here: there is one list in a process
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for store, url in stores(asked.postgres):

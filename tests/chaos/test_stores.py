@@ -106,8 +106,8 @@ def test_two_studies_at_once_do_not_disturb_each_other(place: Place) -> None:
     assert numbers == [(study, str(n)) for study in ("one", "two") for n in range(3)]
 
 
-def test_ten_processes_on_a_fresh_store_succeed_twenty_times_of_twenty(tmp_path: Path) -> None:
-    for attempt in range(20):
+def test_ten_processes_on_a_fresh_store_succeed_ten_times_of_ten(tmp_path: Path) -> None:
+    for attempt in range(10):
         folder = tmp_path / str(attempt)
         folder.mkdir()
         processes = [PROCESSES.Process(target=opened, args=(str(folder),)) for _ in range(10)]
