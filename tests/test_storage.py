@@ -171,11 +171,13 @@ def test_what_was_known_of_what_the_database_undid_is_forgotten(tmp_path: Path) 
         with book.lock:
             life.finish(book, mine, Outcome(State.COMPLETE, score=0.9))
             assert book.study.get_trials()[0].value == 0.9
+            assert [t.score for t in book.ended()] == [0.9]
             book.study.set_user_attr("one", "more")
 
     with pytest.raises(optuna.exceptions.StorageInternalError):
         ends_and_fails()
     assert book.study.get_trials() == every(book) == before
+    assert book.ended() == []
 
 
 def test_what_was_written_before_something_else_went_wrong_is_stored(tmp_path: Path) -> None:

@@ -249,6 +249,11 @@ def test_halving_pauses_trials_and_continues_the_best_third(tmp_path: Path) -> N
     reasons = [t.reason for t in book.trials() if t.state == State.PRUNED]
     assert set(reasons) <= {f"paused at {r} % of its schedule, and not among the best of its rung" for r in (25, 50)}
     assert not list(tmp_path.glob("trials/*/training/checkpoint-*"))
+    scores = [(t.value, t.intermediate_values[t.last_step]) for t in book.study.trials]
+    assert all(value == last for value, last in scores), "as Optuna has it: a pruned trial's value is its last one"
+    assert [t.number for t in book.ended()] == [
+        t.number for t in sorted(book.study.trials, key=lambda t: (t.datetime_complete, t.number))
+    ]
 
 
 @pytest.mark.parametrize("sampler", ["gp", "random", "cmaes", "qmc"])

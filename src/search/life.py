@@ -10,6 +10,7 @@ point is given out twice, and any process may be killed between any two lines:
 """
 
 import dataclasses
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -296,6 +297,10 @@ def _end(book: Book, frozen: FrozenTrial, outcome: Outcome) -> None:
 def _settle(book: Book, frozen: FrozenTrial, outcome: Outcome) -> None:
     """Make the stored end the trial's state, and delete what it could have been continued from."""
     state = TrialState[outcome.state]
-    book.study.tell(frozen.number, outcome.score if state == TrialState.COMPLETE else None, state=state)
+    value = outcome.score if state == TrialState.COMPLETE else None
+    if state == TrialState.PRUNED:  # the last one, as by Optuna's tell, which reads the trial before and after
+        value = frozen.intermediate_values.get(last_rung(frozen) or 0)
+    known = value is not None and not math.isnan(value)
+    book.storage.set_trial_state_values(frozen._trial_id, state, [value] if known else None)
     book.leases.drop(book.lease(frozen.number))
     book.afterwards(lambda: resume.drop(book.training_folder(frozen.number)))

@@ -45,17 +45,23 @@ def key_of(point: Mapping[str, Any]) -> Key:
     return tuple(sorted((k, f"{v:.12g}" if isinstance(v, float) else repr(v)) for k, v in point.items()))
 
 
-def taken(study: Study, known: dict[int, Key] | None = None) -> set[Key]:
-    """The points of all trials, also where a pruner shows its sampler only a part of the study (Hyperband).
+class Taken:
+    """The points of all trials, also where a pruner shows its sampler only a part of the study (Hyperband)."""
 
-    `known` keeps those of ended trials from one call to the next: they are spelled out once.
-    """
-    known = {} if known is None else known
-    every = study._storage.get_all_trials(study._study_id, deepcopy=False, states=TAKEN)
-    for trial in every:
-        if trial.number not in known and trial.state.is_finished():
-            known[trial.number] = key_of(trial.params)
-    return {known.get(t.number) or key_of(t.params) for t in every if t.params}
+    def __init__(self) -> None:
+        self._ended, self._keys = set[int](), set[Key]()  # trials that have an end: their points are spelled out once
+
+    def of(self, study: Study) -> set[Key]:
+        others = set[Key]()
+        for trial in study._storage.get_all_trials(study._study_id, deepcopy=False, states=TAKEN):
+            if trial.number in self._ended:
+                continue
+            ended = trial.state.is_finished()
+            if ended:
+                self._ended.add(trial.number)
+            if trial.params:
+                (self._keys if ended else others).add(key_of(trial.params))
+        return self._keys | others
 
 
 class Informed:
@@ -63,7 +69,8 @@ class Informed:
 
     Trials that pause stay RUNNING for Optuna. Where they do, one that was judged at a rung and has no end counts as
     pruned there: a sampler would learn nothing from it otherwise. With `most`, so many of the ended trials are seen:
-    the best tenth of them and the latest: what a proposal costs stays bounded.
+    the best tenth of them and the latest: what a proposal costs stays bounded. Nothing is kept from one proposal to the
+    next, as Optuna's own cache would.
     """
 
     def __init__(self, study: Study, most: int | None = None) -> None:
@@ -117,7 +124,7 @@ def unseen(space: Space, seen: set[Any]) -> Iterator[Point]:
 
 def exhausted(space: Space, study: Study) -> bool:
     """Whether every point of the space has been taken."""
-    return space.finite() and next(unseen(space, taken(study)), None) is None
+    return space.finite() and next(unseen(space, Taken().of(study)), None) is None
 
 
 class WholePoints(BaseSampler):
@@ -130,13 +137,13 @@ class WholePoints(BaseSampler):
     def __init__(self, node: Mapping[str, Any], space: Space, seed: int) -> None:
         self.node, self.space, self.seed = node, space, seed
         self._point: Point = {}
-        self._keys: dict[int, Key] = {}  # of the ended trials' points
+        self._taken = Taken()
 
     def propose(self, study: Study, trial: FrozenTrial) -> Point:
         """A new point for `trial`; keys that are fixed keep their values: of an enqueued setting, or of a trial whose
         worker was killed between two of its keys."""
         fixed: Point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        seen = taken(study, self._keys)
+        seen = self._taken.of(study)
         if len(fixed) >= len(self.space.active(fixed)) and set(fixed) >= {p.key for p in self.space.active(fixed)}:
             return fixed
         for attempt in range(ATTEMPTS):
@@ -151,7 +158,7 @@ class WholePoints(BaseSampler):
     def _sample(self, whole: Study, trial: FrozenTrial, fixed: Point, attempt: int) -> Point:
         sampler = build_sampler(self.node, derived_seed(self.seed, trial.number, attempt))
         most = MOST_SEEN if isinstance(sampler, COSTLY) else None
-        study: Any = Informed(whole, most) if isinstance(whole.pruner, Asha) or most else whole
+        study: Any = Informed(whole, most)
         if isinstance(sampler, QMCSampler):
             sampler = build_sampler(self.node, self.seed)
         if attempt > ATTEMPTS // 2:

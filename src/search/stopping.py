@@ -8,14 +8,21 @@ from src.settings import StudySettings
 
 def ranked(trials: Sequence[TrialRecord], direction: str) -> list[TrialRecord]:
     """The COMPLETE trials, the best score first; of equals the earlier one."""
-    done = [t for t in trials if t.state == State.COMPLETE and t.score is not None]
-    sign = -1.0 if direction == "maximize" else 1.0
-    return sorted(done, key=lambda t: (sign * (t.score or 0.0), t.number))
+    return sorted(_scored(trials), key=lambda t: _place(t, direction))
 
 
 def best_of(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
     """The first of the ranking, if there is one."""
-    return next(iter(ranked(trials, direction)), None)
+    return min(_scored(trials), key=lambda t: _place(t, direction), default=None)
+
+
+def _scored(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    return [t for t in trials if t.state == State.COMPLETE and t.score is not None]
+
+
+def _place(trial: TrialRecord, direction: str) -> tuple[float, int]:
+    score = trial.score or 0.0
+    return -score if direction == "maximize" else score, trial.number
 
 
 def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float) -> str | None:
@@ -31,7 +38,7 @@ def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, s
         return None
     if study.target is not None and _reaches(best.score, study.target, direction):
         return f"trial {best.number} reached the target of {study.target:g} with {best.score:.4f}"
-    since = len(ended) - 1 - ended.index(best)
+    since = next(passed for passed, t in enumerate(reversed(ended)) if t.number == best.number)
     if study.patience is not None and since >= study.patience:
         return f"{since} trials in a row brought nothing better than trial {best.number} (study.patience)"
     return None

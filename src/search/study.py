@@ -2,8 +2,10 @@
 
 import json
 import uuid
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ class Book:
         self.leases = leases_of(settings.storage, settings.study.name, folder)
         self.storage: BaseStorage = open_storage(settings.storage, folder)
         self._study: optuna.Study | None = None
-        self._ended: dict[int, TrialRecord] = {}
+        self._ended = _Ended()
         self._entered, self._afterwards = 0, list[Callable[[], object]]()  # by the thread that has the lock
         self.cleared: set[int] = set()  # ended trials whose weights were seen to be gone
 
@@ -54,6 +56,7 @@ class Book:
                     yield
             except BaseException:
                 self._afterwards.clear()
+                self._ended = _Ended()  # a database may have undone some of it
                 raise
             finally:
                 self._entered -= 1
@@ -132,15 +135,13 @@ class Book:
 
     def ended(self) -> list[TrialRecord]:
         """Trials with a final state, in the order they ended."""
-        return [self._known(t) for t in sorted(self.of_state(*FINAL), key=lambda t: (t.datetime_complete, t.number))]
+        ended = self._ended
+        for trial in self.of_state(*FINAL):
+            ended.known(trial)
+        return [ended.records[number] for _, number in ended.order]
 
     def _known(self, trial: FrozenTrial) -> TrialRecord:
-        """The trial's record; of an ended one it is made once, for nothing of it changes any more."""
-        if trial.state not in FINAL:
-            return _record(trial)
-        if trial.number not in self._ended:
-            self._ended[trial.number] = _record(trial)
-        return self._ended[trial.number]
+        return self._ended.known(trial) if trial.state in FINAL else _record(trial)
 
     def baselines(self) -> dict[str, Outcome]:
         """The baselines that are done, in the study's order."""
@@ -152,7 +153,8 @@ class Book:
 
     def over(self) -> str | None:
         """Why no trial is to start or to be continued any more, or None."""
-        return stopping.enough(self.ended(), self.rules, self.direction, self.spent())
+        spent = 0.0 if self.rules.budget_minutes is None else self.spent()
+        return stopping.enough(self.ended(), self.rules, self.direction, spent)
 
     def enough(self) -> str | None:
         """Why the study is at its end, or None."""
@@ -228,6 +230,23 @@ class Book:
         """Those of these trials that living processes work on."""
         found = self.leases.held([self.lease(number) for number in numbers])
         return {number for number in numbers if self.lease(number) in found}
+
+
+class _Ended:
+    """Records of trials that have an end, made once: nothing of these changes any more. Threads may share it."""
+
+    def __init__(self) -> None:
+        self.records = dict[int, TrialRecord]()
+        self.order = list[tuple[datetime, int]]()  # when they ended, and their numbers
+
+    def known(self, trial: FrozenTrial) -> TrialRecord:
+        if (known := self.records.get(trial.number)) is not None:
+            return known
+        assert trial.datetime_complete is not None
+        made = _record(trial)
+        if (first := self.records.setdefault(trial.number, made)) is made:
+            insort(self.order, (trial.datetime_complete, trial.number))
+        return first
 
 
 def attributes(storage: StorageSettings, name: str) -> dict[str, Any]:
