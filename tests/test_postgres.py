@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from src.errors import BookLost
 from src.records import Evaluation, Outcome, State
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with servers.postgres("leases", "exact", "killed", "stale", connections=60) as url:
+    with servers.postgres("leases", "exact", "killed", "stale", "kept", connections=60) as url:
         yield url
 
 
@@ -101,3 +102,31 @@ def test_a_worker_that_counted_as_dead_writes_nothing_more(server: str, tmp_path
     assert [t.score for t in other.trials()] == [0.9]
     with pytest.raises(BookLost), life.kept():
         life.claim(book)  # its worker ends; nothing it believed to hold is its own
+
+
+def test_what_is_known_of_a_trial_in_hand_is_what_the_database_has_and_is_not_asked_for(
+    server: str, tmp_path: Path
+) -> None:
+    overrides = [f"storage.url={server}/kept", "study.n_trials=2", "pruner=none", "sampler=random"]
+    book, other = open_book(tmp_path / "a", *overrides), open_book(tmp_path / "b", *overrides)
+    asked: list[str] = []
+    mine = life.claim(book)
+    event.listen(book.storage._backend.engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    for rung in (25, 50):
+        life.report(book, mine, Evaluation(rung, rung / 100, 8, {"accuracy": rung / 90}, 0.1))
+        life.note_run(mine, f"run {rung}")
+        asked.clear()
+        known = book.frozen(mine.number)
+        assert asked == []
+        assert known == other.frozen(mine.number)
+        assert list(known.intermediate_values) == list(range(25, rung + 1, 25))
+    life.release(book, mine)
+    theirs = life.claim(other)
+    assert (theirs.number, theirs.starts) == (mine.number, 2)
+    life.report(other, theirs, Evaluation(75, 0.75, 8, {"accuracy": 0.9}, 0.1))
+    assert book.frozen(mine.number) == other.frozen(mine.number)
+    with pytest.raises(BookLost, match="other hands"):
+        life.finish(book, mine, Outcome(State.FAIL, reason="must not count"))
+    life.finish(other, theirs, Outcome(State.COMPLETE, score=0.9))
+    assert book.frozen(mine.number) == other.frozen(mine.number)
+    assert [t.score for t in book.ended()] == [0.9]

@@ -38,6 +38,10 @@ class Leases(Protocol):
     def by_folder(self) -> bool:
         """Whether all processes of a study must see one folder."""
 
+    @property
+    def sure(self) -> bool:
+        """Whether nobody can come to hold what a process holds that still gets the study's lock."""
+
     def take(self, name: str) -> None:
         """Hold `name`, which no living process holds. Call with the study's lock held."""
 
@@ -61,6 +65,7 @@ class InFolder:
     """Locks of the kernel, and leases in files, in a folder that all processes see."""
 
     by_folder = True
+    sure = False  # of a host that has been silent for long nobody knows
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -138,6 +143,7 @@ class InPostgres:
     """
 
     by_folder = False
+    sure = True  # the lock is asked for in the session that has the leases
 
     def __init__(self, url: str, study: str) -> None:
         self.url, self.study = url, study

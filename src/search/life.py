@@ -53,6 +53,7 @@ def claim(book: Book, default_alone: bool = False) -> Claim | None:
 
     With `default_alone`, none while another process works on the default recipe.
     """
+    _ = book.study  # found, and what is in it read, before others wait for the lock
     with book.lock:
         if default_alone and default_in_work(book):
             return None
@@ -123,11 +124,12 @@ def _report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:
 def pause(book: Book, mine: Claim, outcome: Outcome) -> None:
     """Let go of a trial that has its checkpoint; the worst paused ones end if their checkpoints take too much disk."""
     with book.lock:
-        rung = last_rung(_mine(book, mine))
+        frozen = _mine(book, mine)
+        rung = last_rung(frozen)
         mine.trial.set_user_attr("so_far", dataclasses.asdict(outcome))
         size = resume.gigabytes(book.training_folder(mine.number))
         mine.trial.set_user_attr(PAUSED, {"rung": rung, "gigabytes": size})
-        book.leases.drop(book.lease(mine.number))
+        book.drop(frozen)
         budget = book.rules.disk_budget_gb
         paused = [t for t in _unheld(book) if waits(book, t)]
         sign = -1.0 if book.direction == "maximize" else 1.0
@@ -141,8 +143,9 @@ def pause(book: Book, mine: Claim, outcome: Outcome) -> None:
 def release(book: Book, mine: Claim) -> None:
     """Let go of a trial that was drained: whoever comes next continues it from its checkpoint."""
     with book.lock:
-        mine.trial.set_user_attr(HOLD, {**_hold(_mine(book, mine)), "at": None})
-        book.leases.drop(book.lease(mine.number))
+        frozen = _mine(book, mine)
+        mine.trial.set_user_attr(HOLD, {**_hold(frozen), "at": None})
+        book.drop(frozen)
 
 
 def finish(book: Book, mine: Claim, outcome: Outcome) -> None:
@@ -197,7 +200,7 @@ def _mine(book: Book, mine: Claim) -> FrozenTrial:
 def _begin(book: Book) -> FrozenTrial:
     """A new trial, RUNNING: one that is enqueued, or one more."""
     for frozen in book.of_state(TrialState.WAITING):
-        book.leases.take(book.lease(frozen.number))
+        book.take(frozen)
         book.storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         return book.frozen(frozen.number)
     trial_id = book.storage.create_new_trial(book.study._study_id)
@@ -206,7 +209,7 @@ def _begin(book: Book) -> FrozenTrial:
 
 def _take(book: Book, frozen: FrozenTrial) -> Claim | None:
     """Make `frozen` this process's own; a trial that killed its workers too often ends as failed."""
-    book.leases.take(book.lease(frozen.number))
+    book.take(frozen)
     trial = optuna.Trial(book.study, frozen._trial_id)
     attributes = frozen.user_attrs
     reached = [attributes.get("so_far", {}).get("steps"), len(frozen.intermediate_values)]
@@ -302,5 +305,5 @@ def _settle(book: Book, frozen: FrozenTrial, outcome: Outcome) -> None:
         value = frozen.intermediate_values.get(last_rung(frozen) or 0)
     known = value is not None and not math.isnan(value)
     book.storage.set_trial_state_values(frozen._trial_id, state, [value] if known else None)
-    book.leases.drop(book.lease(frozen.number))
+    book.drop(frozen)
     book.afterwards(lambda: resume.drop(book.training_folder(frozen.number)))

@@ -75,6 +75,7 @@ class Steady(_CachedStorage):
         self._depth, self._turn = 0, threading.RLock()  # a thread that reads waits for one that has the study's lock
         self._whole = set[int]()  # studies of which every trial in the cache is as the database has it
         self._fresh = set[int]()  # trials of which this is so
+        self._kept = set[int]()  # trials that nobody else writes to: of these it stays so without the lock
         self._sessions = _Sessions(backend.scoped_session)
         backend.scoped_session = self._sessions
 
@@ -93,7 +94,16 @@ class Steady(_CachedStorage):
                 self._depth -= 1
                 if not self._depth:
                     self._whole.clear()
-                    self._fresh.clear()
+                    self._fresh &= self._kept
+
+    def keep(self, trial_id: int) -> None:
+        """Until it has an end or is let go of, nobody but this process writes to the trial. Call with the lock held."""
+        self._kept.add(trial_id)
+
+    def let_go(self, trial_id: int) -> None:
+        with self._turn:
+            self._kept.discard(trial_id)
+            self._fresh.discard(trial_id)
 
     def _forget(self) -> None:
         """All that was read: some of it may have been undone."""
@@ -104,6 +114,7 @@ class Steady(_CachedStorage):
                 study.last_finished_trial_id = -1
             self._trial_id_to_study_id_and_number.clear()
             self._study_id_and_number_to_trial_id.clear()
+        self._fresh.clear()
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         with self._turn:
@@ -116,12 +127,13 @@ class Steady(_CachedStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """Also a running one from what was read under the lock, as a copy: Optuna's trials write into theirs."""
-        if trial_id in self._fresh:
-            return copy.deepcopy(self._cached(trial_id))
-        trial = super().get_trial(trial_id)
-        if self._depth and trial_id in self._trial_id_to_study_id_and_number:
-            self._put(trial)
-        return trial
+        with self._turn:
+            if trial_id in self._fresh:
+                return copy.deepcopy(self._cached(trial_id))
+            trial = super().get_trial(trial_id)
+            if self._depth and trial_id in self._trial_id_to_study_id_and_number:
+                self._put(trial)
+            return trial
 
     def create_new_trial(self, *given: Any, **named: Any) -> int:
         trial_id = super().create_new_trial(*given, **named)
@@ -131,26 +143,40 @@ class Steady(_CachedStorage):
 
     def set_trial_state_values(self, trial_id: int, *given: Any, **named: Any) -> bool:
         """The database has the clock of a trial's beginning and end: it is read again."""
-        self._fresh.discard(trial_id)
+        self.let_go(trial_id)
         self._whole.clear()
         return super().set_trial_state_values(trial_id, *given, **named)
 
     def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
-        super().set_trial_param(trial_id, name, value, distribution)
-        self._note(trial_id, "params", name, distribution.to_external_repr(value))
-        self._note(trial_id, "distributions", name, distribution)
+        with self._writing(trial_id):
+            super().set_trial_param(trial_id, name, value, distribution)
+            self._note(trial_id, "params", name, distribution.to_external_repr(value))
+            self._note(trial_id, "distributions", name, distribution)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-        self._note(trial_id, "intermediate_values", step, intermediate_value)
+        with self._writing(trial_id):
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+            self._note(trial_id, "intermediate_values", step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        super().set_trial_user_attr(trial_id, key, value)
-        self._note(trial_id, "user_attrs", key, json.loads(json.dumps(value)))
+        with self._writing(trial_id):
+            super().set_trial_user_attr(trial_id, key, value)
+            self._note(trial_id, "user_attrs", key, json.loads(json.dumps(value)))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        super().set_trial_system_attr(trial_id, key, value)
-        self._note(trial_id, "system_attrs", key, json.loads(json.dumps(value)))
+        with self._writing(trial_id):
+            super().set_trial_system_attr(trial_id, key, value)
+            self._note(trial_id, "system_attrs", key, json.loads(json.dumps(value)))
+
+    @contextmanager
+    def _writing(self, trial_id: int) -> Iterator[None]:
+        """What went wrong may have been written all the same: the trial is read again then."""
+        with self._turn:
+            try:
+                yield
+            except BaseException:
+                self.let_go(trial_id)
+                raise
 
     def _note(self, trial_id: int, field: str, key: Any, value: Any) -> None:
         """Into a copy of the trial: whoever was given it may look at what it was."""

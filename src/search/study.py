@@ -20,7 +20,7 @@ from src.search import stopping
 from src.search.halving import Asha
 from src.search.proposals import WholePoints, exhausted
 from src.search.space import Space
-from src.search.storage import leases_of, load, open_storage, together
+from src.search.storage import Steady, leases_of, load, open_storage, together
 from src.search.targets import build
 from src.settings import Settings, StorageSettings, StudySettings
 
@@ -84,6 +84,7 @@ class Book:
                 raise LookupError(f"there is no study {self.name}")
             found.sampler = WholePoints(self.settings.sampler, self.space, self.rules.seed)
             found.pruner = build(self.settings.pruner, "pruner")
+            found.get_trials(deepcopy=False)  # what a database has of them that have an end is read once
             self._study = found
         return self._study
 
@@ -225,6 +226,18 @@ class Book:
     def lease(self, number: int) -> str:
         """What a process holds that works on trial `number`."""
         return f"trials/{number:04d}"
+
+    def take(self, frozen: FrozenTrial) -> None:
+        """Work on the trial, which nobody does. Call with the lock held."""
+        self.leases.take(self.lease(frozen.number))
+        if self.leases.sure and isinstance(self.storage, Steady):
+            self.storage.keep(frozen._trial_id)
+
+    def drop(self, frozen: FrozenTrial) -> None:
+        """Work on it no more."""
+        if isinstance(self.storage, Steady):
+            self.storage.let_go(frozen._trial_id)
+        self.leases.drop(self.lease(frozen.number))
 
     def held(self, numbers: Sequence[int]) -> set[int]:
         """Those of these trials that living processes work on."""
