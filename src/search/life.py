@@ -29,8 +29,8 @@ from src.learning import resume
 from src.records import Evaluation, Outcome, Point, State, Stop
 from src.search import stopping
 from src.search.halving import PROMOTED, Asha, last_rung, promoted
-from src.search.proposals import exhausted
-from src.search.study import DEFAULT_RECIPE, FINAL, Book
+from src.search.proposals import FINAL, exhausted
+from src.search.study import DEFAULT_RECIPE, Book
 
 HOLD = "hold"  # attribute of a trial: when it began, how often it was taken up, how often in vain at the same place
 PAUSED = "paused"  # attribute of a trial: where it was let go of, and what its checkpoint takes

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import heapq
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -23,7 +24,7 @@ COUNTABLE = 100_000  # points of a finite space that are looked through for an u
 COSTLY = (TPESampler, GPSampler)  # what they propose costs the more, the more trials they see
 MOST_SEEN = 1000
 Key = tuple[tuple[str, str], ...]  # of a point
-TAKEN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+FINAL = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 def derived_seed(seed: int, number: int, attempt: int = 0) -> int:
@@ -53,10 +54,11 @@ class Taken:
 
     def of(self, study: Study) -> set[Key]:
         others = set[Key]()
-        for trial in study._storage.get_all_trials(study._study_id, deepcopy=False, states=TAKEN):
+        begun = (TrialState.RUNNING, *FINAL)
+        for trial in study._storage.get_all_trials(study._study_id, deepcopy=False, states=begun):
             if trial.number in self._ended:
                 continue
-            ended = trial.state.is_finished()
+            ended = trial.state in FINAL
             if ended:
                 self._ended.add(trial.number)
             if trial.params:
@@ -107,14 +109,15 @@ class Informed:
 
 def bounded(trials: list[FrozenTrial], most: int, maximize: bool) -> list[FrozenTrial]:
     """All trials that have no end yet, and of the ended ones `most`: the best tenth of these, and the latest."""
-    ended = [t for t in trials if t.state.is_finished()]
+    ended = [t for t in trials if t.state in FINAL]
     if len(ended) <= most:
         return trials
     scored = [t for t in ended if t.state == TrialState.COMPLETE and t.value is not None]
-    best = sorted(scored, key=lambda t: t.value or 0.0, reverse=maximize)[: most // 10]
-    chosen = {t.number for t in best}
-    chosen |= {t.number for t in ended[len(chosen) - most :]}
-    return [t for t in trials if t.number in chosen or not t.state.is_finished()]
+    first = heapq.nlargest if maximize else heapq.nsmallest
+    best = first(most // 10, scored, key=lambda t: t.value or 0.0)
+    unended = [t for t in trials if t.state not in FINAL]
+    chosen = {t.number: t for t in (*best, *ended[len(best) - most :], *unended)}
+    return [chosen[number] for number in sorted(chosen)]
 
 
 def unseen(space: Space, seen: set[Any]) -> Iterator[Point]:

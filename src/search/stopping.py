@@ -33,6 +33,8 @@ def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, s
         return f"the budget of {study.budget_minutes:g} minutes is spent"
     if reason := failing(ended, study):
         return reason
+    if study.target is None and study.patience is None:
+        return None
     best = best_of(ended, direction)
     if best is None or best.score is None:
         return None

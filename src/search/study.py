@@ -18,7 +18,7 @@ from src.paths import write_whole
 from src.records import Outcome, State, TrialRecord
 from src.search import stopping
 from src.search.halving import Asha
-from src.search.proposals import WholePoints, exhausted
+from src.search.proposals import FINAL, WholePoints, exhausted
 from src.search.space import Space
 from src.search.storage import Steady, leases_of, load, open_storage, together
 from src.search.targets import build
@@ -26,7 +26,6 @@ from src.settings import Settings, StorageSettings, StudySettings
 
 PLACES = ("model.checkpoint", "model.name")  # not part of a definition: the weights' hash is
 DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
-FINAL = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class Book:
@@ -137,8 +136,10 @@ class Book:
     def ended(self) -> list[TrialRecord]:
         """Trials with a final state, in the order they ended."""
         ended = self._ended
-        for trial in self.of_state(*FINAL):
-            ended.known(trial)
+        found = self.of_state(*FINAL)
+        if len(found) != len(ended.records):
+            for trial in found:
+                ended.known(trial)
         return [ended.records[number] for _, number in ended.order]
 
     def _known(self, trial: FrozenTrial) -> TrialRecord:
