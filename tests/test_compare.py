@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -498,30 +497,6 @@ def test_more_seeds_open_the_test_again_and_lost_weights_are_trained_again(tmp_p
     contender = next(r for r in runs(place, "contender") if r.data.tags["contender"] == second.winner)
     history = client_of(place).get_metric_history(contender.info.run_id, "test/accuracy")
     assert len({m.step for m in history}) == len(history) >= 2
-
-
-@pytest.mark.long
-def test_a_killed_comparison_is_continued_by_the_same_command(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    write_letters(tmp_path / "letters.csv", rows=600)
-    arguments = [*LETTERS, "study.name=letters", "study.rungs=[0.5,1.0]", "trainer.per_device_train_batch_size=2"]
-    assert place.sweep(*arguments).code == 0
-    for wait in (6.0, 9.0, 12.0):
-        process = place.start("src.compare", *COMPARE)
-        time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        subprocess.run(["pkill", "-9", "-g", str(process.pid)], check=False)
-        process.communicate()
-    done = place.run("src.compare", *COMPARE)
-    assert done.code == 0, done.err
-    assert "This test split has been opened 1 time." in done.out
-    repeats = runs(place, "repeat")
-    assert len(repeats) == 8
-    assert {r.info.status for r in repeats} == {"FINISHED"}
-    client = client_of(place)
-    for run in repeats:
-        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
-        assert len(steps) == len(set(steps))
 
 
 @pytest.mark.long

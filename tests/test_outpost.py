@@ -84,7 +84,7 @@ def test_a_worker_joins_from_a_machine_that_has_nothing(addresses: tuple[str, st
     elsewhere.folder.mkdir()
     write_letters(here.folder / "letters.csv")
     environment = {"TRIALBOOK_STORAGE": addresses[0]}
-    command = [*overrides(addresses, tmp_path / "homes", "joined"), "study.n_trials=5", "workers=1"]
+    command = [*overrides(addresses, tmp_path / "homes", "joined"), "study.n_trials=12", "workers=1"]
     process = here.start("src.sweep", "-m", *command, env=environment)
     wait_until(lambda: list(addresses[2].rglob("trials/000*/training/manifest.json")))
     joined = elsewhere.sweep(
@@ -95,9 +95,9 @@ def test_a_worker_joins_from_a_machine_that_has_nothing(addresses: tuple[str, st
     assert (joined.code, process.returncode) == (0, 0), joined.err + err + out
     assert joined.out.splitlines()[0] == "1 worker joins the study joined"
     assert len(joined.out.splitlines()) == 2, joined.out
-    assert "all 5 trials are done" in out
+    assert "all 12 trials are done" in out
     runs = MlflowClient(addresses[1]).search_runs(["1"], "tags.study = 'joined' and tags.kind = 'trial'")
-    assert len(runs) == 5
+    assert len(runs) == 12
     assert all(set(steps.values()) == {1} for steps in points(addresses, "joined").values())
     assert list((tmp_path / "home").rglob("trials/*")), "it trained nothing"
     assert not list(elsewhere.folder.rglob("letters.csv"))
