@@ -93,7 +93,7 @@ def trials_of(place: Place, name: str) -> "list[FrozenTrial]":
 
 
 def clean_environment() -> dict[str, str]:
-    dropped = ("MLFLOW", "HYDRA", "OMP_NUM_THREADS")
+    dropped = ("MLFLOW", "HYDRA", "OMP_NUM_THREADS", "COLUMNS", "LINES")  # the last two pytest-xdist sets
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     return kept | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(CONF_DIR.parent)}
 

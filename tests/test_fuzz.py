@@ -85,7 +85,7 @@ def composed() -> DictConfig:
         return compose("config", return_hydra_config=True)
 
 
-@pytest.mark.parametrize("examples", [200, pytest.param(1500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [200, pytest.param(800, marks=pytest.mark.long)])
 def test_overrides(examples: int, composed: DictConfig) -> None:
     own = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(own, dict)
@@ -174,7 +174,7 @@ FILES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(250, marks=pytest.mark.long)])
+@pytest.mark.parametrize("examples", [60, pytest.param(120, marks=pytest.mark.long)])
 def test_data_files(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "data").mkdir()

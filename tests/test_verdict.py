@@ -72,7 +72,7 @@ def test_equal_contenders_that_collapse_on_some_seeds(seeds: int, fails: float) 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("between_seeds", [0.0, 0.05, 0.1, 0.15, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("between_seeds", [0.0, 0.1, 0.2, 1.0])
 @pytest.mark.parametrize(("seeds", "examples"), [(4, 600), (5, 600), (10, 600), (5, 100)])
 def test_equal_contenders_over_many_kinds_of_data(seeds: int, examples: int, between_seeds: float) -> None:
     assert share_better(2000, seeds, between_seeds, examples) <= 0.025
