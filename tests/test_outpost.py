@@ -86,7 +86,7 @@ def test_a_worker_joins_from_a_machine_that_has_nothing(addresses: tuple[str, st
     environment = {"TRIALBOOK_STORAGE": addresses[0]}
     command = [*overrides(addresses, tmp_path / "homes", "joined"), "study.n_trials=12", "workers=1"]
     process = here.start("src.sweep", "-m", *command, env=environment)
-    wait_until(lambda: list(addresses[2].rglob("trials/000*/training/manifest.json")))
+    wait_until(lambda: points(addresses, "joined"))
     joined = elsewhere.sweep(
         "study.join=joined", "workers=1", "worker.cpus=1", "storage=postgresql", f"tracking.uri={addresses[1]}",
         f"worker.home={tmp_path}/home", env=environment,
