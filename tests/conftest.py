@@ -54,7 +54,7 @@ class Place:
 
     def run(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
         process = self.start(module, *arguments, env=env)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=400)
         return Done(process.returncode, out, err)
 
     def start(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:

@@ -58,7 +58,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("when", list(LINES))
 def test_kills_at_chosen_lines_lose_nothing(tmp_path: Path, when: str) -> None:
     place = Place(tmp_path / "place")

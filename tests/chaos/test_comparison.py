@@ -65,7 +65,7 @@ def copy_of(place: Place, folder: Path) -> Place:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("when", list(COMPARING))
 def test_a_comparison_killed_at_lines_is_continued(searched: Place, tmp_path: Path, when: str) -> None:
     place = copy_of(searched, tmp_path / "place")
@@ -89,7 +89,7 @@ def test_a_comparison_killed_at_lines_is_continued(searched: Place, tmp_path: Pa
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_promotion_killed_at_lines_is_repeated(compared: Place, tmp_path: Path) -> None:
     place = copy_of(compared, tmp_path / "place")
     until_done(place, PROMOTING, tmp_path / "marks", "src.promote")
@@ -120,7 +120,7 @@ def to_show(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_kills_while_pages_are_drawn_leave_them_to_the_same_command(to_show: Place, tmp_path: Path) -> None:
     place = to_show
     until_done(place, SEARCHED, tmp_path / "a", "src.sweep", "-m", *LETTERS, "study.name=letters", "study.report=true")
