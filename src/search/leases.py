@@ -235,8 +235,10 @@ class InPostgres:
         if broke or self._session is None or self._pid != os.getpid():
             engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
             self._session, self._pid, self._mine, self._depth = engine.connect(), os.getpid(), set(), 0
-            for setting, value in {"idle": GONE_SECONDS // 4, "interval": GONE_SECONDS // 4, "count": 3}.items():
-                self._session.execute(text(f"SET tcp_keepalives_{setting} = {value}"))
+            quarter = GONE_SECONDS // 4
+            settings = {"idle": quarter, "interval": quarter, "count": 3}
+            asked = [f"set_config('tcp_keepalives_{name}', '{value}', false)" for name, value in settings.items()]
+            self._session.execute(text("SELECT " + ", ".join(asked)))
         return self._session
 
 

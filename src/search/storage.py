@@ -12,10 +12,11 @@ from typing import Any
 
 import filelock
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage  # what Optuna itself puts over a database; not exported
+from optuna.storages._rdb import models  # its tables; not exported
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock  # what its locks derive from; not exported
 from optuna.trial import FrozenTrial, TrialState
@@ -67,7 +68,7 @@ class Steady(_CachedStorage):
 
     Nobody else changes the study's trials then: running ones too are read once, and what this process writes is known
     without asking; and all it writes is one transaction, which is stored before the lock is free. A process killed
-    within has written nothing.
+    within has written nothing. What is new of a trial that is known goes there together, before anything else is asked.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
@@ -159,7 +160,17 @@ class Steady(_CachedStorage):
 
     def set_trial_param(self, trial_id: int, name: str, value: float, distribution: BaseDistribution) -> None:
         with self._writing(trial_id):
-            super().set_trial_param(trial_id, name, value, distribution)
+            if self._is_new(trial_id, "params", name):
+                others = self._studies[self._study_of(trial_id)].trials.values()
+                if other := next((t for t in others if name in t.distributions), None):
+                    check_distribution_compatibility(other.distributions[name], distribution)
+                written = distribution_to_json(distribution)
+                row = models.TrialParamModel(
+                    trial_id=trial_id, param_name=name, param_value=value, distribution_json=written
+                )
+                self._sessions.later(row)
+            else:
+                super().set_trial_param(trial_id, name, value, distribution)
             self._note(trial_id, "params", name, distribution.to_external_repr(value))
             self._note(trial_id, "distributions", name, distribution)
 
@@ -170,12 +181,20 @@ class Steady(_CachedStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._writing(trial_id):
-            super().set_trial_user_attr(trial_id, key, value)
+            if self._is_new(trial_id, "user_attrs", key):
+                row = models.TrialUserAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value))
+                self._sessions.later(row)
+            else:
+                super().set_trial_user_attr(trial_id, key, value)
             self._note(trial_id, "user_attrs", key, json.loads(json.dumps(value)))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._writing(trial_id):
-            super().set_trial_system_attr(trial_id, key, value)
+            if self._is_new(trial_id, "system_attrs", key):
+                row = models.TrialSystemAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value))
+                self._sessions.later(row)
+            else:
+                super().set_trial_system_attr(trial_id, key, value)
             self._note(trial_id, "system_attrs", key, json.loads(json.dumps(value)))
 
     @contextmanager
@@ -187,6 +206,13 @@ class Steady(_CachedStorage):
             except BaseException:
                 self.let_go(trial_id)
                 raise
+
+    def _is_new(self, trial_id: int, field: str, key: str) -> bool:
+        """Whether a known trial, which goes on, has nothing there yet: its row needs no question before it."""
+        if not self._depth or trial_id not in self._fresh:
+            return False
+        trial = self._cached(trial_id)
+        return not trial.state.is_finished() and key not in getattr(trial, field)
 
     def _note(self, trial_id: int, field: str, key: Any, value: Any) -> None:
         """Into a copy of the trial: whoever was given it may look at what it was."""
@@ -202,8 +228,11 @@ class Steady(_CachedStorage):
 
     def _put(self, trial: FrozenTrial) -> None:
         with self._lock:
-            self._add_trials_to_cache(self._trial_id_to_study_id_and_number[trial._trial_id][0], [trial])
+            self._add_trials_to_cache(self._study_of(trial._trial_id), [trial])
             self._fresh.add(trial._trial_id)
+
+    def _study_of(self, trial_id: int) -> int:
+        return self._trial_id_to_study_id_and_number[trial_id][0]
 
 
 class _Sessions:
@@ -213,7 +242,12 @@ class _Sessions:
         self._ordinary, self._within = ordinary, threading.local()
 
     def __call__(self) -> Any:
-        return getattr(self._within, "session", None) or self._ordinary()
+        held = getattr(self._within, "session", None)
+        return held.begin() if held else self._ordinary()
+
+    def later(self, row: models.BaseModel) -> None:
+        """Write it, together with others, before the next step or at the end of `one`, which this thread is in."""
+        self._within.session.rows.append(row)
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -240,9 +274,16 @@ class _Held:
 
     def __init__(self, session: Session) -> None:
         self._session, self._undone = session, False
+        self.rows: list[models.BaseModel] = []  # not written yet
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
+
+    def begin(self) -> "_Held":
+        """For a step."""
+        self._session.add_all(self.rows)
+        self.rows = []
+        return self
 
     def commit(self) -> None:
         self._session.flush()
@@ -261,6 +302,7 @@ class _Held:
         try:
             if self._undone:
                 raise StorageInternalError("the database undid what belongs together")
+            self.begin().commit()
             self._session.commit()
         finally:
             self._session.close()

@@ -84,6 +84,7 @@ class Book:
             found.sampler = WholePoints(self.settings.sampler, self.space, self.rules.seed)
             found.pruner = build(self.settings.pruner, "pruner")
             found.get_trials(deepcopy=False)  # what a database has of them that have an end is read once
+            self.leases.alive(self.lease(0))  # and the session that has leases is there, before anybody waits for it
             self._study = found
         return self._study
 
