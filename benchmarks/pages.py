@@ -68,6 +68,12 @@ def searches(draw: bool) -> Iterable[str]:
         " half a standard\nerror. *There itself*: its first best-so-far that, trained anew, reaches it; *Trialbook"
         " there*: the first of\nTrialbook's with the same seed.\n"
     )
+    for record in records:
+        if record["machine"] != records[0]["machine"]:
+            machine = f"{record['machine']['processor']}, {record['machine']['cores']} cores"
+            ours_there = record.get("beside", {}).get("seconds")
+            whole = f"; Trialbook's whole search there: {ours_there:.0f} s" if ours_there else ""
+            yield f"{NAMES[record['peer']]}, seed {record['seed']}: {machine}{whole}.\n"
     if draw:
         _draw("anytime", _anytime, records)
     yield "![Best validation accuracy against wall-clock](figures/anytime.svg)\n"
@@ -122,12 +128,13 @@ def _row(
         return [*cells, "", "", ""]
     own, times, shares, beside = [], [], [], 0
     for record, target in zip(mine, found, strict=True):
-        if target is None or record["seed"] not in ours:
+        beside_it = record.get("beside", ours.get(record["seed"]))
+        if target is None or beside_it is None:
             continue
         beside += 1
         least = target[0] - target[1] / 2
         own.append(_reached(record, least, rescored) or record["seconds"])
-        when = _reached(ours[record["seed"]], least, rescored)
+        when = _reached(beside_it, least, rescored)
         if when is not None:
             times.append(when)
             shares.append(when / own[-1])
@@ -280,20 +287,22 @@ def trial(draw: bool) -> Iterable[str]:
 
 
 def workers(draw: bool) -> Iterable[str]:
+    """A record for every machine: what a second worker brings depends on it, and on the precision it trains in."""
     del draw
-    record = _read("workers")
-    if record is None:
+    records = [json.loads(file.read_text()) for file in sorted(common.RECORDS.glob("workers*.json"))]
+    if not records:
         return
     yield "## Workers\n"
     yield "Studies of trials of one length; each worker has its share of the processors as threads.\n"
-    yield from _circumstances(record)
-    rows = [
-        [count, str(record["threads"][count]), f"{statistics.median(r[count] for r in record['trials_per_hour']):.0f}",
-         f"{ratio:.2f}"]
-        for count, ratio in record["over_one"].items()
-    ]  # fmt: skip
-    yield _table(["workers", "threads each", "trials per hour", "over one worker, median of rounds"], rows)
-    yield ""
+    for record in records:
+        yield from _circumstances(record)
+        rows = [
+            [count, str(record["threads"][count]),
+             f"{statistics.median(r[count] for r in record['trials_per_hour']):.0f}", f"{ratio:.2f}"]
+            for count, ratio in record["over_one"].items()
+        ]  # fmt: skip
+        yield _table(["workers", "threads each", "trials per hour", "over one worker, median of rounds"], rows)
+        yield ""
 
 
 def packing(draw: bool) -> Iterable[str]:

@@ -6,9 +6,10 @@
 Every peer searches the same space (learning rate 1e-5 to 1e-3, weight decay 0 to 0.1, 1 to 4 epochs, dropout 0 to 0.3)
 for MiniLM on the same 1,000 SST-2 sentences, judged on the same 872, with the same number of trials, for at most twenty
 minutes. Each runs in an environment of its own with the versions of `peers/requirements`, its caches warm from a first
-call. Afterwards every setting that was a search's best so far is trained anew from three fresh seeds, all by the same
-plain loop, and judged on 1,000 sentences that no search saw. Each run is a record of its own: what is there is not run
-again.
+call. Where a peer was searched on another machine than Trialbook, Trialbook searches there too, with the same seed
+(`--beside`), and the two are compared. Afterwards every setting that was a search's best so far is trained anew from
+three fresh seeds, all by the same plain loop, and judged on 1,000 sentences that no search saw. Each run is a record of
+its own: what is there is not run again.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main() -> None:
         "--environments", type=Path, default=Path("peers-environments"), help="where peers are installed"
     )
     parser.add_argument("--only", choices=("install", "search", "rescore"))
+    parser.add_argument("--beside", action="store_true", help="let Trialbook search beside each peer's new search")
     asked = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
@@ -57,7 +59,7 @@ def main() -> None:
         for seed in asked.seeds if asked.only != "rescore" else ():
             for peer in asked.peers:
                 if not record_of(peer, seed).exists():
-                    search(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}")
+                    search(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}", asked.beside)
                 if peer in WITH_RECIPE and not record_of(peer, seed, alone=True).exists():
                     recipe_alone(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}-recipe")
     if asked.only != "search":
@@ -99,25 +101,32 @@ def recipe_alone(peer: str, seed: int, python: Path, data: Path, place: Path) ->
     print(f"{peer}, seed {seed}, the recipe: {found['value']:.4f} after {found['elapsed']:.0f} s", flush=True)
 
 
-def search(peer: str, seed: int, python: Path, data: Path, place: Path) -> None:
+def search(peer: str, seed: int, python: Path, data: Path, place: Path, beside: bool = False) -> None:
     """One search of one peer, twice: shortened to one trial to warm its caches, then as it counts."""
     versions = None
     if peer != "trialbook":
         frozen = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True)
         versions = frozen.stdout.split()
+    values = {"peer": peer, "seed": seed, **_searched(peer, seed, python, data, place), "freeze": versions}
+    if beside:
+        ours = _searched("trialbook", seed, Path(sys.executable), data, place / "beside")
+        values["beside"] = {"seed": seed, **ours}
+    common.write(f"search/{record_of(peer, seed).stem}", values)
+    best = max(values["trials"], key=lambda t: t["value"])
+    took = f"{best['elapsed']:.0f} s of {values['seconds']:.0f}"
+    print(f"{peer}, seed {seed}: {best['value']:.4f} after {took}", flush=True)
+
+
+def _searched(peer: str, seed: int, python: Path, data: Path, place: Path) -> dict[str, Any]:
     for trials in (1, TRIALS):
         place.mkdir(parents=True, exist_ok=True)
-        out = place / f"trials-{trials}.jsonl"
         began = time.time()
         if peer == "trialbook":
             found = trialbook(python, data, place, seed, trials, began)
         else:
-            found = another(peer, python, data, place, out, seed, trials, began)
+            found = another(peer, python, data, place, place / f"trials-{trials}.jsonl", seed, trials, began)
         seconds = time.time() - began
-    values = {"peer": peer, "seed": seed, "seconds": seconds, "trials": found, "freeze": versions}
-    common.write(f"search/{record_of(peer, seed).stem}", values)
-    best = max(found, key=lambda t: t["value"])
-    print(f"{peer}, seed {seed}: {best['value']:.4f} after {best['elapsed']:.0f} s of {seconds:.0f}", flush=True)
+    return {"seconds": seconds, "trials": found}
 
 
 def another(  # noqa: PLR0917
@@ -204,9 +213,11 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 def to_rescore() -> dict[str, dict[str, Any]]:
-    """Settings by key: every best-so-far of every search."""
+    """Settings by key: every best-so-far of every search, Trialbook's first."""
     records = [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*-*.json"))]
-    return {key_of(t["settings"]): t["settings"] for record in records for t in incumbents(record["trials"])}
+    records.sort(key=lambda record: PEERS.index(record["peer"]))
+    searches = [made for record in records for made in (record, record.get("beside")) if made]
+    return {key_of(t["settings"]): t["settings"] for made in searches for t in incumbents(made["trials"])}
 
 
 def rescore(source: str | None) -> None:

@@ -1,6 +1,6 @@
 """How many workers pay, each with its share of the processors: whole studies of trials of one length.
 
-python -m benchmarks.workers --data <folder of SST-2's parquet files>
+python -m benchmarks.workers --data <folder of SST-2's parquet files> [--record workers-<machine>]
 """
 
 import argparse
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder with train.parquet and validation.parquet; default: the Hub")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--record", default="workers", help="begins with workers; another one for another machine")
     asked = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     counts = [n for n in (1, 2, 4, 8, 16) if n <= cores]
@@ -43,7 +44,7 @@ def main() -> None:
         ]
     over_one = {str(n): statistics.median(r[str(n)] / r["1"] for r in rounds) for n in counts}
     threads = {str(n): max(1, cores // n) for n in counts}
-    file = common.write("workers", {"threads": threads, "trials_per_hour": rounds, "over_one": over_one})
+    file = common.write(asked.record, {"threads": threads, "trials_per_hour": rounds, "over_one": over_one})
     print(file.read_text())
 
 

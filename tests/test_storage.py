@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+from src.errors import BookLost
 from src.records import Evaluation, Outcome, State
 from src.search import life
 from src.search.storage import KernelLock, repair
@@ -157,6 +158,36 @@ def test_what_the_database_refuses_leaves_nothing_behind(tmp_path: Path) -> None
     life.finish(book, mine, Outcome(State.COMPLETE, score=0.9))
     assert [t.value for t in every(book)] == [0.9]
     assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("table", ["trial_params", "trial_user_attributes"])
+def test_what_waited_to_be_written_and_is_refused_leaves_nothing_behind(tmp_path: Path, table: str) -> None:
+    book = in_sqlite(tmp_path, "study.n_trials=2")
+    life.claim(book)
+    before = every(book)
+    database = sqlite3.connect(tmp_path / "optuna.db")
+    database.execute(f"CREATE TRIGGER no BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    database.commit()
+    with pytest.raises(BookLost, match="no"), life.kept():
+        life.claim(book)
+    assert every(book) == before
+    database.execute("DROP TRIGGER no")
+    database.commit()
+    mine = life.claim(book)
+    assert every(book)[1].params == mine.point
+    assert every(book)[1].user_attrs["hold"]["starts"] == 1
+
+
+def test_a_step_sees_what_waits_to_be_written_and_does_not_lose_it(tmp_path: Path) -> None:
+    book = in_sqlite(tmp_path, "study.n_trials=1")
+    with book.lock:
+        mine = life.claim(book)
+        assert book.storage._sessions._within.session.rows, "it was written at once: this shows nothing"
+        with pytest.raises(KeyError):
+            book.storage._backend.get_trial(10**6)
+        found = book.storage._backend.get_trial(mine.trial._trial_id)
+        assert found.params == mine.point
+    assert every(book)[mine.number].params == mine.point
 
 
 def test_what_was_known_of_what_the_database_undid_is_forgotten(tmp_path: Path) -> None:

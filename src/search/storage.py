@@ -280,9 +280,15 @@ class _Held:
         return getattr(self._session, name)
 
     def begin(self) -> "_Held":
-        """For a step."""
-        self._session.add_all(self.rows)
-        self.rows = []
+        """For a step, which sees what waited to be written."""
+        if self.rows:
+            self._session.add_all(self.rows)
+            self.rows = []
+            try:
+                self._session.flush()
+            except SQLAlchemyError:
+                self.rollback()
+                raise
         return self
 
     def commit(self) -> None:
@@ -302,7 +308,7 @@ class _Held:
         try:
             if self._undone:
                 raise StorageInternalError("the database undid what belongs together")
-            self.begin().commit()
+            self.begin()
             self._session.commit()
         finally:
             self._session.close()
