@@ -177,6 +177,8 @@ def publication_from(cfg: DictConfig) -> PublicationSettings:
         values["repo"] = str(cfg.repo)
     version = values.get("version")
     values |= {"tracking_uri": cfg.tracking_uri, "version": None if version is None else str(version)}
+    if isinstance(values.get("language"), str):
+        values["language"] = [values["language"]]
     Refusal.when_any(problems)
     read = _read(PublicationSettings, "publish", values, problems)
     Refusal.when_any(problems)

@@ -5,6 +5,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from src.errors import masked
 from src.evidence import delivered, environment, recorded, views
@@ -225,11 +226,11 @@ def attach_card(store: Store, uri: str, found: Findings) -> None:
         delivered.attach(store, uri, folder, CARD)
 
 
-def write_card(folder: Path, found: Findings, model: str) -> None:
+def write_card(folder: Path, found: Findings, model: str, **metadata: Any) -> None:
     """README.md and its figures in `folder`; `model`: where it says that the model is loaded from."""
     from src.pages import card, document, figures
 
-    (folder / "README.md").write_text(card.card(found, model))
+    (folder / "README.md").write_text(card.card(found, model, **metadata))
     (folder / document.FIGURES).mkdir()
     for name, figure in card.figures_of(found).items():
         (folder / document.FIGURES / f"{name}.png").write_bytes(figures.as_png(figure))

@@ -174,6 +174,8 @@ class PublicationSettings:
     version: str | None  # None: the champion
     private: bool
     dry_run: bool
+    license: str | None = None  # the Hub's names: https://huggingface.co/docs/hub/repositories-licenses
+    language: tuple[str, ...] = ()  # of the texts, ISO 639-1
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, constants
+from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from transformers import pipeline
 
+from src.config import CONF_DIR, publication_from
 from src.errors import Refusal
 from src.paths import Paths
 from src.runner import publishing
@@ -81,8 +83,21 @@ def test_a_dry_run_lists_what_would_go_and_needs_no_token(
     out = capsys.readouterr().out
     assert "model.safetensors" in out
     assert "README.md" in out
+    assert "the card names no licence" in out
     assert "Would publish version 1 of letters as me/letters, private; publish.dry_run=true: nothing was sent." in out
     assert hub.log == []
+
+
+def test_licence_and_language_stand_on_the_card_if_they_are_said(
+    hub: Hub, promoted: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        said = ["repo=me/letters", "publish.license=apache-2.0", "publish.language=en"]
+        settings = publication_from(compose("publish", overrides=said))
+    publishing.publish(settings, promoted)
+    assert "licence" not in capsys.readouterr().out
+    card = ModelCard(hub.files("me/letters")["README.md"].decode())
+    assert (card.data.license, card.data.language) == ("apache-2.0", ["en"])
 
 
 def test_a_second_call_finds_everything_there_and_commits_nothing(hub: Hub, promoted: Paths) -> None:

@@ -19,9 +19,9 @@ TASK = "text-classification"
 FEWEST = 20  # examples of a slice that is called the weakest
 
 
-def card(found: Findings, model: str, ending: str = "png") -> str:
-    """The card with its metadata; `model`: where it is loaded from, `ending`: of its figures' files."""
-    whole = f"---\n{_metadata(found).to_yaml()}\n---\n\n{_text(found, model, ending)}"
+def card(found: Findings, model: str, ending: str = "png", **metadata: Any) -> str:
+    """The card; `model`: where it is loaded from, `ending`: of its figures' files, `metadata`: more for the Hub."""
+    whole = f"---\n{_metadata(found, metadata).to_yaml()}\n---\n\n{_text(found, model, ending)}"
     return str(ModelCard(whole).content)
 
 
@@ -35,7 +35,7 @@ def figures_of(found: Findings) -> dict[str, Figure]:
     return drawn | ({"changes": figures.changes(found.changes)} if found.changes else {})
 
 
-def _metadata(found: Findings) -> ModelCardData:
+def _metadata(found: Findings, more: dict[str, Any]) -> ModelCardData:
     history, verdict = found.history, found.verdict
     winner = verdict.contender(verdict.winner)
     data = history.data
@@ -66,6 +66,7 @@ def _metadata(found: Findings) -> ModelCardData:
         datasets=[data.hub_id] if data.hub_id else None,
         metrics=[name for name in winner.registered.test if name != "loss"],
         eval_results=results,
+        **more,
     )
 
 

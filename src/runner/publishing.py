@@ -24,9 +24,11 @@ def publish(asked: PublicationSettings, paths: Paths) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "repository"
         with _readable(store):
-            _gather(version, store, asked.repo, folder, Path(scratch))
+            _gather(version, store, asked, folder, Path(scratch))
         for file, size in hub.files(folder):
             print(f"  {size / 1e6:>9.3f} MB  {file}")
+        if not asked.license:
+            print("  note: the card names no licence; publish.license=<the Hub's name of it>, such as apache-2.0")
         which = f"version {version.number} of {version.model}"
         if asked.dry_run:
             kind = "private" if asked.private else "public"
@@ -64,7 +66,7 @@ def _version(asked: PublicationSettings, store: Store) -> Version:
     return champion
 
 
-def _gather(version: Version, store: Store, repo: str, folder: Path, scratch: Path) -> None:
+def _gather(version: Version, store: Store, asked: PublicationSettings, folder: Path, scratch: Path) -> None:
     """Everything that belongs into the repository, in `folder`."""
     file = delivered.attached(store, version.source, f"{mirror.CARD}/{mirror.FINDINGS}", scratch / "card")
     if file is None:
@@ -77,4 +79,5 @@ def _gather(version: Version, store: Store, repo: str, folder: Path, scratch: Pa
     except Exception as error:  # MLflow raises what it likes
         raise Refusal(f"Version {version.number} of {version.model} cannot be loaded: {first_line(error)}") from error
     classifier.save_pretrained(str(folder))
-    mirror.write_card(folder, Findings.from_json(file.read_text()), repo)
+    said = {"license": asked.license, "language": list(asked.language) or None}
+    mirror.write_card(folder, Findings.from_json(file.read_text()), asked.repo, **said)
