@@ -1,18 +1,23 @@
 """What the README says is true: its commands compose, its tables list what there is, its YAML passes the checks."""
 
+import io
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from src import predict
 from src.config import CONF_DIR, ROOT, SWEEPS_DIR, group_options
 from src.learning import arguments
 from src.pages.findings import Findings
+from src.runner import judging
 from src.search import lint, space
+from src.search.account import Account
 from tests.conftest import settings_of
 from tests.golden.__main__ import HERE, results
 from tests.test_conf import PLUGINS
@@ -52,6 +57,17 @@ def test_the_table_of_results_is_that_of_the_golden_study() -> None:
     assert len(rows) >= 3
     shown = [line for line in README.split("## ")[0].splitlines() if line.startswith("| ") and "on 599" not in line]
     assert shown == rows
+
+
+def test_tables_and_sentences_are_what_the_commands_print_of_the_golden_study() -> None:
+    found, out = Findings.from_json((HERE / "findings.json").read_text()), io.StringIO()
+    account = Account(settings_of(), Console(file=out, width=200, highlight=False))
+    account.result(found.history.trials, found.history.baselines, found.history.direction)
+    account.ending(found.history.ending, Counter(t.state for t in found.history.trials), found.history.seconds)
+    judging.say(found.verdict, account)
+    printed = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+    assert len(printed) >= 30
+    assert [line for line in printed if line not in README.splitlines()] == []
 
 
 def test_enough_commands_were_found() -> None:
