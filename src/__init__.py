@@ -29,9 +29,10 @@ How the data flows, top to bottom; every import points down or sideways along a 
       space, lint               store, runs             scores, paired   metrics, intervals, McNemar's test
       proposals, halving        recorded, depot         power            what can be shown, beforehand
       study, life, leases       delivered, registry     judgement        better, worse, not shown
-      storage, stopping         environment, hub        record, tables
-      dashboard                 views
-      importance                  |                      |
+      storage: journal or       environment, hub        record, tables
+        database                views
+      stopping, importance        |                      |
+      dashboard                   |                      |
       account     the terminal    |                      |
          |------------------------'----------------------'
     learning/                       checkpoints, finetune, judge and ranks (the Trainer, on one device or several),

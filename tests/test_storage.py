@@ -14,7 +14,7 @@ import pytest
 from src.errors import BookLost
 from src.records import Evaluation, Outcome, State
 from src.search import life
-from src.search.storage import KernelLock, repair
+from src.search.journal import KernelLock, repair
 from src.search.study import Book
 from tests.conftest import PROCESSES
 from tests.test_proposals import finish, open_book

@@ -17,10 +17,11 @@ from src.errors import Refusal
 from src.paths import write_whole
 from src.records import Outcome, State, TrialRecord
 from src.search import stopping
+from src.search.database import Steady, together
 from src.search.halving import Asha
 from src.search.proposals import FINAL, WholePoints, exhausted
 from src.search.space import Space
-from src.search.storage import Steady, leases_of, load, open_storage, together
+from src.search.storage import leases_of, load, open_storage
 from src.search.targets import build
 from src.settings import Settings, StorageSettings, StudySettings
 
