@@ -119,8 +119,11 @@ def run(name: str, main: Callable[[], Any], arguments: Sequence[str] | None = No
         main()
     except SystemExit as end:
         if end.code == 1:
-            for line in near_names(PAGES[name].config, given):
+            near = near_names(PAGES[name].config, given)
+            for line in near:
                 print(line, file=sys.stderr)
+            if near:
+                raise SystemExit(2) from None  # a refusal
         raise
 
 

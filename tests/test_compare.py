@@ -22,7 +22,9 @@ from sklearn.metrics import accuracy_score, f1_score
 from src.errors import Declined, Differs, Refusal
 from src.evidence import recorded
 from src.paths import Paths
-from src.runner import comparing, predicting, promoting, reproducing, studies, training
+from src.records import Outcome, State
+from src.runner import choice, comparing, predicting, promoting, reproducing, studies, training
+from src.runner.contenders import DEFAULT, TUNED, Contender, LineUp, repeats
 from src.runner.predicting import Request
 from src.settings import ComparisonSettings, PromotionSettings
 from src.text import sources
@@ -53,6 +55,26 @@ def runs(place: Place, kind: str) -> list[Run]:
 
 
 # --- compare ---
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ({"default": 0.9, "trial-2": 0.9, "trial-1": 0.9}, "default"),
+        ({"default": 0.8, "trial-2": 0.9, "trial-1": 0.9}, "trial-2"),
+        ({"default": 0.9, "trial-2": 0.8, "trial-1": 0.95}, "trial-1"),
+    ],
+)
+def test_of_equals_the_default_recipe_wins_and_then_the_better_in_the_search(
+    tmp_path: Path, scores: dict[str, float], best: str
+) -> None:
+    made = [Contender(name, DEFAULT if name == "default" else TUNED, name, "") for name in scores]
+    line_up = LineUp(tuple(made), (1, 2))
+    for repeat in repeats(line_up, tmp_path):
+        repeat.folder.mkdir(parents=True)
+        outcome = Outcome(State.COMPLETE, score=scores[repeat.contender.name])
+        (repeat.folder / "outcome.json").write_text(outcome.to_json())
+    assert choice.winner(line_up, tmp_path, "accuracy") == best
 
 
 def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(judged: tuple[Place, Done]) -> None:

@@ -74,7 +74,7 @@ def test_near_names(given: list[str], near: list[str]) -> None:
 
 def test_a_mistyped_name_is_answered_with_the_nearest(place: Place) -> None:
     done = place.sweep("study.n_trails=5")
-    assert done.code == 1
+    assert done.code == 2
     assert "Could not override 'study.n_trails'" in done.err
     assert done.err.rstrip().endswith("Did you mean study.n_trials?")
     assert list(place.folder.iterdir()) == []

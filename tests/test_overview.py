@@ -10,7 +10,11 @@ import pytest
 from src import status
 from src.errors import Refusal
 from src.paths import Paths
-from src.runner import overview, studies
+from src.records import Evaluation, Outcome, State
+from src.runner import contenders, overview, searching, studies
+from src.search import life
+from src.settings import ComparisonSettings
+from tests.bad_input import begun
 from tests.conftest import Done, Place, trials_of
 
 
@@ -40,6 +44,29 @@ def test_one_study_with_its_trials(finished: tuple[Place, Done], monkeypatch: py
     assert len(re.findall(r"^ +\d+ \*", out, re.M)) == 1
     assert out.count("learning_rate=") == 4
     assert re.findall(r"^baseline (\w+)  0\.\d{4}$", out, re.M) == ["majority", "tfidf_logreg", "untuned"]
+
+
+def test_a_study_that_is_not_over_says_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(tmp_path)
+    studied = studies.load("mine", Paths(tmp_path))
+    book = studied.book
+    assert searching.standing(book) == {}
+    mine = life.claim(book)
+    assert searching.standing(book)["in work"].startswith("trial 0, in other hands")
+    life.report(book, mine, Evaluation(1, 0.25, 8, {"accuracy": 0.5}, 0.1))
+    life.release(book, mine)
+    assert searching.standing(book) == {"goes on": "trial 0 after 25 %; 0 s searched so far"}
+    overview.show("mine", None, Paths(tmp_path))
+    out = capsys.readouterr().out
+    assert "no trial is in work" in out
+    assert "Trials: 1 WAITING" in out
+    with pytest.raises(Refusal, match=r"is not over, .* 0 of 8 trials have ended"):
+        contenders.line_up(studied, ComparisonSettings("mine", None, 2, 1, 0.0, True, None))
+    while mine := life.claim(book):
+        alone = mine.number == 0
+        life.finish(book, mine, Outcome(State.COMPLETE, score=0.9) if alone else Outcome(State.FAIL, reason="why not"))
+    with pytest.raises(Refusal, match=r"has no COMPLETE trial but the default recipe"):
+        contenders.line_up(studied, ComparisonSettings("mine", None, 2, 1, 0.0, True, None))
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])

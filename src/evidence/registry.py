@@ -56,7 +56,7 @@ def only_model(store: Store, named_by: str) -> str:
         raise Refusal(f"{store.address} has {len(known)} registered models: {', '.join(known)}. Name one: {named_by}.")
     raise Refusal(
         f"{store.address} has no registered model yet. Compare and promote first (python -m src.compare, python -m "
-        "src.promote)."
+        "src.promote); src.predict also takes a trial's run: --run <id>."
     )
 
 

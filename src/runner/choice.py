@@ -77,8 +77,11 @@ def scores(contender: Contender, line_up: LineUp, folder: Path) -> list[float]:
 
 
 def best_of(candidates: Sequence[Contender], line_up: LineUp, folder: Path, metric: str) -> str:
-    """Whose mean over all fresh seeds is the best; of equals, the better in the search. Empty if all have failed."""
-    found = {c.name: scores(c, line_up, folder) for c in candidates}
+    """Whose mean over all fresh seeds is the best. Empty if all have failed.
+
+    Of equals the default recipe, which nobody had to search for, else the better in the search.
+    """
+    found = {c.name: scores(c, line_up, folder) for c in sorted(candidates, key=lambda c: c.kind != DEFAULT)}
     means = {name: float(np.mean(each)) for name, each in found.items() if len(each) == len(line_up.seeds)}
     return judgement.best(means, metric) if means else ""
 

@@ -101,7 +101,11 @@ def _deliver_once(book: Book, run: Run, store: Store, best: TrialRecord, file: P
 
 def _ui(store: Store) -> str:
     """Where MLflow's UI is: at its server, or wherever one is started on a local store."""
-    return store.address if store.uri.startswith("http") else "mlflow ui    then open http://127.0.0.1:5000"
+    return (
+        store.address
+        if store.uri.startswith("http")
+        else "python -m src.ui    or: mlflow ui, and http://127.0.0.1:5000"
+    )
 
 
 def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, uri: str | None) -> Mapping[str, str]:
@@ -112,7 +116,5 @@ def _places(plan: Plan, book: Book, store: Store, run: Run, best: TrialRecord, u
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
         "browse": f"{_ui(store)}/{views.path(store, mirror.view_of(book))}",
         "train it again": "python -m src.train "
-        + masked(
-            shlex.join([*reporting.of_training(plan.settings.overrides), *config.as_overrides(dict(best.params))])
-        ),
+        + masked(shlex.join(reporting.training_of(plan.settings.overrides, best))),
     }

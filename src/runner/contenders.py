@@ -176,6 +176,12 @@ def line_up(studied: Studied, asked: ComparisonSettings) -> LineUp:
         made = _recipe(studied, f"trial-{trial.number}", TUNED, _yaml_of(studied, trial), trial)
         if made.key not in {c.key for c in (default, *tuned)}:
             tuned.append(made)
+    if not tuned and not book.enough():
+        raise Refusal(
+            f"The study {studied.name} is not over, and no trial with tuned settings is COMPLETE yet: "
+            f"{len(book.ended())} of {book.rules.n_trials} trials have ended. Go on with the command that began it, "
+            "and compare then."
+        )
     if not tuned:
         raise Refusal(
             f"The study {studied.name} has no COMPLETE trial but the default recipe: there are no tuned settings to "

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,13 +97,17 @@ def state_of(studied: Studied) -> str:
     book = studied.book
     if held := book.in_work():
         return f"searched now (trial{'s' * (len(held) > 1)} {', '.join(map(str, held))})"
-    return f"over: {reason}" if (reason := book.enough()) else "stopped on the way; the same command continues it"
+    if reason := book.enough():
+        return f"over: {reason}"
+    return "no trial is in work: it starts, or has stopped on the way; the same command continues it"
 
 
 def _one(studied: Studied, console: Console) -> None:
     book, metric = studied.book, studied.settings.study.metric
     trials = book.trials()
-    counts = ", ".join(f"{n} {state}" for state, n in Counter(str(t.state) for t in trials).items())
+    held = book.in_work()
+    states = {t.number: _state(t, held) for t in trials}
+    counts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
     console.print(f"Study {studied.name}, {metric}: {state_of(studied)}", markup=False, soft_wrap=True)
     console.print(f"Trials: {counts or 'none'}; {minutes(book.spent())} of searching.\n", markup=False, soft_wrap=True)
     best = best_of(trials, book.direction)
@@ -116,7 +120,7 @@ def _one(studied: Studied, console: Console) -> None:
         score = trial.score if trial.score is not None else trial.rung_score
         table.add_row(
             f"{trial.number}{' *' if best is not None and trial.number == best.number else ''}",
-            str(trial.state),
+            states[trial.number],
             "" if score is None else f"{score:.4f}",
             _at(trial),
             "" if trial.seconds is None else f"{trial.seconds:.0f} s",
@@ -127,6 +131,11 @@ def _one(studied: Studied, console: Console) -> None:
     for name, outcome in book.baselines().items():
         shown = outcome.reason or "" if outcome.score is None else f"{outcome.score:.4f}"
         console.print(f"baseline {name}  {shown}", markup=False, soft_wrap=True)
+
+
+def _state(trial: TrialRecord, held: Collection[int]) -> str:
+    """A trial that nobody works on waits for whoever continues the study."""
+    return "WAITING" if trial.state == State.RUNNING and trial.number not in held else str(trial.state)
 
 
 def _at(trial: TrialRecord) -> str:
@@ -157,4 +166,4 @@ def _export(studied: Studied, out: Path) -> None:
         sources.write_file(frame, out)
     except OSError as error:
         raise Refusal(f"--export is {out}, and nothing can be written there: {sentence(first_line(error))}") from error
-    print(f"{len(frame)} trials of {studied.name}: {out}")
+    print(f"{len(frame)} trial{'s' * (len(frame) > 1)} of {studied.name}: {out}")

@@ -59,9 +59,11 @@ def _version(asked: PublicationSettings, store: Store) -> Version:
         return registry.of_number(store, model, asked.version)
     champion = registry.by_alias(store, model, registry.CHAMPION)
     if champion is None:
+        challenger = registry.by_alias(store, model, registry.CHALLENGER)
+        named = f", its challenger: publish.version={challenger.number}" if challenger else ": publish.version=<number>"
         raise Refusal(
-            f"The registered model {model} has no champion in {store.address}: no version has passed the gate. Compare "
-            "and promote first (python -m src.compare, python -m src.promote), or name one: publish.version=<number>."
+            f"The registered model {model} has no champion in {store.address}: no version has passed the gate. Search, "
+            f"compare and promote until one does, or name one{named}."
         )
     return champion
 

@@ -245,15 +245,20 @@ def _commands(settings: Settings, best: TrialRecord | None) -> dict[str, str]:
     name = settings.study.name
     found = {"Search, or go on searching": shlex.join(["python", "-m", "src.sweep", "-m", *settings.overrides])}
     if best is not None:
-        point = config.as_overrides(dict(best.params))
         found["Train the best settings once more"] = shlex.join(
-            ["python", "-m", "src.train", *of_training(settings.overrides), *point]
+            ["python", "-m", "src.train", *training_of(settings.overrides, best)]
         )
     found["Judge them on fresh seeds and the sealed test split"] = f"python -m src.compare study.name={name}"
     found["Register the winner"] = f"python -m src.promote study.name={name}"
     if best is not None and best.run_id and best.state == State.COMPLETE:
         found["Train the best trial again and compare every number"] = f"python -m src.reproduce run={best.run_id}"
     return {what: masked(command) for what, command in found.items()}
+
+
+def training_of(overrides: tuple[str, ...], trial: TrialRecord) -> list[str]:
+    """The overrides of a single training with a trial's settings, which go before those of the command line."""
+    own = [o for o in of_training(overrides) if o.lstrip("+").partition("=")[0] not in trial.params]
+    return [*own, *config.as_overrides(dict(trial.params))]
 
 
 def of_training(overrides: tuple[str, ...]) -> list[str]:

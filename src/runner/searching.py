@@ -12,7 +12,7 @@ from src.records import State
 from src.runner import closing, joining, outpost, pace, studies
 from src.runner.plan import Plan, facts, machine_for, say_price
 from src.runner.watch import Watch
-from src.search.account import Account
+from src.search.account import Account, minutes
 from src.search.study import Book
 
 Launch = Callable[[int], None]  # start so many workers on the study, and return when they have ended
@@ -24,7 +24,7 @@ def search(plan: Plan, launch: Launch) -> None:
     account = Account(settings)
     begun = plan.begun()
     ended = len(begun.ended()) if begun else 0
-    account.plan(plan.space, plan.workers, facts(plan), ended)
+    account.plan(plan.space, plan.workers, {**facts(plan), **(standing(begun) if begun else {})}, ended)
     for warning in plan.warnings:
         account.say(f"  note: {warning}")
     if settings.study.plan_only:
@@ -49,6 +49,19 @@ def search(plan: Plan, launch: Launch) -> None:
             run.deliver(store, patient=True)
             raise
     closing.close(plan, book, run, store, account)
+
+
+def standing(book: Book) -> dict[str, str]:
+    """Where a study stands that the command goes on with: what is half done, and what others are at."""
+    held, said = book.in_work(), {}
+    waiting = [t for t in book.trials() if not State(t.state).final and t.number not in held]
+    if waiting:
+        where = [f"{t.number} after {t.rung} %" if t.rung else f"{t.number} from its beginning" for t in waiting]
+        said["goes on"] = f"trial{'s' * (len(where) > 1)} {', '.join(where)}; {minutes(book.spent())} searched so far"
+    if held:
+        trials = f"trial{'s' * (len(held) > 1)} {', '.join(map(str, held))}"
+        said["in work"] = f"{trials}, in other hands: the study is being searched, and this command adds workers to it"
+    return said
 
 
 def _paced(plan: Plan, account: Account, launch: Launch) -> Plan:

@@ -110,10 +110,15 @@ class Watch:
         return len(calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers))
 
     def _say_rungs(self) -> None:
-        """Where trials pause, the ends come late: say what is known on the way."""
-        if not self.book.pauses:
+        """Ends come late where trials pause, and where they take long: say what is known on the way.
+
+        A live view shows what works at the moment.
+        """
+        if self.view.on and not self.book.pauses:
             return
         for trial in self.book.trials():
+            if not self.book.pauses and trial.state != State.RUNNING:
+                continue
             if trial.rung is not None and trial.rung < 100 and (trial.number, trial.rung) not in self._rungs:
                 self._rungs.add((trial.number, trial.rung))
                 self.account.rung(trial)

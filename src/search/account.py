@@ -80,7 +80,7 @@ class Account:
         )
 
     def rung(self, trial: TrialRecord) -> None:
-        """One line for a trial that was judged at a rung, where trials pause there."""
+        """One line for a trial that was judged at a rung."""
         self.progress(f"      trial {trial.number:<3} at {trial.rung:>2} %   {trial.rung_score:.4f}")
 
     def result(self, trials: Sequence[TrialRecord], baselines: Mapping[str, Outcome], direction: str) -> None:
