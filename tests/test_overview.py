@@ -63,9 +63,8 @@ def test_a_study_that_is_not_over_says_where_it_stands(tmp_path: Path, capsys: p
     with pytest.raises(Refusal, match=r"is not over, .* 0 of 8 trials have ended"):
         contenders.line_up(studied, ComparisonSettings("mine", None, 2, 1, 0.0, True, None))
     while mine := life.claim(book):
-        alone = mine.number == 0
-        life.finish(book, mine, Outcome(State.COMPLETE, score=0.9) if alone else Outcome(State.FAIL, reason="why not"))
-    with pytest.raises(Refusal, match=r"has no COMPLETE trial but the default recipe"):
+        life.finish(book, mine, Outcome(State.FAIL, reason="why not"))
+    with pytest.raises(Refusal, match=r"has no COMPLETE trial with tuned settings"):
         contenders.line_up(studied, ComparisonSettings("mine", None, 2, 1, 0.0, True, None))
 
 

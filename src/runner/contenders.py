@@ -184,8 +184,8 @@ def line_up(studied: Studied, asked: ComparisonSettings) -> LineUp:
         )
     if not tuned:
         raise Refusal(
-            f"The study {studied.name} has no COMPLETE trial but the default recipe: there are no tuned settings to "
-            "judge. Search on: python -m src.sweep -m study.n_trials=<more>."
+            f"The study {studied.name} has no COMPLETE trial with tuned settings: there is nothing to judge beside the "
+            "default recipe. Search on: python -m src.sweep -m study.n_trials=<more>."
         )
     notes = [] if book.enough() else ["the study is not over; its search may find other settings yet"]
     return LineUp((*baselines, default, *tuned), fresh_seeds(studied, asked.seeds), tuple(notes))
