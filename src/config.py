@@ -256,6 +256,9 @@ def _value(cfg: DictConfig, key: str, problems: list[str]) -> Any:
         return None
 
 
+EXAMPLES = {"data.label_names": "'data.label_names=[bad,good]', every label of the file once"}
+
+
 def _mapping(cfg: DictConfig, key: str, problems: list[str]) -> dict[str, Any]:
     value = _value(cfg, key, problems)
     if value is None or isinstance(value, DictConfig):
@@ -263,7 +266,8 @@ def _mapping(cfg: DictConfig, key: str, problems: list[str]) -> dict[str, Any]:
             found = OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if value is not None else {}
         except MissingMandatoryValue as error:
             missing = error.full_key or key
-            problems.append(f"{missing} has no value; give one on the command line: {missing}=...")
+            said = EXAMPLES.get(missing, f"{missing}=...")
+            problems.append(f"{missing} has no value; give one on the command line: {said}")
             return {}
         except OmegaConfBaseException as error:
             problems.append(f"{key}: {str(error).splitlines()[0]}")

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from src import status
 from src.errors import Refusal
 from src.paths import Paths
 from src.records import Evaluation, Outcome, State
-from src.runner import contenders, overview, searching, studies
+from src.runner import contenders, overview, plan, searching, studies
 from src.search import life
 from src.settings import ComparisonSettings
-from tests.bad_input import begun
-from tests.conftest import Done, Place, trials_of
+from tests.bad_input import TINY, begun
+from tests.conftest import Done, Place, settings_of, trials_of
 
 
 def test_all_studies_in_a_table(finished: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch,
@@ -30,6 +31,26 @@ def test_all_studies_in_a_table(finished: tuple[Place, Done], monkeypatch: pytes
         rf"small +over: all 4 trials are done +4 of 4 +accuracy +{best.value:.4f} \(trial {best.number}\)", row
     )
     assert re.search(r"\d+ s +0\.\d\d GB", row)
+
+
+def test_a_study_that_is_being_compared_says_so(finished: tuple[Place, Done]) -> None:
+    place, _ = finished
+    studied = studies.load("small", Paths(place.folder))
+    studied.folder.mkdir(exist_ok=True)
+    with FileLock(studied.folder / "launch.lock"):
+        assert overview.state_of(studied) == "over: all 4 trials are done; it is being compared now"
+    assert overview.state_of(studied) == "over: all 4 trials are done"
+
+
+def test_a_value_that_would_move_only_what_was_tried_already_is_said(tmp_path: Path) -> None:
+    begun(tmp_path)
+    moved = ["study.name=mine", "optimizer.weight_decay=0.02"]
+    planned = plan.check(settings_of(*TINY, *moved, config="sweep"), Paths(tmp_path))
+    book = planned.begun()
+    assert list(searching.moved(planned, book)) == [], "trial 0 is to come"
+    life.claim(book)
+    (said,) = searching.moved(planned, book)
+    assert said.startswith("optimizer.weight_decay=0.02 changes nothing here: it is searched")
 
 
 def test_one_study_with_its_trials(finished: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch,

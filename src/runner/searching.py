@@ -1,6 +1,6 @@
 """A search, in the launching process: plan, launch, account, deliver."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ from src.runner import closing, joining, outpost, pace, studies
 from src.runner.plan import Plan, facts, machine_for, say_price
 from src.runner.watch import Watch
 from src.search.account import Account, minutes
-from src.search.study import Book
+from src.search.study import DEFAULT_RECIPE, Book
 
 Launch = Callable[[int], None]  # start so many workers on the study, and return when they have ended
 
@@ -25,7 +25,7 @@ def search(plan: Plan, launch: Launch) -> None:
     begun = plan.begun()
     ended = len(begun.ended()) if begun else 0
     account.plan(plan.space, plan.workers, {**facts(plan), **(standing(begun) if begun else {})}, ended)
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *(moved(plan, begun) if begun else ())):
         account.say(f"  note: {warning}")
     if settings.study.plan_only:
         say_price(_paced(plan, account, launch), account, ended)
@@ -62,6 +62,17 @@ def standing(book: Book) -> dict[str, str]:
         trials = f"trial{'s' * (len(held) > 1)} {', '.join(map(str, held))}"
         said["in work"] = f"{trials}, in other hands: the study is being searched, and this command adds workers to it"
     return said
+
+
+def moved(plan: Plan, book: Book) -> Iterator[str]:
+    """Values given now for what is searched: they are the default recipe's, which has its trial already."""
+    first = next((t.params for t in book.trials() if t.origin == DEFAULT_RECIPE), {})
+    for key, value in plan.space.default().items():
+        if key in first and first[key] != value:
+            yield (
+                f"{key}={value} changes nothing here: it is searched, and the default recipe has been tried with "
+                f"{first[key]}. To try it: study.enqueue, or another study.name."
+            )
 
 
 def _paced(plan: Plan, account: Account, launch: Launch) -> Plan:
