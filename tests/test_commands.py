@@ -257,7 +257,7 @@ def test_train_makes_one_tracked_run_with_its_model(place: Place) -> None:
     assert run.data.tags["command"].startswith("python -m src.train model=tiny")
     mlflow.set_tracking_uri(f"sqlite:///{place.folder}/mlflow.db")
     assert mlflow.transformers.load_model(run.data.tags["model.uri"])("dull")[0]["label"] in ("negative", "positive")
-    assert place.run("src.train", "optimizer.colour=red").code == 1
+    assert place.run("src.train", "optimizer.colour=red").code == 2
     assert place.run("src.train", "+optimizer.colour=red").code == 2
 
 
