@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from filelock import FileLock
 
 from src import status
 from src.errors import Refusal
@@ -37,7 +36,7 @@ def test_a_study_that_is_being_compared_says_so(finished: tuple[Place, Done]) ->
     place, _ = finished
     studied = studies.load("small", Paths(place.folder))
     studied.folder.mkdir(exist_ok=True)
-    with FileLock(studied.folder / "launch.lock"):
+    with contenders.launch_lock(studied.folder):
         assert overview.state_of(studied) == "over: all 4 trials are done; it is being compared now"
     assert overview.state_of(studied) == "over: all 4 trials are done"
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from src import mirror
 from src.errors import Refusal, StudyEnded, first_line
@@ -51,7 +51,7 @@ def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(plan.folder / "launch.lock", blocking=False):
+        with contenders.launch_lock(plan.folder):
             settings = replace(plan.studied.settings, progress=plan.asked.progress)
             return _compare(plan, launch, Account(settings))
     except Timeout:

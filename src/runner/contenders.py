@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from src import config, mirror
 from src.errors import Refusal
@@ -19,7 +20,7 @@ from src.settings import ComparisonSettings, Settings
 from src.text.corpus import content_key
 
 BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
-LINE_UP = "line-up.json"
+LINE_UP, LAUNCH = "line-up.json", "launch.lock"
 ROW = 2007  # keeps the row of fresh seeds apart from other uses of the study's seed
 TRAINING = "training"  # in a repeat's folder: checkpoints and best weights
 
@@ -136,6 +137,22 @@ def repeats(line_up: LineUp, folder: Path) -> Iterator[Repeat]:
     for seed in line_up.seeds:
         for contender in line_up.recipes:
             yield repeat(contender, seed, folder)
+
+
+def launch_lock(folder: Path) -> FileLock:
+    """Held by the process that compares. Who looks whether it is held has it for a moment: it is waited for so long."""
+    return FileLock(folder / LAUNCH, timeout=1)
+
+
+def launched(folder: Path) -> bool:
+    """Whether a living process compares the study whose comparison is kept in `folder`."""
+    if not (folder / LAUNCH).exists():
+        return False
+    try:
+        with launch_lock(folder).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 def repeat(contender: Contender, seed: int, folder: Path) -> Repeat:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from src.errors import Refusal, first_line, sentence
 from src.paths import Paths
 from src.records import State, TrialRecord
 from src.runner import studies
+from src.runner.contenders import launched
 from src.runner.studies import Studied
 from src.search.account import in_short, minutes
 from src.search.stopping import best_of
@@ -98,23 +98,9 @@ def state_of(studied: Studied) -> str:
     book = studied.book
     if held := book.in_work():
         return f"searched now (trial{'s' * (len(held) > 1)} {', '.join(map(str, held))})"
-    if (reason := book.enough()) and comparing(studied.folder):
-        return f"over: {reason}; it is being compared now"
-    if reason:
-        return f"over: {reason}"
+    if reason := book.enough():
+        return f"over: {reason}{'; it is being compared now' * launched(studied.folder)}"
     return "no trial is in work: it starts, or has stopped on the way; the same command continues it"
-
-
-def comparing(comparison: Path) -> bool:
-    """Whether a living process compares the study whose comparison is kept there."""
-    lock = comparison / "launch.lock"
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, blocking=False):
-            return False
-    except Timeout:
-        return True
 
 
 def _one(studied: Studied, console: Console) -> None:

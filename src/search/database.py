@@ -150,22 +150,22 @@ class Steady(_CachedStorage):
             self._note(trial_id, "intermediate_values", step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        with self._writing(trial_id):
-            if self._is_new(trial_id, "user_attrs", key):
-                row = models.TrialUserAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value))
-                self._sessions.later(row)
-            else:
-                super().set_trial_user_attr(trial_id, key, value)
-            self._note(trial_id, "user_attrs", key, json.loads(json.dumps(value)))
+        self._set_attr(trial_id, key, value, "user_attrs", models.TrialUserAttributeModel, super().set_trial_user_attr)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        table, ordinary = models.TrialSystemAttributeModel, super().set_trial_system_attr
+        self._set_attr(trial_id, key, value, "system_attrs", table, ordinary)
+
+    def _set_attr(
+        self, trial_id: int, key: str, value: Any, field: str, table: type[models.BaseModel],
+        ordinary: Callable[[int, str, Any], None],
+    ) -> None:  # fmt: skip
         with self._writing(trial_id):
-            if self._is_new(trial_id, "system_attrs", key):
-                row = models.TrialSystemAttributeModel(trial_id=trial_id, key=key, value_json=json.dumps(value))
-                self._sessions.later(row)
+            if self._is_new(trial_id, field, key):
+                self._sessions.later(table(trial_id=trial_id, key=key, value_json=json.dumps(value)))
             else:
-                super().set_trial_system_attr(trial_id, key, value)
-            self._note(trial_id, "system_attrs", key, json.loads(json.dumps(value)))
+                ordinary(trial_id, key, value)
+            self._note(trial_id, field, key, json.loads(json.dumps(value)))
 
     @contextmanager
     def _writing(self, trial_id: int) -> Iterator[None]:
