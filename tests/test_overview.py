@@ -10,8 +10,8 @@ import pytest
 from src import status
 from src.errors import Refusal
 from src.paths import Paths
-from src.records import Evaluation, Outcome, State
-from src.runner import contenders, overview, plan, searching, studies
+from src.records import Evaluation, Outcome, State, TrialRecord
+from src.runner import contenders, overview, plan, reporting, searching, studies
 from src.search import life
 from src.settings import ComparisonSettings
 from tests.bad_input import TINY, begun
@@ -50,6 +50,12 @@ def test_a_value_that_would_move_only_what_was_tried_already_is_said(tmp_path: P
     life.claim(book)
     (said,) = searching.moved(planned, book)
     assert said.startswith("optimizer.weight_decay=0.02 changes nothing here: it is searched")
+
+
+def test_a_trials_settings_go_before_those_of_the_command_line() -> None:
+    trial = TrialRecord(3, State.COMPLETE, {"optimizer.learning_rate": 2e-4}, 0.9)
+    given = ("model=tiny", "optimizer.learning_rate=1e-3", "study.n_trials=4", "trainer.seed=1")
+    assert reporting.training_of(given, trial) == ["model=tiny", "trainer.seed=1", "optimizer.learning_rate=0.0002"]
 
 
 def test_one_study_with_its_trials(finished: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch,

@@ -216,6 +216,19 @@ def test_a_version_without_a_card_is_not_published(hub: Hub, promoted: Paths) ->
     assert hub.log == []
 
 
+def test_without_a_champion_the_challenger_is_named(hub: Hub, promoted: Paths) -> None:
+    client = MlflowClient(f"sqlite:///{promoted.root}/mlflow.db")
+    source = client.get_model_version("letters", "1").source
+    young = client.create_registered_model("young").name
+    client.set_registered_model_alias(young, "challenger", client.create_model_version(young, source).version)
+    try:
+        with pytest.raises(Refusal, match=r"has no champion .* name one, its challenger: publish\.version=1\."):
+            publishing.publish(asked(model="young"), promoted)
+    finally:
+        client.delete_registered_model("young")
+    assert hub.log == []
+
+
 def test_the_card_attached_to_the_version_is_the_studys(promoted: Paths) -> None:
     client = MlflowClient(f"sqlite:///{promoted.root}/mlflow.db")
     source = Path(client.get_model_version("letters", "1").source.removeprefix("file://"))
