@@ -1,10 +1,12 @@
 """Checkpoints, metrics, fine-tuning, baselines: real models, small data."""
 
 import dataclasses
+import itertools
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,13 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn import metrics as sklearn_metrics
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerControl
 
 from src.learning import arguments, baselines, checkpoints, devices, metrics, names
 from src.learning.checkpoints import BEST
 from src.learning.finetune import (
+    MEASURED_STEPS,
+    WARM_UP_STEPS,
     Lesson,
     _EpochSampler,
+    _Timer,
     _trainer,
     calibrate,
     evaluate_untrained,
@@ -369,6 +374,32 @@ def test_calibration_measures_and_leaves_nothing(cache: Path, tmp_path: Path) ->
     assert 0 < found.seconds_per_example < 1
     assert 0 < found.seconds_per_evaluated < 1
     assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.1, 12), (0.6, 9), (2.0, 6), (30.0, 6)])
+def test_slow_steps_are_measured_for_some_seconds_only(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
+) -> None:
+    timer, control = _Timer(), TrainerControl()
+    clock = (seconds * n for n in itertools.count(1))
+    monkeypatch.setattr("src.learning.finetune.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    while len(timer.ends) < MEASURED_STEPS and not control.should_training_stop:
+        timer.on_step_end(None, None, control)
+    assert len(timer.ends) == steps
+    assert timer.seconds_per_step() == pytest.approx(seconds)
+
+
+def test_calibration_measures_texts_of_every_length() -> None:
+    rng, batch = np.random.default_rng(5), 16
+    lengths = rng.lognormal(4, 0.6, 6000).astype(int)
+    epoch = list(_EpochSampler(lengths, batch, 1, group=True))
+    assert lengths[epoch[: MEASURED_STEPS * batch]].mean() > 1.3 * lengths.mean()  # as a real epoch begins
+    ratios = []
+    for seed in range(20):
+        drawn = lengths[np.random.default_rng(seed).permutation(len(lengths))[: MEASURED_STEPS * batch]]
+        order = list(_EpochSampler(drawn, batch, seed, group=True))
+        ratios.append(drawn[order[WARM_UP_STEPS * batch :]].mean() / drawn.mean())
+    assert np.mean(ratios) == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize(

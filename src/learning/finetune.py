@@ -14,7 +14,14 @@ import torch
 from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from src.errors import first_line
@@ -30,6 +37,9 @@ NO_MEMORY = (  # as torch's allocators, the system, cuBLAS and cuDNN, and oneDNN
     "can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "STATUS_ALLOC_FAILED",
     "could not create a primitive", "could not create a memory",
 )  # fmt: skip
+MEASURED_STEPS = 12  # in a calibration; get_length_grouped_indices sorts so many batches' texts by quarters:
+WARM_UP_STEPS = 3  # any number of whole quarters gives long and short texts their share
+MEASURED_SECONDS = 3.0  # enough, if a quarter is done
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
 
 
@@ -76,15 +86,21 @@ def _part(validation: Any, size: int | None) -> Any:
 
 
 def calibrate(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Path) -> Calibration:
-    """Measure ten optimizer steps and up to four evaluation batches of `recipe`; nothing is kept."""
+    """Measure up to twelve optimizer steps, some seconds, and four evaluation batches of `recipe`; nothing is kept.
+
+    The steps go over twelve batches of texts drawn at random. The first ones of a whole epoch would not do: where like
+    lengths share a batch, an epoch goes through fifty batches' texts at a time, the longest first.
+    """
     timer = _Timer()
-    trainer = _trainer(recipe, checkpoint, lesson, folder, max_steps=10)
+    batch = micro_batch(recipe) * int(recipe.trainer.get("gradient_accumulation_steps", 1))
+    drawn = np.random.default_rng(recipe.seed).permutation(len(lesson.train))[: MEASURED_STEPS * batch]
+    part = replace(lesson, train=lesson.train.select(drawn))
+    trainer = _trainer(recipe, checkpoint, part, folder, max_steps=MEASURED_STEPS)
     trainer.add_callback(timer)
     trainer.train()
     rows = range(0, len(lesson.validation), max(1, len(lesson.validation) // (4 * trainer.args.eval_batch_size)))
     few = lesson.validation.select(rows)
     evaluated = trainer.evaluate(few)
-    batch = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
     shutil.rmtree(folder, ignore_errors=True)
     return Calibration(
         seconds_per_example=timer.seconds_per_step() / min(batch, len(lesson.train)),
@@ -247,16 +263,19 @@ class _Trainer(Trainer):
 
 
 class _Timer(TrainerCallback):
-    """The time of each optimizer step."""
+    """The time of each optimizer step, until it is known."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, _args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
         self.ends.append(time.monotonic())
+        quarters, within = divmod(len(self.ends), WARM_UP_STEPS)
+        if quarters > 1 and not within and self.ends[-1] - self.ends[WARM_UP_STEPS - 1] >= MEASURED_SECONDS:
+            control.should_training_stop = True
 
     def seconds_per_step(self) -> float:
-        """Mean over all but the first step, which also warms up."""
-        if len(self.ends) < 2:
-            raise TrainingFailed("the training data make fewer than two optimizer steps")
-        return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
+        """Mean over all but the first steps, which also warm up."""
+        if len(self.ends) <= WARM_UP_STEPS:
+            raise TrainingFailed(f"the training data make no more than {WARM_UP_STEPS} optimizer steps")
+        return (self.ends[-1] - self.ends[WARM_UP_STEPS - 1]) / (len(self.ends) - WARM_UP_STEPS)
