@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,15 +13,17 @@ from src.errors import Declined, Differs, Refusal, StudyEnded
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 CODES = {Refusal: 2, Declined: 3, StudyEnded: 1, Differs: 1}
+_begun = threading.Event()
 
 
 @contextmanager
 def answered() -> Iterator[None]:
     """A refusal is printed and exits 2, a declined promotion 3, an early end 1; traces only with HYDRA_FULL_ERROR=1."""
+    _begun.set()
     try:
         yield
     except KeyboardInterrupt:
-        print("Stopped. Everything trained so far is kept; the same command continues it.", file=sys.stderr)
+        print("Stopped. Nothing that was done so far is lost; the same command goes on.", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
         if error.errno not in NO_ROOM or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -38,6 +41,11 @@ def answered() -> Iterator[None]:
         sys.stdout.flush()
         print(str(error) if isinstance(error, Refusal) else f"\n{error}", file=sys.stderr)
         raise SystemExit(CODES[type(error)]) from None
+
+
+def begun() -> bool:
+    """Whether this process came as far as Trialbook's own part of a command: before that, Hydra composes."""
+    return _begun.is_set()
 
 
 def at_once(command: Callable[[], object]) -> None:

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from src import commands
+
 ROOT = Path(__file__).resolve().parents[1]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
 HELP = ("--help", "-h")
@@ -118,13 +120,11 @@ def run(name: str, main: Callable[[], Any], arguments: Sequence[str] | None = No
     try:
         main()
     except SystemExit as end:
-        if end.code == 1:
-            near = near_names(PAGES[name].config, given)
-            for line in near:
-                print(line, file=sys.stderr)
-            if near:
-                raise SystemExit(2) from None  # a refusal
-        raise
+        if end.code != 1 or commands.begun():
+            raise
+        for line in near_names(PAGES[name].config, given):  # Hydra has said what it does not know
+            print(line, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def page(about: Page) -> str:

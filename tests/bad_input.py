@@ -27,7 +27,7 @@ HEAD = """# What Trialbook refuses, and what it says
 
 Made from `tests/bad_input.py` by `python -m tests.bad_input`; a test holds every word. All of it is found before
 anything is trained: the command ends with exit code 2, and no study, run, trial or checkpoint is left behind. What
-Hydra itself refuses (an unknown group, option or key) ends with 1.
+Hydra itself refuses (an unknown group, option or key) ends with 2 as well, in Hydra's words and with the nearest name.
 """
 TINY = ("model=tiny", "data.max_examples=100")
 OWN = ("model=tiny", "data=files", "data.path=reviews.csv", "data.label_names=[no,yes]")

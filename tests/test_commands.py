@@ -145,6 +145,7 @@ def test_one_study_per_model_in_one_command(place: Place) -> None:
 def test_the_plan_costs_nothing(place: Place) -> None:
     done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true", "workers=1")
     assert done.code == 0, done.err
+    assert f"no study is here yet; this one goes to {place.folder / 'mlruns'}, its runs to" in done.out
     assert "expected: about" in done.out
     assert "study.plan_only=true: nothing was trained." in done.out
     assert not (place.folder / "mlflow.db").exists()

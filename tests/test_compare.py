@@ -207,6 +207,15 @@ def test_two_launches_at_once_are_refused(here: Paths) -> None:
         comparing.compare(plan, lambda _: None)
 
 
+def test_the_plan_is_told_beside_a_launch(here: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = comparing.check(ComparisonSettings(None, None, 6, 1, 0.0, True, 1), here)
+    with FileLock(plan.folder / "launch.lock"):
+        assert comparing.compare(plan, lambda *_: pytest.fail("something was launched")) is None
+    told = capsys.readouterr().out
+    assert "4 to go" in told
+    assert "It is being compared by another process; compare.plan_only=true: nothing was done here." in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

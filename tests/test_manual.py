@@ -80,6 +80,13 @@ def test_a_mistyped_name_is_answered_with_the_nearest(place: Place) -> None:
     assert list(place.folder.iterdir()) == []
 
 
+def test_what_hydra_refuses_exits_as_every_refusal(place: Place) -> None:
+    done = place.sweep("zzzzqqqq=1")
+    assert done.code == 2
+    assert "Could not override 'zzzzqqqq'" in done.err
+    assert "Did you mean" not in done.err
+
+
 def test_hydras_own_flags_still_work(place: Place) -> None:
     done = place.run("src.sweep", "--info", "defaults")
     assert done.code == 0

@@ -55,6 +55,8 @@ def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
             settings = replace(plan.studied.settings, progress=plan.asked.progress)
             return _compare(plan, launch, Account(settings))
     except Timeout:
+        if plan.asked.plan_only:
+            return _told(plan, Account(plan.studied.settings))
         raise Refusal(
             f"The study {plan.studied.name} is being compared by another process; look there, or wait until it is done."
         ) from None
@@ -94,6 +96,14 @@ def _compare(plan: ComparePlan, launch: Launch, account: Account) -> Verdict | N
     _present(plan, account)
     judging.say(verdict, account)
     return verdict
+
+
+def _told(plan: ComparePlan, account: Account) -> None:
+    """The plan of a comparison that another process is at: nothing is measured beside it."""
+    telling.plan(plan, account)
+    if plan.todo() and (found := measured(plan)):
+        telling.price(plan, account, found)
+    account.say("  It is being compared by another process; compare.plan_only=true: nothing was done here.")
 
 
 def _present(plan: ComparePlan, account: Account) -> None:

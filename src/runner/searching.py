@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from src import mirror
-from src.errors import Refusal
+from src.errors import Refusal, masked
 from src.evidence.runs import Run
-from src.evidence.store import Store, open_store
+from src.evidence.store import Store, open_store, tracking_uri
 from src.records import State
 from src.runner import closing, joining, outpost, pace, studies
 from src.runner.plan import Plan, facts, machine_for, say_price
@@ -27,6 +27,9 @@ def search(plan: Plan, launch: Launch) -> None:
     account.plan(plan.space, plan.workers, {**facts(plan), **(standing(begun) if begun else {})}, ended)
     for warning in (*plan.warnings, *(moved(plan, begun) if begun else ())):
         account.say(f"  note: {warning}")
+    if not studies.known(plan.paths):  # who did not mean this folder sees it here
+        where = masked(tracking_uri(settings.tracking, plan.paths.root))
+        account.say(f"  note: no study is here yet; this one goes to {plan.folder.parents[1]}, its runs to {where}")
     if settings.study.plan_only:
         say_price(_paced(plan, account, launch), account, ended)
         account.say("  study.plan_only=true: nothing was trained.")
