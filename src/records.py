@@ -130,7 +130,7 @@ class Change(Record):
 
 @dataclass(frozen=True)
 class Calibration(Record):
-    """Ten measured training steps and some evaluation batches of the default recipe, on one worker."""
+    """Some measured training steps and evaluation batches of the default recipe, on one worker."""
 
     seconds_per_example: float  # of training, forward, backward and update
     seconds_per_evaluated: float  # of evaluation, per example
@@ -138,3 +138,4 @@ class Calibration(Record):
     device: str
     threads: int
     gpu_megabytes: float = 0.0  # the most of a GPU's memory that it took, 10**6 bytes
+    cut: float = 0.0  # share of the training texts that are as long as `model.max_tokens` allows, so most likely longer

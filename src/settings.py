@@ -56,7 +56,7 @@ class Pin:
 class ModelSettings:
     name: str
     checkpoint: str
-    dropout: float
+    dropout: float | None  # None: the checkpoint's own
     max_tokens: int
     learning_rate: float  # of its default recipe; conf/optimizer takes it from here
     pins: dict[str, Pin] = field(default_factory=dict)

@@ -143,8 +143,9 @@ def test_one_study_per_model_in_one_command(place: Place) -> None:
 
 
 def test_the_plan_costs_nothing(place: Place) -> None:
-    done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true", "workers=1")
+    done = place.sweep(*FAST, "study.name=plan", "study.plan_only=true", "workers=1", "model.max_tokens=12")
     assert done.code == 0, done.err
+    assert "of the training texts are cut at model.max_tokens=12 tokens" in done.out
     assert f"no study is here yet; this one goes to {place.folder / 'mlruns'}, its runs to" in done.out
     assert "expected: about" in done.out
     assert "study.plan_only=true: nothing was trained." in done.out

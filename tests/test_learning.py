@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from sklearn import metrics as sklearn_metrics
 from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerControl
 
+from src.errors import Refusal
 from src.learning import arguments, baselines, checkpoints, devices, metrics, names
 from src.learning.checkpoints import BEST
 from src.learning.finetune import (
@@ -120,6 +121,41 @@ def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None
     assert built.config.id2label == {0: "a", 1: "b", 2: "c"}
     answers = built(input_ids=torch.tensor([[1, 5, 6, 2]]), attention_mask=torch.ones(1, 4, dtype=torch.long))
     assert answers.logits.shape == (1, 3)
+
+
+def test_another_architecture_trains_with_the_dropout_it_comes_with(cache: Path, tmp_path: Path) -> None:
+    """From a folder with the shipped stand-in's tokenizer, to weights that load."""
+    tiny = checkpoints.resolve(settings_of("model=tiny").recipe.model, cache)
+    tokenizer = checkpoints.load_tokenizer(tiny)
+    made = AutoConfig.for_model(
+        "gpt2", vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.17,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(made).save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    asked = ("model=checkpoint", f"model.checkpoint={tmp_path / 'other'}", "model.max_tokens=64")
+    with pytest.raises(
+        Refusal, match=r"a model of type gpt2; model\.dropout can be set for albert, .* model\.dropout=null"
+    ):
+        material(cache, *asked)
+    settings, checkpoint, lesson = material(cache, *asked, "model.dropout=null", "trainer.num_train_epochs=1")
+    arguments.check(settings.recipe)
+    outcome = fine_tune(settings.recipe, checkpoint, lesson, GOAL, Listener(), tmp_path / "training")
+    assert outcome.state == State.COMPLETE, outcome.reason
+    kept = AutoModelForSequenceClassification.from_pretrained(tmp_path / "training" / BEST)
+    assert kept.config.resid_pdrop == 0.17
+    assert kept.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_a_listed_architecture_keeps_its_dropout_too(tmp_path: Path) -> None:
+    base = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model("bert", **ARCHITECTURES["bert"], hidden_dropout_prob=0.23)
+    )
+    base.save_pretrained(tmp_path)
+    asked = ("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=null")
+    settings = settings_of(*asked).recipe.model
+    built = checkpoints.build(checkpoints.find(settings, tmp_path), settings, ("a", "b"), 1)
+    assert built.config.hidden_dropout_prob == 0.23
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,13 @@ def test_a_group_and_a_key_of_it_can_both_be_searched() -> None:
     assert [p.key for p in parse(tree, {}).parameters] == ["model", "model.dropout"]
 
 
+def test_a_group_whose_keys_were_all_taken_out_is_no_mistake() -> None:
+    tree = {"model": {}, "optimizer": {"weight_decay": {"low": 0.0, "high": 0.1}}}
+    assert [p.key for p in parse(tree, BASE).parameters] == ["optimizer.weight_decay"]
+    with pytest.raises(Refusal, match=r"space\.optimizer\.learning_rate is empty"):
+        parse({"optimizer": {"learning_rate": {}}}, BASE)
+
+
 def test_conditions_hold_a_parameter_back_and_come_after_their_parent() -> None:
     tree = {
         "optimizer": {

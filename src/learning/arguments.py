@@ -128,7 +128,8 @@ def check(recipe: Recipe, devices: int = 1) -> None:
             elif (why := idle.get(f"{group}.{key}")) and group != "trainer":
                 problems.append(f"{group}.{key} would be read by nothing, because {why}; take it out.")
     every = {**recipe.flat(), "model.learning_rate": recipe.model.learning_rate}
-    problems += [f"{key} is {wrong}." for key, value in every.items() if (wrong := out_of_limits(key, [value]))]
+    given = {key: value for key, value in every.items() if key != "model.dropout" or value is not None}
+    problems += [f"{key} is {wrong}." for key, value in given.items() if (wrong := out_of_limits(key, [value]))]
     every = dict.fromkeys(BATCHES, 8) | every  # the Trainer's own default
     problems += [f"{key} is {wrong}." for key, value in every.items() if (wrong := indivisible(key, [value], devices))]
     Refusal.when_any(problems or _refused_by_transformers(recipe))

@@ -38,7 +38,9 @@ DROPOUT_FIELDS = {
 }
 """The config fields that `model.dropout` sets, per transformers model_type."""
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
-PADDED_PLACES = ("camembert", "mpnet", "roberta", "xlm-roberta")  # two of their positions are for padding
+PADDED_PLACES = (  # two of their positions are for padding
+    "camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,7 @@ def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
     config = _config(found)
     kind = str(config.get("model_type"))
     if kind not in DROPOUT_FIELDS:
-        raise Refusal(
-            f"model.checkpoint is {model.checkpoint}, a model of type {kind}; model.dropout can be set for "
-            f"{', '.join(sorted(DROPOUT_FIELDS))}."
-        )
+        _check_other(found, kind, model)
     places = int(config.get("max_position_embeddings") or 0) - 2 * (kind in PADDED_PLACES)
     if places > 0 and model.max_tokens > places:
         raise Refusal(
@@ -87,6 +86,27 @@ def resolve(model: ModelSettings, cache: Path) -> Checkpoint:
             f"belong together. Save both into model.checkpoint ({model.checkpoint}) with save_pretrained."
         )
     return found
+
+
+def _check_other(found: Checkpoint, kind: str, model: ModelSettings) -> None:
+    """Raises Refusal for an architecture that takes no `model.dropout`, and for one that cannot classify batches."""
+    said = f"model.checkpoint is {model.checkpoint}, a model of type {kind}"
+    if model.dropout is not None:
+        raise Refusal(
+            f"{said}; model.dropout can be set for {', '.join(sorted(DROPOUT_FIELDS))}. With the dropout that it comes "
+            "with, it can be tried: model.dropout=null '~space.model.dropout'."
+        )
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+    if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise Refusal(f"{said}, which transformers has no sequence classifier for.")
+    config = AutoConfig.from_pretrained(found.folder, local_files_only=True)
+    if config.pad_token_id is None or load_tokenizer(found).pad_token is None:
+        raise Refusal(
+            f"{said}, without a padding token: texts of unlike length could not share a batch. Save model and "
+            "tokenizer with one (config.pad_token_id, tokenizer.pad_token)."
+        )
 
 
 def find(model: ModelSettings, cache: Path) -> Checkpoint:
@@ -167,7 +187,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def build(checkpoint: Checkpoint, model: ModelSettings, label_names: tuple[str, ...], seed: int) -> Any:
-    """The classifier with `model.dropout` in every dropout and a head for `label_names`.
+    """The classifier with `model.dropout` in every dropout (None: its own) and a head for `label_names`.
 
     A head that the checkpoint lacks, or that has another number of labels, starts at random from `seed`.
     """
@@ -181,7 +201,7 @@ def build(checkpoint: Checkpoint, model: ModelSettings, label_names: tuple[str, 
         label2id={name: i for i, name in names.items()},
         problem_type="single_label_classification",
     )
-    for field in DROPOUT_FIELDS[config.model_type]:
+    for field in DROPOUT_FIELDS.get(config.model_type, ()) if model.dropout is not None else ():
         setattr(config, field, model.dropout)
     set_seed(seed)
     return AutoModelForSequenceClassification.from_pretrained(

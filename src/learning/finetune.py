@@ -109,6 +109,7 @@ def calibrate(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Pa
         device=str(trainer.args.device),
         threads=torch.get_num_threads(),
         gpu_megabytes=torch.cuda.max_memory_reserved() / 1e6 if trainer.args.device.type == "cuda" else 0.0,
+        cut=float(np.mean(np.array(lesson.train["length"][:]) >= recipe.model.max_tokens)),
     )
 
 

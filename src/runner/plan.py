@@ -23,6 +23,8 @@ from src.settings import ModelSettings, Settings
 from src.text import corpus as corpora
 from src.text.corpus import Corpus
 
+WORTH_SAYING = 0.01  # of the training texts that are cut
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -92,14 +94,17 @@ def check(settings: Settings, paths: Paths) -> Plan:
 
 
 def _searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
-    """Every model that a trial may have: each choice of group or checkpoint, with as many tokens as are searched."""
+    """Every model that a trial may have: each choice of group or checkpoint, with the most tokens, and a dropout, if
+    these are searched."""
     values = {p.key: p.ends() for p in space.parameters}
     tokens = max(values.get("model.max_tokens", [0]))
+    dropout = next(iter(values.get("model.dropout", ())), None)
     own = [o for o in settings.overrides if not o.startswith("model=")]
     models = [config.compose([*own, f"model={choice}"]).recipe.model for choice in values.get("model", [])]
     for model in [*models, settings.recipe.model]:
         for checkpoint in values.get("model.checkpoint", [model.checkpoint]):
-            yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens))
+            given = model.dropout if model.dropout is not None else dropout
+            yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens), dropout=given)
 
 
 def refuse_shared_names(plans: Sequence[Plan]) -> None:
@@ -159,6 +164,11 @@ def say_price(plan: Plan, account: Account, ended: int) -> None:
     paused = study.n_trials if "Asha" in str(plan.settings.pruner.get("_target_")) else 0
     copies = study.keep_checkpoints + 1 + 7 * plan.workers + 4 * paused
     account.price(measured, one * rounds, copies * measured[0].megabytes / 1e3)
+    if measured[0].cut >= WORTH_SAYING:
+        account.say(
+            f"  note: {measured[0].cut:.0%} of the training texts are cut at model.max_tokens="
+            f"{plan.settings.recipe.model.max_tokens} tokens"
+        )
 
 
 def _mean_epochs(plan: Plan) -> float:

@@ -174,6 +174,8 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, dict[st
             yield key, leaf
         rest = {k: v for k, v in value.items() if k not in RESERVED}
         if not leaf and not rest:
+            if not prefix:
+                continue  # a group whose keys were all taken out
             raise Refusal(f"space.{key} is empty; give it low and high, or choices, or take it out: '~space.{key}'.")
         yield from _leaves(rest, f"{key}.")
 
