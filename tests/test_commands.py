@@ -28,6 +28,7 @@ def test_a_study_runs_to_its_end_and_says_what_came_of_it(finished: tuple[Place,
     _, done = finished
     out = done.out
     assert "Study small: accuracy on the validation split, 4 trials, 2 workers" in out
+    assert out.rstrip().endswith("Next: python -m src.compare study.name=small")
     assert "starter: 100 train, 100 validation; 100 test examples stay sealed" in out
     assert "search optimizer.learning_rate   0.0001 .. 0.0003, log" in out
     assert re.search(r"expected: about .* GB on disk, at \d+ training examples per second and worker \(cpu", out)

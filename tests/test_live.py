@@ -1,5 +1,6 @@
 """The live view: in a real terminal (a pseudo-terminal read by an emulator), and what it shows."""
 
+import dataclasses
 import fcntl
 import io
 import json
@@ -162,6 +163,13 @@ def test_nobody_knows_the_end_at_the_beginning() -> None:
     assert "left" not in drawn(early, 120)
     late = Shown("mine", "trials", 4, 8, 100.0, "accuracy", Path("/"), budget=110.0)
     assert late.seconds_left == 10.0
+
+
+def test_the_end_is_as_priced_at_first_and_as_paced_at_last() -> None:
+    first = Shown("mine", "trials", 0, 10, 0.0, "accuracy", Path("/"), expected=500.0, workers=1, idle="starting")
+    priced = [dataclasses.replace(first, done=done, seconds=100.0 * done) for done in (0, 5, 9)]
+    assert [shown.seconds_left for shown in priced] == pytest.approx([500.0, 375.0, 95.0])
+    assert re.search(r"^0 +starting", drawn(first, 120), re.M)
 
 
 def test_a_run_is_read_as_it_grows(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
         raise StudyEnded(f"The study {book.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
     if not reason:
         raise StudyEnded(f"The study {book.name} is not done: its workers ended early. The same command continues it.")
+    if best is not None:
+        account.say(f"\nNext: python -m src.compare study.name={book.name}")
 
 
 def _settle_runs(book: Book, store: Store, trials: list[TrialRecord]) -> str | None:

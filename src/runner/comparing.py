@@ -56,7 +56,8 @@ def compare(plan: ComparePlan, launch: Launch) -> Verdict | None:
             return _compare(plan, launch, Account(settings))
     except Timeout:
         if plan.asked.plan_only:
-            return _told(plan, Account(plan.studied.settings))
+            _told(plan, Account(plan.studied.settings))
+            return None
         raise Refusal(
             f"The study {plan.studied.name} is being compared by another process; look there, or wait until it is done."
         ) from None
@@ -71,16 +72,17 @@ def _compare(plan: ComparePlan, launch: Launch, account: Account) -> Verdict | N
         judging.say(standing, account)
         return standing
     telling.plan(plan, account)
+    expected = None
     if plan.todo():
         if len(measured(plan)) < plan.workers:
             launch(plan.workers, "compare.plan_only=true")  # workers measure their speed, and end
-        telling.price(plan, account, measured(plan))
+        expected = telling.price(plan, account, measured(plan))
     if plan.asked.plan_only:
         account.say("  compare.plan_only=true: nothing was trained, and the test split stays sealed.")
         return None
     _prepare(plan)
     if plan.todo():
-        with telling.Watch(plan, account):
+        with telling.Watch(plan, account, expected):
             launch(plan.workers)
     choice = Choice.read(plan.folder, plan.line_up) or _choose(plan)
     among = len(plan.line_up.candidates)

@@ -47,10 +47,12 @@ class Shown:
     seconds: float  # spent so far
     metric: str
     folder: Path
+    expected: float | None = None  # seconds of the whole work, as priced beforehand
     budget: float | None = None  # seconds; the work ends then
     counts: Mapping[str, int] = field(default_factory=dict)  # of what has ended, by how
     busy: Mapping[int, Busy] = field(default_factory=dict)  # by worker
     workers: int = 0
+    idle: str = "waiting"  # what a worker does that is at nothing
     top: Sequence[tuple[str, str, str]] = ()  # name, score, settings; the best first
 
     @property
@@ -61,10 +63,13 @@ class Shown:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the speed so far, and no longer than the budget."""
-        if self.share < LEAST_SHARE:
+        """At first as priced, then more and more at the speed so far; no longer than the budget."""
+        share = self.share
+        priced = None if self.expected is None else self.expected * (1 - share)
+        paced = self.seconds * (1 - share) / share if share >= LEAST_SHARE else priced
+        if paced is None:
             return None
-        left = self.seconds * (1 - self.share) / self.share
+        left = paced if priced is None else priced * (1 - share) + paced * share
         return left if self.budget is None else min(left, max(0.0, self.budget - self.seconds))
 
 
@@ -154,7 +159,7 @@ def _at_work(shown: Shown, width: int) -> Table:
     if width >= 90:
         table.add_column("settings", no_wrap=True, overflow="ellipsis")
     for worker in sorted({*range(shown.workers), *shown.busy}):
-        found = shown.busy.get(worker, Busy("waiting"))
+        found = shown.busy.get(worker, Busy(shown.idle))
         cells = (
             str(worker), found.what, _cell(found.share, ".0%"), _cell(found.epoch, ".1f"), _cell(found.loss, ".3f"),
             _cell(found.score, ".4f"), found.settings,

@@ -144,14 +144,15 @@ def facts(plan: Plan) -> dict[str, str]:
     }
 
 
-def say_price(plan: Plan, account: Account, ended: int) -> None:
+def say_price(plan: Plan, account: Account, ended: int) -> float | None:
+    """What the rest of the study will cost; returns its seconds, if they are known."""
     measured = calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers)
     if not measured:
         remote = plan.settings.worker.home is not None
         account.say(
             f"  expected: unknown, {'workers have machines of their own' if remote else 'the calibration failed'}"
         )
-        return
+        return None
     per_example = sum(c.seconds_per_example for c in measured) / len(measured)
     per_evaluated = sum(c.seconds_per_evaluated for c in measured) / len(measured)
     sizes, study = plan.corpus.sizes, plan.settings.study
@@ -169,6 +170,7 @@ def say_price(plan: Plan, account: Account, ended: int) -> None:
             f"  note: {measured[0].cut:.0%} of the training texts are cut at model.max_tokens="
             f"{plan.settings.recipe.model.max_tokens} tokens"
         )
+    return one * rounds
 
 
 def _mean_epochs(plan: Plan) -> float:

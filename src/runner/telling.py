@@ -64,11 +64,11 @@ def plan(plan: ComparePlan, account: Account) -> None:
         account.say(f"  note: {note}")
 
 
-def price(plan: ComparePlan, account: Account, measured: Sequence[Calibration]) -> None:
-    """What the rest of it will cost, from the calibration."""
+def price(plan: ComparePlan, account: Account, measured: Sequence[Calibration]) -> float | None:
+    """What the rest of it will cost, from the calibration; returns its seconds, if they are known."""
     if not measured:
         account.say("  expected: unknown, the calibration failed")
-        return
+        return None
     sizes, rungs = plan.studied.corpus.sizes, len(plan.studied.settings.study.rungs)
     per_example = sum(c.seconds_per_example for c in measured) / len(measured)
     per_evaluated = sum(c.seconds_per_evaluated for c in measured) / len(measured)
@@ -78,13 +78,14 @@ def price(plan: ComparePlan, account: Account, measured: Sequence[Calibration]) 
     # Weights of every training until the choice; per worker the best ones and two checkpoints with AdamW's moments.
     copies = len(plan.line_up.recipes) * len(plan.line_up.seeds) + 7 * plan.workers
     account.price(measured, seconds / plan.workers, copies * measured[0].megabytes / 1e3, "")
+    return seconds / plan.workers
 
 
 class Watch:
     """A thread that says a line for every training that ended, and draws what is going on."""
 
-    def __init__(self, plan: ComparePlan, account: Account) -> None:
-        self.plan, self.account = plan, account
+    def __init__(self, plan: ComparePlan, account: Account, expected: float | None = None) -> None:
+        self.plan, self.account, self.expected = plan, account, expected
         self.view = live.View(account.console, plan.asked.progress)
         self._runs = live.Runs()
         self._began = time.monotonic()
@@ -144,6 +145,7 @@ class Watch:
             seconds=time.monotonic() - self._began,
             metric=metric,
             folder=self.plan.folder,
+            expected=self.expected,
             busy=busy,
             workers=self.plan.workers,
         )

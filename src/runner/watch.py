@@ -27,6 +27,7 @@ class Watch:
         self._said = {t.number for t in book.ended()}
         self._rungs = {(t.number, t.rung) for t in book.trials()}
         self._priced = False
+        self._expected: float | None = None  # seconds of the whole study
         self.view = live.View(account.console, plan.settings.progress)
         self._runs = live.Runs()
         self._thread = threading.Thread(target=self._look_on, daemon=True, name="account")
@@ -54,7 +55,8 @@ class Watch:
         self.book.spend(self._since, now)
         self._since = now
         if not self._priced and self._measured() >= self.plan.workers:
-            say_price(self.plan, self.account, len(self._said))
+            left = say_price(self.plan, self.account, len(self._said))
+            self._expected = None if left is None else self.book.spent() + left
             self._priced = True
         self._say_rungs()
         ended = self.book.ended()
@@ -78,10 +80,12 @@ class Watch:
             seconds=book.spent(),
             metric=metric,
             folder=book.folder,
+            expected=self._expected,
             budget=None if budget is None else budget * 60,
             counts=Counter(str(t.state) for t in ended),
             busy=self._busy(metric),
             workers=self.plan.workers,
+            idle="waiting" if self._priced else "starting",
             top=[(f"trial {t.number}", f"{t.score:.4f}", in_short(t.params)) for t in best],
         )
 
