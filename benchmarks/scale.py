@@ -55,8 +55,9 @@ def limits(record: dict[str, Any]) -> list[Limit]:
             per_worker=True,
         ),
         Limit(
-            "claims and ends", 1, 1e3 / slowest["p50"],
-            f"one at a time, {slowest['p50']:.0f} ms beside {slowest['finished']:,} finished trials",
+            "claims and ends", 1, min(1e3 / slowest["p50"], crowd["per_second"]),
+            f"one at a time, {slowest['p50']:.0f} ms beside {slowest['finished']:,} finished trials; "
+            f"{crowd['per_second']:.1f} per second where {crowd['workers']} at once want them",
             "longer trials; several studies (each has its own lock); `sampler=random`, which has nothing to work out",
         ),
         Limit(

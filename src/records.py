@@ -76,7 +76,7 @@ class Outcome(Record):
     steps: int | None = None  # optimizer steps done
     seconds: float = 0.0
     megabytes: float | None = None  # of the weights on disk
-    ms_per_1000_texts: float | None = None
+    ms_per_1000_texts: float | None = None  # milliseconds of one processor thread, or one GPU
     reason: str | None = None  # why it was pruned or failed
 
 

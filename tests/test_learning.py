@@ -404,6 +404,15 @@ def test_every_optimizer_and_schedule_trains(cache: Path, tmp_path: Path, optimi
     assert (len(set(rates)) == 1) == (schedule == "constant")
 
 
+def test_speed_is_that_of_one_thread(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=1", "trainer=cpu")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    ear = Listener()
+    outcome = fine_tune(settings.recipe, checkpoint, lesson, GOAL, ear, tmp_path)
+    each = [e.seconds / len(lesson.validation) * 1e6 for e in ear.evaluations]
+    assert outcome.ms_per_1000_texts == pytest.approx(7 * min(each))
+
+
 def test_calibration_measures_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
     settings, checkpoint, lesson = material(cache)
     found = calibrate(settings.recipe, checkpoint, lesson, tmp_path / "scratch")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.learning import metrics, ready_made
+from src.learning import devices, metrics, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import Lesson, evaluate_untrained
 from src.learning.judge import Goal
@@ -65,7 +65,8 @@ def judge_ready_made(settings: Settings, found: Checkpoint, validation: pd.DataF
     began = time.monotonic()
     chances = ready_made.chances(found, settings, validation["text"].tolist())
     seconds = time.monotonic() - began
-    return replace(_judged(chances, validation, goal, seconds), seconds=seconds, megabytes=found.megabytes)
+    of_one = seconds * _hands(settings.recipe)
+    return replace(_judged(chances, validation, goal, of_one), seconds=seconds, megabytes=found.megabytes)
 
 
 def judge_untuned(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: Goal, folder: Path) -> Outcome:
@@ -78,12 +79,16 @@ def judge_untuned(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, goal: 
         metrics=evaluation.metrics,
         seconds=time.monotonic() - began,
         megabytes=checkpoint.megabytes,
-        ms_per_1000_texts=evaluation.seconds / len(lesson.validation) * 1e6,
+        ms_per_1000_texts=evaluation.seconds / len(lesson.validation) * 1e6 * _hands(recipe),
     )
 
 
+def _hands(recipe: Recipe) -> int:
+    return devices.hands(bool(recipe.trainer.get("use_cpu")))
+
+
 def _judged(chances: np.ndarray, validation: pd.DataFrame, goal: Goal, seconds: float) -> Outcome:
-    """Metrics of `chances` [n_examples, n_labels]; `seconds`: what the answers took."""
+    """Metrics of `chances` [n_examples, n_labels]; `seconds`: what the answers took, or would have taken one thread."""
     labels = validation["label"].to_numpy()
     found = metrics.compute(labels, chances)
     picked = chances[np.arange(len(labels)), labels]

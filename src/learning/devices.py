@@ -25,6 +25,14 @@ class Machine:
     each: int = 1  # devices that one training takes
 
 
+def hands(use_cpu: bool) -> int:
+    """Threads of a processor, or GPUs, that compute what this process computes, its ranks' included."""
+    import torch
+
+    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return ranks * (1 if torch.cuda.is_available() and not use_cpu else torch.get_num_threads())
+
+
 def this_machine(use_cpu: bool, each: int = 1) -> Machine:
     """Cores and memory this process may use, containers' limits included; GPUs unless `use_cpu`.
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from transformers import TrainerCallback
 
-from src.learning import resume
+from src.learning import devices, resume
 from src.learning.checkpoints import BEST, CHANCES, WEIGHTS
 from src.records import Evaluation, Outcome, State, Stop
 
@@ -90,7 +90,7 @@ class Judge(TrainerCallback):
         examples = min(state.global_step * batch, round(float(state.epoch or 0) * len(self.trainer.train_dataset)))
         whole = len(part) == len(self.parts[True])
         evaluation = Evaluation(state.global_step, share, examples, found, metrics["eval_runtime"], whole)
-        speed = evaluation.seconds / len(part) * 1e6
+        speed = evaluation.seconds / len(part) * 1e6 * devices.hands(args.use_cpu)
         self.ms_per_1000_texts = min(speed, self.ms_per_1000_texts or speed)
         if whole and self.goal.better(self._score(evaluation), self._score(self.best) if self.best else None):
             if state.is_world_process_zero:

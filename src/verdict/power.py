@@ -57,12 +57,15 @@ class Power:
         beyond = f" beyond the margin of {_points(margin)}" if margin else ""
         words = (
             f"a true difference between two recipes of {_points(least)}{beyond} in 80 of 100 cases, with "
-            f"{self.examples} test examples and {self.seeds} seeds; of {_points(least / 2)} in "
+            f"{self.examples} test examples and {self.seeds} seeds; one of {_points(least / 2)} in "
             f"{self.chance(least / 2) * 100:.0f}"
         )
         more = self.sufficient(least / 2)
-        return words + (f", to show it would take about {_rounded(more.examples)} examples and {more.seeds} seeds"
-                        if more else "")  # fmt: skip
+        if more is None:
+            return words
+        return (
+            f"{words}, and to show it in 80 would take about {_rounded(more.examples)} examples and {more.seeds} seeds"
+        )
 
     def _parts(self) -> tuple[float, float]:
         spread = self.score * (1 - self.score)

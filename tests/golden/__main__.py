@@ -38,7 +38,7 @@ def results(found: Findings) -> list[str]:
     """The README's table of results: each contender's test accuracy, and the winner's lead over the others."""
     names = {
         "tfidf_logreg": "TF-IDF + logistic regression",
-        "untuned": "MiniLM, untuned",
+        "untuned": "MiniLM, not fine-tuned",
         "default": "the default recipe",
     }
     lead = {a.other: a for a in found.verdict.against}
