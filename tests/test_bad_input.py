@@ -35,9 +35,9 @@ def test_a_refused_command_exits_2_with_the_message_and_no_trace(place: Place) -
     assert not bad_input.kept(place.folder)
 
 
-def test_hydras_own_errors_keep_1(place: Place) -> None:
+def test_hydras_own_errors_exit_with_2_too(place: Place) -> None:
     done = place.sweep("model=gpt9")
-    assert done.code == 1
+    assert done.code == 2
     assert "minilm" in done.err
 
 
