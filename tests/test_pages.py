@@ -276,8 +276,8 @@ def test_markup_in_labels_and_slices_is_shown_not_obeyed(found: Findings) -> Non
 
 
 def test_a_report_says_that_its_verdict_is_older_than_the_best_trial(found: Findings) -> None:
-    newer = replace(found.history, best=7)
-    assert "The search has gone on since: trial 7 is its best now" in report(newer, None, found)["report.md"]
+    newer = replace(found.history, best=6)
+    assert "The search has gone on since: trial 6 is its best now" in report(newer, None, found)["report.md"]
     assert "gone on since" not in report(found.history, None, found)["report.md"]
 
 
