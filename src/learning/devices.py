@@ -30,7 +30,7 @@ def hands(use_cpu: bool) -> int:
     import torch
 
     ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    return ranks * (1 if torch.cuda.is_available() and not use_cpu else torch.get_num_threads())
+    return ranks * (1 if torch.accelerator.is_available() and not use_cpu else torch.get_num_threads())
 
 
 def this_machine(use_cpu: bool, each: int = 1) -> Machine:
