@@ -23,7 +23,7 @@ def answered() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("Stopped. Nothing that was done so far is lost; the same command goes on.", file=sys.stderr)
+        print("Stopped. Nothing that was done so far is lost; the same command continues it.", file=sys.stderr)
         raise SystemExit(130) from None
     except OSError as error:
         if error.errno not in NO_ROOM or os.environ.get("HYDRA_FULL_ERROR") == "1":
