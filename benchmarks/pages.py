@@ -194,6 +194,12 @@ def _goal(
             f"On seed {race.seed} the peer's winner, trained anew, reaches {race.winner[0]:.4f} ± {race.winner[1]:.4f}"
             f" (the target: {race.target:.4f}), Trialbook's {race.best[0]:.4f} ± {race.best[1]:.4f}."
         )
+    for peer in search.PEERS[2:]:
+        others = [race for r in records if r["peer"] == peer and (race := _race(r, ours, rescored))]
+        if missed := sum(race.ours == np.inf for race in others):
+            epochs = {t["settings"]["num_train_epochs"] for r in records if r["peer"] == peer for t in r["trials"]}
+            own = f" It trains {max(epochs)} epochs, more than the space of the others holds." * (max(epochs) > 4)
+            yield f"The target of {NAMES[peer]} is not reached on {missed} of {len(others)} seeds.{own}"
     searches = [*ours.values(), *(r["beside"] for r in records if "beside" in r)]
     recipes = sum(search.incumbents(r["trials"])[-1]["settings"] == search.RECIPE for r in searches)
     yield (
