@@ -26,6 +26,7 @@ NAMES = {
     "ray_asha": "Ray Tune, ASHA",
     "bertuner_search": "bertuner",
 }
+MOST_EPOCHS = 4  # of the space that the peers share
 GOAL = 0.2  # of the time that hyperparameter_search itself takes to its target
 HEAD = """# Benchmarks
 
@@ -129,17 +130,17 @@ def _row(
     cells.append(f"{statistics.median(m for m, _ in known):.4f}" if known else "")
     if peer == "trialbook":
         return [*cells, "", "", ""]
-    races = [race for r in mine if (race := _race(r, ours, rescored))]
+    races = _races(mine, ours, rescored)
     if not races:
         return [*cells, "", "", ""]
-    cells.append(f"{statistics.median(race.theirs for race in races):.0f} s")
-    reached = sum(race.ours < np.inf for race in races)
+    theirs, when, share = (
+        statistics.median(values) for values in zip(*((r.theirs, r.ours, r.share) for r in races), strict=True)
+    )
+    reached = sum(race.reached for race in races)
     missed = "" if reached == len(races) else f" ({reached} of {len(races)} seeds)"
-    share = statistics.median_high(race.share for race in races)
     if share == np.inf:
-        return [*cells, f"not reached{missed}", ""]
-    middle = statistics.median if reached == len(races) else statistics.median_high
-    return [*cells, f"{middle(race.ours for race in races):.0f} s{missed}", f"{middle(r.share for r in races):.2f}"]
+        return [*cells, f"{theirs:.0f} s", f"not reached{missed}", ""]
+    return [*cells, f"{theirs:.0f} s", f"{when:.0f} s{missed}", f"{share:.2f}"]
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,19 @@ class _Race:
     best: tuple[float, float]  # Trialbook's own winner
 
     @property
+    def reached(self) -> bool:
+        return self.ours < np.inf
+
+    @property
     def share(self) -> float:
         return self.ours / self.theirs
+
+
+def _races(
+    records: Iterable[dict[str, Any]], ours: dict[int, dict[str, Any]], rescored: dict[str, tuple[float, float]]
+) -> list[_Race]:
+    """Those of which both sides have been trained anew."""
+    return [race for record in records if (race := _race(record, ours, rescored))]
 
 
 def _race(
@@ -179,26 +191,26 @@ def _goal(
     records: Sequence[dict[str, Any]], ours: dict[int, dict[str, Any]], rescored: dict[str, tuple[float, float]]
 ) -> Iterable[str]:
     """How far it is from a fifth of hyperparameter_search's time, and why."""
-    mine = [r for r in records if r["peer"] == "hyperparameter_search"]
-    races = [race for r in mine if (race := _race(r, ours, rescored))]
+    races = _races((r for r in records if r["peer"] == "hyperparameter_search"), ours, rescored)
     if not races:
         return
     met = sum(race.share <= GOAL for race in races)
-    shares = ", ".join("not reached" if race.ours == np.inf else f"{race.share:.2f}" for race in races)
+    shares = ", ".join(f"{race.share:.2f}" if race.reached else "not reached" for race in races)
     yield (
         f"The goal is a fifth of `Trainer.hyperparameter_search`'s own time. It is met on {met} of {len(races)} seeds:"
         f" {shares}."
     )
-    for race in (race for race in races if race.ours == np.inf):
+    for race in (race for race in races if not race.reached):
         yield (
             f"On seed {race.seed} the peer's winner, trained anew, reaches {race.winner[0]:.4f} ± {race.winner[1]:.4f}"
             f" (the target: {race.target:.4f}), Trialbook's {race.best[0]:.4f} ± {race.best[1]:.4f}."
         )
     for peer in search.PEERS[2:]:
-        others = [race for r in records if r["peer"] == peer and (race := _race(r, ours, rescored))]
-        if missed := sum(race.ours == np.inf for race in others):
-            epochs = {t["settings"]["num_train_epochs"] for r in records if r["peer"] == peer for t in r["trials"]}
-            own = f" It trains {max(epochs)} epochs, more than the space of the others holds." * (max(epochs) > 4)
+        mine = [r for r in records if r["peer"] == peer]
+        others = _races(mine, ours, rescored)
+        if missed := sum(not race.reached for race in others):
+            epochs = max(t["settings"]["num_train_epochs"] for r in mine for t in r["trials"])
+            own = f" It trains {epochs} epochs, more than the space of the others holds." * (epochs > MOST_EPOCHS)
             yield f"The target of {NAMES[peer]} is not reached on {missed} of {len(others)} seeds.{own}"
     searches = [*ours.values(), *(r["beside"] for r in records if "beside" in r)]
     recipes = sum(search.incumbents(r["trials"])[-1]["settings"] == search.RECIPE for r in searches)

@@ -271,9 +271,9 @@ class _Timer(TrainerCallback):
 
     def on_step_end(self, args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
         self.ends.append(time.monotonic())
-        quarters, within = divmod(len(self.ends), WARM_UP_STEPS)
         if args.world_size > 1:
             return  # ranks that disagree about the end would wait for each other for ever
+        quarters, within = divmod(len(self.ends), WARM_UP_STEPS)
         if quarters > 1 and not within and self.ends[-1] - self.ends[WARM_UP_STEPS - 1] >= MEASURED_SECONDS:
             control.should_training_stop = True
 
