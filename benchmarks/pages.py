@@ -46,7 +46,7 @@ def main() -> None:
 def page(draw: bool = False) -> str:
     """The whole text; with `draw`, the figures are written too."""
     parts = [HEAD]
-    for make in (searches, schedulers, trial, workers, packing, memory, view, coordination):
+    for make in (searches, schedulers, trial, step, workers, packing, memory, view, coordination):
         parts += make(draw)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -104,12 +104,12 @@ def _rows(
 
 
 def _told(records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The peers' searches with the recipe's trial in front."""
+    """The peers' searches with the recipe's trial in front, where that was trained on the same machine."""
     for record in records:
-        peer = "hyperparameter_search" if record["peer"] == "random_search" else record["peer"]  # the same Trainer
-        file = search.record_of(peer, record["seed"], alone=True)
-        if file.exists():
-            first = json.loads(file.read_text())["trial"]
+        file = search.record_of(record["peer"], record["seed"], alone=True)
+        alone = json.loads(file.read_text()) if file.exists() else None
+        if alone and alone["machine"] == record["machine"]:
+            first = alone["trial"]
             late = first["elapsed"]
             after = [{**t, "elapsed": t["elapsed"] + late} for t in record["trials"]]
             yield {**record, "trials": [first, *after], "seconds": record["seconds"] + late}
@@ -335,14 +335,17 @@ def trial(draw: bool) -> Iterable[str]:
     if record is None:
         return
     yield "## Inside a trial\n"
-    yield "MiniLM, 1,000 SST-2 sentences, two epochs, three evaluations of 872 sentences; the model's loading counts.\n"
+    yield (
+        "MiniLM, 1,000 SST-2 sentences, two epochs, three evaluations of 872 sentences; the model's loading counts. "
+        "Bare PyTorch trains all embeddings, with torch's own dropout and attention (see *A step on a processor*).\n"
+    )
     yield from _circumstances(record)
     medians = {
         kind: statistics.median(s for each in record["rounds"] for s in each[kind]["seconds"])
         for kind in ("bare", "trialbook", "notebook")
     }
     tokens = record["rounds"][0]["bare"]["tokens"]
-    bare = "bare PyTorch, same batches, evaluations and saves"
+    bare = "bare PyTorch, same batches, precision, evaluations and saves"
     yield _table(
         ["", "seconds a training", "training tokens per second", "speed, by round"],
         [
@@ -360,6 +363,41 @@ def trial(draw: bool) -> Iterable[str]:
     rows = [[name, f"{100 * s / total:.1f} %"] for name, s in sorted(parts.items(), key=lambda p: -p[1])]
     yield "Where a trial's time goes (evaluations' forward passes count as forward):\n"
     yield _table(["part", "share"], rows)
+    yield ""
+
+
+def step(draw: bool) -> Iterable[str]:
+    del draw
+    record = _read("step")
+    if record is None:
+        return
+    used, rows = record["rows"]
+    yield "## A step on a processor\n"
+    yield (
+        f"MiniLM in {record['precision']}, batches of 16. Of its {rows:,} embeddings the sentences use {used:,}; the "
+        "others are left out of the computation. Dropout's masks and attention with dropout are Trialbook's own. What "
+        "is learned is the same, but for the masks drawn.\n"
+    )
+    yield from _circumstances(record)
+    yield _table(
+        [
+            "texts",
+            "steps",
+            "as transformers builds it",
+            "unused embeddings left out",
+            "own dropout and attention",
+            "both",
+        ],
+        [
+            [
+                f"{each['tokens'] or round(record['mean_tokens'])} tokens{'' if each['tokens'] else ' on average'}",
+                str(each["steps"]),
+                f"{1000 * each['seconds']['plain']:.0f} ms",
+                *(f"{each['of_plain'][kind]:.2f} of it" for kind in ("embeddings", "dropout", "both")),
+            ]
+            for each in record["lengths"]
+        ],
+    )
     yield ""
 
 

@@ -29,7 +29,7 @@ from benchmarks import common
 
 RECIPE = {"warmup": 0.1, "learning_rate": 1e-4, "weight_decay": 0.01, "num_train_epochs": 4, "dropout": 0.1}
 """Trialbook's default recipe for MiniLM, as conf/ had it before these data were looked at."""
-WITH_RECIPE = ("hyperparameter_search", "hydra_optuna", "ray_asha")  # bertuner's epochs are its own
+WITH_RECIPE = ("hyperparameter_search", "random_search", "hydra_optuna", "ray_asha")  # bertuner's epochs are its own
 PEERS = ("trialbook", "hyperparameter_search", "random_search", "hydra_optuna", "ray_asha", "bertuner_search")
 TRIALS = 12
 LIMIT_SECONDS = 1200  # of a search: about twice what hyperparameter_search needs; what has not ended by then is cut off
@@ -48,7 +48,9 @@ def main() -> None:
         "--environments", type=Path, default=Path("peers-environments"), help="where peers are installed"
     )
     parser.add_argument("--only", choices=("install", "search", "rescore"))
-    parser.add_argument("--beside", action="store_true", help="let Trialbook search beside each peer's new search")
+    parser.add_argument(
+        "--beside", action="store_true", help="let Trialbook search, too, on the machine of each peer's search"
+    )
     asked = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
@@ -58,8 +60,11 @@ def main() -> None:
             return
         for seed in asked.seeds if asked.only != "rescore" else ():
             for peer in asked.peers:
+                place = Path(work) / f"{peer}-{seed}"
                 if not record_of(peer, seed).exists():
-                    search(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}", asked.beside)
+                    search(peer, seed, pythons[peer], data, place, asked.beside)
+                elif asked.beside and peer != "trialbook":
+                    accompany(record_of(peer, seed), seed, data, place)
                 if peer in WITH_RECIPE and not record_of(peer, seed, alone=True).exists():
                     recipe_alone(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}-recipe")
     if asked.only != "search":
@@ -115,6 +120,15 @@ def search(peer: str, seed: int, python: Path, data: Path, place: Path, beside: 
     best = max(values["trials"], key=lambda t: t["value"])
     took = f"{best['elapsed']:.0f} s of {values['seconds']:.0f}"
     print(f"{peer}, seed {seed}: {best['value']:.4f} after {took}", flush=True)
+
+
+def accompany(record: Path, seed: int, data: Path, place: Path) -> None:
+    """Let Trialbook search on the machine that a peer has searched on, unless it has."""
+    values = json.loads(record.read_text())
+    if "beside" in values or values["machine"] != common.circumstances()["machine"]:
+        return
+    ours = _searched("trialbook", seed, Path(sys.executable), data, place)
+    common.write(f"search/{record.stem}", {**values, "beside": {"seed": seed, **ours}})
 
 
 def _searched(peer: str, seed: int, python: Path, data: Path, place: Path) -> dict[str, Any]:

@@ -3,10 +3,10 @@
     python -m benchmarks.trial --data <folder of SST-2's parquet files>
 
 Three ways to train MiniLM on 1,000 SST-2 sentences, in processes of their own, in turn: Trialbook's whole trials
-(training, evaluations, tracking, checkpoints); `benchmarks.bare` on the same batches with the same evaluations, saves
-and precision; and the Trainer as a notebook sets it up. Each loads its model anew for each training. A second run of
-Trialbook's trials has its parts timed, and the time from the command to the first step is taken on caches and stores
-that exist.
+(training, evaluations, tracking, checkpoints); `benchmarks.bare` on the same batches with the same evaluations, saves,
+precision and allocator; and the Trainer as a notebook sets it up. Each loads its model anew for each training. A second
+run of Trialbook's trials has its parts timed, and the time from the command to the first step is taken on caches and
+stores that exist.
 """
 
 import argparse
@@ -34,9 +34,10 @@ BATCH, EVAL_BATCH, RATE = 16, 64, 1e-4
 def bare(data: str | None, place: Path) -> dict[str, Any]:
     """PyTorch alone."""
     from benchmarks.bare import Setting, load, train
-    from src.learning.devices import fast_precision
+    from src.learning import devices
 
-    bf16 = fast_precision(use_cpu=True) == "bf16"
+    bf16 = devices.fast_precision(use_cpu=True) == "bf16"
+    devices.keep_freed_memory()
     rows = common.tokenised(common.sentences(data), common.minilm())
     seconds, parts, tokens = [], [], 0
     for number in range(TRIALS):

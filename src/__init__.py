@@ -35,8 +35,9 @@ How the data flows, top to bottom; every import points down or sideways along a 
       dashboard                   |                      |
       account     the terminal    |                      |
          |------------------------'----------------------'
-    learning/                       checkpoints, finetune, judge and ranks (the Trainer, on one device or several),
-         |                          resume, classify, metrics, baselines, ready_made, inspection
+    learning/                       checkpoints, finetune, judge, speed and ranks (the Trainer, one device or several),
+         |                          embeddings and processor (less to compute, the same learned), resume, classify,
+         |                          metrics, baselines, ready_made, inspection
          |
     text/                           sources, overlap, splits, lint, corpus, tokens, seal, online; the shipped starter
          |                          reviews

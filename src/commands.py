@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from src.errors import Declined, Differs, Refusal, StudyEnded
+from src.errors import BookLost, Declined, Differs, Refusal, StudyEnded
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-CODES = {Refusal: 2, Declined: 3, StudyEnded: 1, Differs: 1}
+CODES = {Refusal: 2, Declined: 3}  # else 1
 _begun = threading.Event()
 
 
@@ -23,24 +23,37 @@ def answered() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("Stopped. Nothing that was done so far is lost; the same command continues it.", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone
+            print("Stopped. Nothing that was done so far is lost; the same command continues it.", file=sys.stderr)
         raise SystemExit(130) from None
-    except OSError as error:
-        if error.errno not in NO_ROOM or os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except Exception as error:
+        words = _words(error)
+        if words is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"\nNothing more can be written: {error.strerror}{where}. Everything trained so far is kept; make room, "
-            "and the same command continues it.",
-            file=sys.stderr,
+        with suppress(OSError):
+            sys.stdout.flush()
+        print(words, file=sys.stderr)
+        raise SystemExit(CODES.get(type(error), 1)) from None
+
+
+def _words(error: Exception) -> str | None:
+    """What is said of an end that is answered; None for an error that nobody expected."""
+    if isinstance(error, Refusal):
+        return str(error)
+    if isinstance(error, (Declined, Differs, StudyEnded)):
+        return f"\n{error}"
+    if isinstance(error, BookLost):
+        return (
+            f"\nThe study's records cannot be reached: {error}. Everything trained so far is kept; once they can, the "
+            "same command continues it."
         )
-        raise SystemExit(1) from None
-    except (Refusal, Declined, Differs, StudyEnded) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        sys.stdout.flush()
-        print(str(error) if isinstance(error, Refusal) else f"\n{error}", file=sys.stderr)
-        raise SystemExit(CODES[type(error)]) from None
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"\nNothing more can be written: {error.strerror}{where}. Everything trained so far is kept; make room, "
+            "and the same command continues it."
+        )
+    return None
 
 
 def begun() -> bool:

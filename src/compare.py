@@ -14,11 +14,14 @@ def work(cfg: DictConfig) -> None:
     """What Hydra starts as a job: one worker of the comparison."""
     from pathlib import Path
 
+    from src import drain
     from src.paths import Paths
     from src.runner import repeats
 
-    paths = Paths(Path(cfg.worker.root))
-    repeats.work(cfg.study.name, cfg.worker.index, cfg.worker.of, paths, measure_only=cfg.compare.plan_only)
+    drain.heed_scheduler()
+    paths, own = Paths(Path(cfg.worker.root)), cfg.worker
+    repeats.work(cfg.study.name, own.index, own.of, paths, own.cpus, measure_only=cfg.compare.plan_only)
+    drain.hand_over()
 
 
 main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="compare")(work)

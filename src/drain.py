@@ -10,15 +10,23 @@ from typing import Any
 
 import psutil
 
+HANG_UP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()  # the terminal was closed
+LAUNCHERS = (signal.SIGINT, *HANG_UP)  # heard by all of a terminal's processes, and answered by the launching one
 REASON = "stopped on request; the same command continues it"
 _wished = False
 _then: Callable[[], Any] | None = None  # what a scheduler's own handler would have done
 
 
 def listen() -> None:
-    """Take SIGTERM as the wish, and leave SIGINT to the launching process. Main thread only."""
+    """Take SIGTERM as the wish, and leave Ctrl-C and a closed terminal to the launching process. Main thread only."""
     signal.signal(signal.SIGTERM, _wish)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in LAUNCHERS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def heeded(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those that this process was not told to ignore, as nohup does. Ctrl-C is always meant."""
+    return [n for n in numbers if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
 
 
 def heed_scheduler() -> None:

@@ -130,10 +130,10 @@ class Change(Record):
 
 @dataclass(frozen=True)
 class Calibration(Record):
-    """Some measured training steps and evaluation batches of the default recipe, on one worker."""
+    """Some measured training steps of the default recipe, on one worker, and of its evaluation batches."""
 
     seconds_per_example: float  # of training, forward, backward and update
-    seconds_per_evaluated: float  # of evaluation, per example
+    seconds_per_evaluated: float  # of evaluation, per example; in a trial's first steps reckoned from the above
     megabytes: float  # of one checkpoint's weights
     device: str
     threads: int

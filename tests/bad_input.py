@@ -177,6 +177,8 @@ STUDY = [
     Case("rungs that fall", ["study.rungs=[0.5,0.25,1.0]"]),
     Case("rungs that do not end with 1", ["study.rungs=[0.5]"]),
     Case("no trials", ["study.n_trials=0"]),
+    Case("a study's seed below 0", ["study.seed=-1"]),
+    Case("fewer restarts than none", ["study.max_restarts=-1"]),
     Case("no time", ["study.budget_minutes=0"]),
     Case("no patience", ["study.patience=0"]),
     Case("too few examples at a rung", ["study.rung_examples=1"]),
@@ -263,6 +265,8 @@ DATA = [
     Case("a split of another name", ["+data.splits.dev=dev"], rows(), "reviews.csv", base=OWN),
     Case("nothing to carve from", ["~data.carve.test"], rows(), "reviews.csv", base=OWN),
     Case("everything carved away", ["data.carve.test.size=120"], rows(), "reviews.csv: 120 rows", base=OWN),
+    Case("splits carved out of each other", ["data.carve.validation.source=test", "data.carve.test.source=validation"], rows(),
+         "reviews.csv", base=OWN),
     Case("a carved split of nothing", ["data.carve.test.size=-1"], rows(), "reviews.csv", base=OWN),
     Case("more than there is", ["+data.subset.train=500"], rows(), "reviews.csv: 120 rows", base=OWN),
     Case("more of a label than there is", ["+data.subset.train=60", "data.balance=true"],
@@ -292,6 +296,13 @@ STARTED = [
     Case(
         "other pruning than it began with", ["study.name=mine", "study.rungs=[0.5,1.0]"], begun, "the study mine, begun"
     ),
+    Case(
+        "the same under another storage",
+        ["study.name=mine", "storage=sqlite"],
+        lambda f: (f / "mlruns/studies/mine/trials/0000").mkdir(parents=True),
+        "the study mine in another storage",
+    ),
+    Case("settings of its own for a study that it joins", ["study.join=mine", "data.max_examples=90"], base=()),
     Case(
         "a comparison before anything was trained", ["study.name=mine"], begun, "the study mine, begun", "compare", ()
     ),
@@ -340,9 +351,12 @@ def refusal(case: Case, folder: Path) -> tuple[str, list[str]]:
 
 
 def _sweep(case: Case, paths: Paths) -> None:
-    from src.runner import plan
+    from src.runner import joining, plan
 
-    plan.check(settings_of(*case.base, *case.overrides, config="sweep"), paths)
+    settings = settings_of(*case.base, *case.overrides, config="sweep")
+    if settings.study.join:
+        joining.overrides(settings, paths, case.overrides)
+    plan.check(settings, paths)
 
 
 def _of(case: Case) -> Any:

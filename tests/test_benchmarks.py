@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from benchmarks import bare, common, coordination, curves, packing, pages, scale, schedulers, search
+from benchmarks import bare, common, coordination, curves, packing, pages, scale, schedulers, search, step
 from src.learning import checkpoints
 from src.learning.finetune import _EpochSampler
 from tests.conftest import settings_of
@@ -44,9 +46,32 @@ def test_bare_pytorch_sees_the_batches_that_a_trial_sees(monkeypatch: pytest.Mon
         assert list(sampler) in seen
 
 
+def test_steps_go_over_texts_as_they_are_and_strung_together() -> None:
+    texts = [[101, *range(1000, 1000 + n), 102] for n in range(1, 41)]
+    short, *rest = step.batches(texts, [0, 1] * 20, None)
+    assert len(rest) == 1  # what does not fill a batch is left out
+    assert int(short["attention_mask"].sum(1).max()) == short["input_ids"].shape[1] == 42
+    long = step.batches(texts, [0, 1] * 20, 256)
+    assert [tuple(batch["input_ids"].shape) for batch in long] == [(step.BATCH, 256)] * step.LONG[256]
+    assert all((batch["input_ids"][:, [0, -1]] == torch.tensor([101, 102])).all() for batch in long)
+    assert not any((batch["input_ids"][:, 1:-1] < 1000).any() for batch in long)
+
+
 def test_best_so_far() -> None:
     trials = [{"elapsed": e, "value": v} for e, v in ((30, 0.7), (10, 0.6), (20, 0.5), (40, 0.8))]
     assert [t["elapsed"] for t in search.incumbents(trials)] == [10, 30, 40]
+
+
+@pytest.mark.parametrize(
+    "made", [{"machine": {"processor": "another"}}, {"beside": {"seed": 0, "trials": []}}], ids=["elsewhere", "done"]
+)
+def test_trialbook_searches_beside_a_peer_once_and_on_its_machine(tmp_path: Path, made: dict[str, Any]) -> None:
+    record = tmp_path / "peer-0.json"
+    record.write_text(json.dumps({"machine": common.circumstances()["machine"], **made}))
+    before = record.read_text()
+    search.accompany(record, 0, tmp_path / "no-data", tmp_path / "place")
+    assert record.read_text() == before
+    assert not (tmp_path / "place").exists()
 
 
 def test_regret_at_each_budget() -> None:

@@ -77,6 +77,28 @@ def test_of_equals_the_default_recipe_wins_and_then_the_better_in_the_search(
     assert choice.winner(line_up, tmp_path, "accuracy") == best
 
 
+def test_the_training_that_is_registered_stays_the_one_that_was_chosen(tmp_path: Path) -> None:
+    """Also if one that is trained again, for its weights, comes out otherwise."""
+    contender = Contender("default", DEFAULT, "default", "")
+    line_up = LineUp((contender,), (1, 2, 3))
+
+    def trained(seed: int, score: float) -> None:
+        (repeat,) = [r for r in repeats(line_up, tmp_path) if r.seed == seed]
+        repeat.folder.mkdir(parents=True, exist_ok=True)
+        (repeat.folder / "outcome.json").write_text(Outcome(State.COMPLETE, score=score).to_json())
+
+    for seed, score in ((1, 0.7), (2, 0.8), (3, 0.9)):
+        trained(seed, score)
+    made = choice.Choice(line_up, tmp_path, "default", "default", "", 1, "key", 2)
+    assert choice.median_seed(contender, line_up, tmp_path) == made.seed
+    made.write()
+    trained(1, 0.95)
+    kept = choice.Choice.read(tmp_path, line_up)
+    assert kept is not None
+    assert kept.registered.seed == 2
+    assert choice.median_seed(contender, line_up, tmp_path) == 3
+
+
 def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(judged: tuple[Place, Done]) -> None:
     _, done = judged
     before, after = done.out.split("[1/8]")
@@ -566,3 +588,9 @@ def posted(url: str, content: object) -> dict:
         except OSError:
             assert time.monotonic() < end, "the server did not answer"
             time.sleep(0.5)
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "none.csv").write_text("text\n")
+    with pytest.raises(Refusal, match=r"none\.csv has no rows; there is nothing to classify in it\."):
+        predicting.predict(Request(file=str(tmp_path / "none.csv")), Paths(tmp_path))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from src.errors import StudyEnded
 from src.runner import joining, timesheet
 from tests.conftest import LETTERS, Place, settings_of, trials_of, write_letters
 from tests.test_outpost import wait_until
@@ -40,3 +41,10 @@ def test_a_password_is_not_left_with_the_study(tmp_path: Path) -> None:
     book = open_book(tmp_path, f"storage.url=sqlite:///{tmp_path}/optuna.db")
     joining.note(book, settings_of("study.name=s", "tracking.uri=http://me:secret@host"))
     assert book.study.user_attrs[joining.OVERRIDES] == ["study.name=s", "tracking.uri=http://***@host"]
+
+
+def test_workers_that_ended_early_are_no_success() -> None:
+    settings = settings_of("study.join=mine", "workers=2")
+    with pytest.raises(StudyEnded, match="1 of the 2 that joined mine ended early"):
+        joining.join(settings, lambda _: 1)
+    joining.join(settings, lambda _: 0)

@@ -2,8 +2,11 @@
 
 import dataclasses
 import itertools
+import platform
 import shutil
+import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,19 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 from sklearn import metrics as sklearn_metrics
-from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerControl
+from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerControl, TrainingArguments
 
 from src.errors import Refusal
 from src.learning import arguments, baselines, checkpoints, devices, metrics, names
 from src.learning.checkpoints import BEST
 from src.learning.finetune import (
-    MEASURED_STEPS,
-    WARM_UP_STEPS,
     Lesson,
     _EpochSampler,
-    _Timer,
+    _part,
     _trainer,
     calibrate,
     evaluate_untrained,
@@ -35,7 +37,8 @@ from src.learning.finetune import (
 )
 from src.learning.judge import Goal, TrainingFailed
 from src.learning.resume import last_checkpoint
-from src.records import Evaluation, State, Stop
+from src.learning.speed import MEASURED_STEPS, WARM_UP_STEPS, Speedometer, tokens_of_steps
+from src.records import Calibration, Evaluation, State, Stop
 from src.settings import Settings
 from src.text import corpus, tokens
 from tests.conftest import settings_of
@@ -69,6 +72,7 @@ class Listener:
         self.state = state
         self.curves: list[tuple[int, Mapping[str, float]]] = []
         self.evaluations: list[Evaluation] = []
+        self.speeds: list[Calibration] = []
         self.stop_at, self.left = stop_at, stop_after_steps
 
     def curve(self, step: int, values: Mapping[str, float]) -> None:
@@ -77,6 +81,9 @@ class Listener:
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         self.evaluations.append(evaluation)
         return Stop(self.state, "bad") if evaluation.share == self.stop_at else None
+
+    def timed(self, found: Calibration) -> None:
+        self.speeds.append(found)
 
     def saved(self) -> None:
         pass
@@ -175,7 +182,8 @@ def test_auto_takes_the_precision_that_the_machine_is_fast_in_and_anything_else_
     recipe = material(cache)[0].recipe
     plain = {k: v for k, v in recipe.trainer.items() if k != "bf16"}
     recipe = dataclasses.replace(recipe, trainer={**plain, **asked})
-    units = "amx_bf16" in Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else None
+    has = Path("/proc/cpuinfo").read_text() if sys.platform == "linux" else None
+    units = None if has is None else "amx_bf16" in has or "avx512_bf16" in has
     if wanted is None and units is None:
         pytest.skip("only Linux says in a file what its processor has")
     wanted = wanted or ("bf16" if units else "fp32")
@@ -191,6 +199,28 @@ def test_a_gpu_without_units_for_bf16_gets_fp16(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: units)
     assert devices.fast_precision(use_cpu=False) == wanted
     assert devices.fast_precision(use_cpu=True) in ("bf16", "fp32")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+def test_a_training_keeps_the_memory_that_its_tensors_free() -> None:
+    count = textwrap.dedent("""
+        import resource, sys, torch
+        from src.learning import devices
+
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(20):
+                torch.ones(25_000_000)  # 100 MB: 24,414 pages of 4 KiB
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        freed = faults()
+        devices.keep_freed_memory()
+        kept = [faults(), faults()][1]
+        print(freed, kept)
+    """)
+    said = subprocess.run([sys.executable, "-c", count], check=True, capture_output=True, text=True).stdout
+    freed, kept = map(int, said.split())
+    assert kept < 100 < freed
 
 
 @pytest.mark.parametrize(
@@ -425,17 +455,60 @@ def test_calibration_measures_and_leaves_nothing(cache: Path, tmp_path: Path) ->
 def test_slow_steps_are_measured_for_some_seconds_only(
     monkeypatch: pytest.MonkeyPatch, seconds: float, steps: int
 ) -> None:
-    timer, control = _Timer(), TrainerControl()
-    clock = (seconds * n for n in itertools.count(1))
-    monkeypatch.setattr("src.learning.finetune.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    while len(timer.ends) < MEASURED_STEPS and not control.should_training_stop:
-        timer.on_step_end(SimpleNamespace(world_size=1), None, control)
-    assert len(timer.ends) == steps
-    assert timer.seconds_per_step() == pytest.approx(seconds)
-    timer, control = _Timer(), TrainerControl()
-    for _ in range(MEASURED_STEPS):
-        timer.on_step_end(SimpleNamespace(world_size=2), None, control)
-    assert not control.should_training_stop  # ranks end together
+    ticks = itertools.chain.from_iterable((n, n + seconds) for n in itertools.count(step=100))
+    monkeypatch.setattr("src.learning.speed.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    heard: list[Speedometer] = []
+    for meter in (Speedometer(), Speedometer(heard.append)):
+        control = driven(meter, world_size=1)
+        assert len(meter.seconds) == steps
+        assert meter.seconds_per_step() == pytest.approx(seconds)
+        assert control.should_training_stop is (meter.known is None)
+    assert heard == [meter]
+    together = Speedometer()
+    driven(together, world_size=2)
+    assert len(together.seconds) == MEASURED_STEPS  # ranks that disagreed would wait for ever
+
+
+def driven(meter: Speedometer, world_size: int) -> TrainerControl:
+    """A training of many steps, or as many as it is left to take."""
+    control = TrainerControl()
+    for _ in range(3 * MEASURED_STEPS):
+        if not control.should_training_stop:
+            meter.on_step_begin()
+            meter.on_step_end(SimpleNamespace(world_size=world_size), None, control)
+    meter.on_train_end()
+    return control
+
+
+def test_an_epoch_is_reckoned_from_its_first_steps_though_they_are_the_longest() -> None:
+    rng, batch = np.random.default_rng(5), 16
+    lengths = rng.lognormal(4, 0.6, 6000).astype(int)
+    order = list(_EpochSampler(lengths, batch, 1, group=True))
+    tokens = tokens_of_steps(lengths, order, batch)
+    assert len(tokens) == 375
+    assert tokens[0] == batch * lengths[order[:batch]].max()
+    each = 1e-3 + 1e-5 * tokens  # seconds: an optimizer takes as long whatever the texts
+    meter = Speedometer()
+    meter.seconds = list(each[:MEASURED_STEPS])
+    assert each[:MEASURED_STEPS].mean() * len(each) > 1.3 * each.sum()
+    assert meter.seconds_per_epoch(tokens) == pytest.approx(each.sum(), rel=0.1)
+    few = Speedometer()
+    few.seconds = list(np.resize(each[:10], MEASURED_STEPS))  # an epoch shorter than what is measured
+    assert few.seconds_per_epoch(tokens[:10]) == pytest.approx(each[:10].sum(), rel=0.1)
+    accumulated = tokens_of_steps(lengths, order, 4, 4)
+    assert len(accumulated) == 375
+    assert accumulated.sum() < tokens.sum()  # the fewer share a batch, the less is padded
+
+
+def test_a_training_tells_its_speed_once_and_one_that_continues_does_not(cache: Path, tmp_path: Path) -> None:
+    settings, checkpoint, lesson = material(cache, "trainer.num_train_epochs=4")
+    first, second = Listener(stop_after_steps=14, state=State.PAUSED), Listener()
+    for ear in (first, second):
+        fine_tune(settings.recipe, checkpoint, lesson, GOAL, ear, tmp_path)
+    (speed,) = first.speeds
+    assert second.speeds == []
+    assert 0 < speed.seconds_per_evaluated < speed.seconds_per_example < 1
+    assert (speed.device, speed.threads, speed.megabytes) == ("cpu", torch.get_num_threads(), checkpoint.megabytes)
 
 
 def test_calibration_measures_texts_of_every_length() -> None:
@@ -473,12 +546,58 @@ def test_a_failure_has_a_reason(error: Exception, says: str) -> None:
 def test_baselines_are_judged_on_the_same_validation_rows(cache: Path) -> None:
     made = corpus.prepare(settings_of().data, cache)
     train, validation = made.frame("train"), made.frame("validation")
-    majority = baselines.judge_classic("majority", train, validation, GOAL)
+    majority = baselines.judge_classic("majority", train, validation, GOAL, 2)
     assert majority.score == pytest.approx((validation["label"] == 0).mean())
-    linear = baselines.judge_classic("tfidf_logreg", train, validation, GOAL)
+    linear = baselines.judge_classic("tfidf_logreg", train, validation, GOAL, 2)
     assert 0.75 < linear.score < 0.9
     assert set(linear.metrics) == set(names.metric_names(2))
     assert linear.megabytes > majority.megabytes > 0
+
+
+@pytest.mark.parametrize("name", list(baselines.CLASSIC))
+def test_a_baseline_is_judged_also_where_train_lacks_a_label(cache: Path, name: str) -> None:
+    made = corpus.prepare(settings_of().data, cache)
+    train, validation = made.frame("train"), made.frame("validation").copy()
+    validation.loc[validation.index[:20], "label"] = 2
+    found = baselines.judge_classic(name, train, validation, Goal("f1_macro", "maximize", (1.0,)), 3)
+    assert found.state == State.COMPLETE
+    assert set(found.metrics) == set(names.metric_names(3))
+    assert found.metrics["accuracy"] < 1 - 20 / len(validation)
+
+
+def test_counting_gpus_does_not_start_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is visible to a worker is said after that: it counts for CUDA's start alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("this starts CUDA"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: pytest.fail("this starts CUDA"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert devices.this_machine(use_cpu=False).gpus == 4
+    assert devices.this_machine(use_cpu=False, each=2).gpus == 2
+    assert devices.this_machine(use_cpu=True).gpus == 0
+
+
+def test_one_process_trains_on_one_gpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = material(cache)[0].recipe
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: getattr(self, "_n_gpu", 4) or 4))
+    monkeypatch.setattr(TrainingArguments, "_n_gpu", 4, raising=False)
+    assert training_arguments(recipe, cache).train_batch_size == recipe.trainer["per_device_train_batch_size"]
+
+
+@pytest.mark.parametrize("few", [1, 2])
+def test_a_part_of_validation_is_drawn_also_where_a_label_is_rare(few: int) -> None:
+    labels = [0, 1] * 120 + [2] * few
+    rows = _part(Dataset.from_dict({"labels": labels}), 200)
+    assert len(rows) == 200
+    assert abs(rows["labels"][:].count(0) - rows["labels"][:].count(1)) < 30
+    assert len(_part(Dataset.from_dict({"labels": labels}), len(labels) - 1)) == len(labels) - 1
+
+
+def test_the_validation_loss_is_that_of_the_labels_as_they_are(cache: Path, tmp_path: Path) -> None:
+    """Smoothing is for training; a search for the least loss would never choose it."""
+    found = []
+    for smoothing in (0.0, 0.3):
+        settings, checkpoint, lesson = material(cache, f"trainer.label_smoothing_factor={smoothing}")
+        found.append(evaluate_untrained(settings.recipe, checkpoint, lesson, tmp_path).metrics["loss"])
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
 @pytest.mark.parametrize(

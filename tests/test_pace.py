@@ -85,3 +85,20 @@ def test_the_plan_measures_workers_and_the_study_takes_the_best(place: Place) ->
     after = place.sweep(*TINY, "study.name=paced", "study.n_trials=2", "study.baselines=[]")
     assert after.code == 0, after.err
     assert f"2 trials, {chosen} worker" in after.out
+
+
+def test_the_price_is_that_of_the_first_trial_until_workers_have_measured(tmp_path: Path) -> None:
+    site = Site(tmp_path, {1: 100.0, 2: 130.0})
+    about = site.settings, site.paths, site.corpus.fingerprint
+    assert pace.priced(*about, 2) == []
+    alone = Calibration(0.01, 0.004, 1.0, "cpu", 4)
+    key = calibration_key(site.settings, site.corpus.fingerprint, pace.FIRST_TRIAL)
+    write_whole(site.paths.calibration(key) / "0.json", alone.to_json())
+    two, four = pace.priced(*about, 2), pace.priced(*about, 4)
+    assert [c.threads for c in (*two, *four)] == [2, 2, 1, 1, 1, 1]
+    assert pace.speed(four) > pace.speed(two) > pace.speed([alone])  # fewer threads each, more is got through
+    assert four[0].seconds_per_evaluated / four[0].seconds_per_example == pytest.approx(0.4)
+    assert pace.priced(*about, 1) == [alone]
+    site.launch(2)
+    assert pace.speed(pace.priced(*about, 2)) == pytest.approx(130.0)
+    assert site.auto(FOUR, 8) == 4  # nothing that was not measured counts

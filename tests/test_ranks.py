@@ -18,7 +18,7 @@ from src.learning.finetune import Lesson
 from src.learning.judge import Goal, TrainingFailed
 from src.learning.resume import last_checkpoint
 from src.paths import Paths
-from src.records import Evaluation, State, Stop
+from src.records import Calibration, Evaluation, State, Stop
 from src.runner.desk import Desk
 from src.settings import Recipe
 from tests.conftest import PROCESSES, Place, settings_of, trials_of, write_letters
@@ -40,6 +40,7 @@ class Heard:
     kill: bool = False
     losses: dict[int, float] = field(default_factory=dict)
     evaluations: list[Evaluation] = field(default_factory=list)
+    speeds: list[Calibration] = field(default_factory=list)
     saves: int = 0
 
     def curve(self, step: int, values: Mapping[str, float]) -> None:
@@ -48,6 +49,9 @@ class Heard:
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         self.evaluations.append(evaluation)
         return None
+
+    def timed(self, found: Calibration) -> None:
+        self.speeds.append(found)
 
     def saved(self) -> None:
         self.saves += 1
@@ -84,6 +88,7 @@ def test_two_processes_train_the_model_that_one_does(work: tuple[Recipe, Any, Le
     assert two.metrics == pytest.approx(one.metrics, abs=1e-5)
     assert together.losses == pytest.approx(alone.losses, abs=1e-5)
     assert [e.examples for e in together.evaluations] == [e.examples for e in alone.evaluations]
+    assert [len(heard.speeds) for heard in (alone, together)] == [1, 1]
     chances = [np.load(tmp_path / name / BEST / CHANCES) for name in ("one", "two")]
     assert np.abs(chances[0] - chances[1]).max() < 1e-3
     weights = [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import multiprocessing
 import os
 import resource
@@ -10,19 +11,26 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from src.commands import answered
 from src.errors import BookLost
-from src.learning import checkpoints
+from src.evidence.store import Store
+from src.learning import checkpoints, ranks
 from src.learning.finetune import DISK_FULL, OUT_OF_MEMORY, failure_reason, fine_tune, halved, micro_batch
 from src.learning.judge import Goal
-from src.records import Evaluation, Outcome, State
+from src.paths import Paths, write_whole
+from src.records import Calibration, Evaluation, Outcome, State
+from src.runner import desk as desks
 from src.runner import worker
 from src.search import life
+from src.settings import Recipe
 from tests.conftest import FAST, Done, Place, settings_of, trials_of
 from tests.test_learning import Listener, material
 from tests.test_proposals import open_book
@@ -41,9 +49,6 @@ LONG_TEXTS = "a film of many words, told at length and without haste " * 8
 def cut_short(cache: str, megabytes: int | None, oom_retry: bool, answer: Connection) -> None:
     """Train with so much memory beyond what the process has; say how it ended, and the curve of its loss."""
     from src.evidence.runs import Run
-    from src.evidence.store import Store
-    from src.paths import Paths
-    from src.runner import desk as desks
     from tests.conftest import write_rows
 
     folder = Path(cache)
@@ -181,6 +186,56 @@ def test_a_command_without_room_says_so_and_ends(capsys: pytest.CaptureFixture[s
         "\nNothing more can be written: No space left on device (report.html). Everything trained so far is kept; "
         "make room, and the same command continues it.\n"
     )
+
+
+def test_a_command_whose_records_are_gone_says_so_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, answered(), life.kept(files_too=False):
+        raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("\nThe study's records cannot be reached: OperationalError: server closed the connection.")
+    assert said.endswith("the same command continues it.\n")
+
+
+def test_a_training_that_is_taken_up_has_as_many_examples_at_a_time_as_it_began_with(tmp_path: Path) -> None:
+    """Memory was too short for more; with more, it would fail, and lose its checkpoint."""
+    settings = settings_of("model=tiny", "data.max_examples=80", "study.rungs=[0.5,1.0]", "trainer.num_train_epochs=2")
+    desk = desks.Desk(settings, Paths(tmp_path), Store(f"sqlite:///{tmp_path}/mlflow.db", "0"))
+    folder = tmp_path / "training"
+    write_whole(folder / desks.MICRO_BATCH, "4")
+    first, second = Listener(stop_after_steps=7, state=State.PAUSED), Listener()
+    assert desks.train_within_memory(settings.recipe, desk, first, folder).state == State.PAUSED
+    state = json.loads((folder / "checkpoint-7" / "trainer_state.json").read_text())
+    assert state["train_batch_size"] == 4
+    outcome = desks.train_within_memory(settings.recipe, desk, second, folder)
+    assert (outcome.state, outcome.steps) == (State.COMPLETE, 10)
+    assert second.curves[0][0] > 7  # not from the beginning
+
+
+def test_a_speed_that_cannot_be_measured_ends_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of("model=tiny", "data.max_examples=80")
+    desk = desks.Desk(settings, Paths(tmp_path), Store(f"sqlite:///{tmp_path}/mlflow.db", "0"))
+    tried: list[int] = []
+
+    def too_big(_: int, recipe: Recipe, *rest: Any) -> Calibration:
+        tried.append(micro_batch(recipe))
+        if len(tried) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ranks.finetune.calibrate(recipe, *rest)
+
+    monkeypatch.setattr(ranks, "calibrate", too_big)
+    desks.measure_once(desk, 0, 1)
+    assert tried == [16, 8, 4]
+    assert list(tmp_path.glob("mlruns/cache/calibration/*/0.json"))
+
+    def broken(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(ranks, "calibrate", broken)
+    desks.measure_once(desk, 0, 2)
+    assert capsys.readouterr().out == ("  note: worker 0 could not measure its speed: ValueError: no such thing\n")
 
 
 # --- a disk that is full ---

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import Refusal
+from src.errors import BookLost, Refusal
 from src.learning import resume
 from src.records import Evaluation, Outcome, State
 from src.search import leases, life
-from src.search.study import DEFAULT_RECIPE, Book
+from src.search.study import DEFAULT_RECIPE, LABELS, Book, definition
 from tests.conftest import PROCESSES
 from tests.test_proposals import finish, open_book
 
@@ -84,6 +84,32 @@ def test_others_wait_for_the_default_recipe_where_it_is_to_be_alone_and_a_dead_w
     assert (mine.number, mine.origin) == (0, DEFAULT_RECIPE)
     life.tell(book, mine.number, Outcome(State.FAIL))
     assert life.claim(book, default_alone=True).number == 1
+
+
+def test_the_default_recipe_has_one_trial_whatever_the_config_says_later(tmp_path: Path) -> None:
+    finish(open_book(tmp_path, "study.n_trials=2"))
+    later = open_book(tmp_path, "study.n_trials=4", "optimizer.learning_rate=2e-4")
+    finish(later)
+    assert [t.number for t in later.trials() if t.origin == DEFAULT_RECIPE] == [0]
+
+
+def test_a_study_keeps_its_labels_names(tmp_path: Path) -> None:
+    book = open_book(tmp_path)
+    now = definition(book.settings, book.space, "data", "weights")
+    book.study.set_user_attr("definition", now)
+    assert book.existing(now)
+    with pytest.raises(Refusal, match=r"data\.label_names was"):
+        book.existing(now | {LABELS: ["positive", "negative"]})
+    book.study.set_user_attr("definition", {k: v for k, v in now.items() if k != LABELS})  # as of old
+    assert book.existing(now)
+
+
+def test_a_proxy_that_fails_is_no_fault_of_a_trial() -> None:
+    grpc = pytest.importorskip("grpc")
+    with pytest.raises(BookLost), life.kept():
+        raise grpc.RpcError("UNKNOWN")
+    with pytest.raises(OSError, match="a disk"), life.kept(files_too=False):
+        raise OSError("a disk")
 
 
 def test_a_trial_that_kills_every_worker_ends_as_failed(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Data: sources, splits without overlap, one preparation for all."""
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 
 from src.errors import Refusal
 from src.learning import checkpoints
-from src.text import corpus, overlap, splits, tokens
+from src.text import corpus, overlap, sources, splits, tokens
 from tests.conftest import settings_of, write_rows
 
 GOOD, BAD = [f"a fine film number {i}" for i in range(60)], [f"a dull film number {i}" for i in range(60)]
@@ -158,6 +160,74 @@ def test_changed_bytes_are_prepared_anew(tmp_path: Path) -> None:
     assert prepare(tmp_path, *FILES, f"data.path={file}").folder == before.folder
     write_rows(file, [*ROWS, ("one more", "no")])
     assert prepare(tmp_path, *FILES, f"data.path={file}").fingerprint != before.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("written", "names", "wanted"),
+    [
+        ([0, 1, 2, 3, 4], "12345", [0, 1, 2, 3, 4]),  # positions: not all are names
+        ([1, 2, 3, 4, 5], "12345", [0, 1, 2, 3, 4]),
+        ([1.0, 2.0, 4.0], "12345", [0, 1, 3]),  # a column of whole floats, as pandas reads one with a gap
+        (["1", "2"], "12", [0, 1]),
+        ([0, 1], ["no", "yes"], [0, 1]),
+        ([False, True], ["no", "yes"], [0, 1]),
+        (["yes", "no"], ["no", "yes"], [1, 0]),
+        ([-1, 0, 1], ["-1", "0", "1"], [0, 1, 2]),  # names, not hidden
+        (["None", "A"], ["None", "A"], [0, 1]),
+    ],
+)
+def test_a_column_has_names_or_positions(written: list[object], names: Sequence[str], wanted: list[int]) -> None:
+    data = dataclasses.replace(settings_of().data, label_names=tuple(names))
+    assert splits._indices(pd.Series(written), "here", data).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("written", "names", "says"),
+    [
+        ([-1, 0, 1], ["no", "yes"], r"1 hidden labels"),
+        (["no", "1"], ["no", "yes"], r"1 labels outside data.label_names: '1'"),  # not a bit of both
+        ([0, 1, 5], "12345", r"1 labels outside data.label_names: 0"),
+        ([0.5, 1], ["no", "yes"], r"1 labels outside data.label_names: 0\.5"),
+        ([0, None], ["no", "yes"], r"labels outside data.label_names"),
+    ],
+)
+def test_a_column_that_is_neither_is_refused(written: list[object], names: Sequence[str], says: str) -> None:
+    data = dataclasses.replace(settings_of().data, label_names=tuple(names))
+    with pytest.raises(Refusal, match=says):
+        splits._indices(pd.Series(written), "here", data)
+
+
+def test_hidden_copies_are_not_read_and_a_renamed_split_is_noticed(tmp_path: Path) -> None:
+    for place in ("train", "dev"):
+        (tmp_path / "d" / place).mkdir(parents=True)
+        write_rows(tmp_path / "d" / place / "data.csv", ROWS)
+    data = settings_of(*FILES, f"data.path={tmp_path / 'd'}").data
+    before = sources.source_key(data)
+    (tmp_path / "d/.ipynb_checkpoints").mkdir()
+    write_rows(tmp_path / "d/.ipynb_checkpoints/test-checkpoint.csv", ROWS)
+    assert sources.source_key(data) == before
+    assert set(sources.load_raw(data)[0]) == {"train"}
+    (tmp_path / "d/dev").rename(tmp_path / "d/test")
+    assert sources.source_key(data) != before
+    assert set(sources.load_raw(data)[0]) == {"train", "test"}
+
+
+def test_none_and_na_are_texts(tmp_path: Path) -> None:
+    read = sources.read_file(write_rows(tmp_path / "r.csv", [("None", "NA"), ("null", "no")]))
+    assert read.to_numpy().tolist() == [["None", "NA"], ["null", "no"]]
+
+
+def test_the_test_split_may_be_carved_out_of_a_carved_validation_split(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "r.csv", ROWS)
+    made = prepare(tmp_path, *FILES, f"data.path={file}", "data.carve.validation.size=0.4",
+                   "data.carve.test.source=validation", "data.carve.test.size=0.5")  # fmt: skip
+    assert made.sizes["test"] == pytest.approx(0.2 * len(ROWS), abs=2)
+    assert made.sizes["validation"] == pytest.approx(0.2 * len(ROWS), abs=2)
+
+
+def test_all_but_one_can_be_sampled() -> None:
+    table = frame([f"text {i}" for i in range(101)], [i % 2 for i in range(101)]).assign(row=0)
+    assert len(splits.sample(table, 100, 1, False, "data.max_examples")) == 100
 
 
 def test_a_balanced_sample_that_cannot_be_had_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
 
 from src.pages import document
@@ -249,3 +250,48 @@ def test_the_tables_say_it_all() -> None:
     assert "the &lt;study&gt; is not over" in page
     assert page.count("trial-3 *</td>") == 2
     assert "http" not in page  # self-contained
+
+
+@pytest.mark.parametrize("metric", ["recall", "f1", "precision"])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_equal_predictors_of_a_rare_label_are_rarely_called_different(metric: str, share: float) -> None:
+    generator, wrong, times = np.random.default_rng(7), 0, 200
+    for number in range(times):
+        labels = (np.arange(200) < 200 * share).astype(int)
+        hard = generator.normal(0, 1.0, 200)
+        found = {
+            name: np.where(labels == 1, 1.0, -1.5) + hard + generator.normal(0, 1.0, (1, 200))
+            for name in ("one", "two")
+        }
+        answers = {name: Answers(chances_of(expit(values))) for name, values in found.items()}
+        draws = Draws(labels, answers, draws=200, seed=number)
+        difference = draws.difference("one", "two", metric)
+        said = judgement.verdict(
+            Question("one", ("two",), metric, 0.0, 1),
+            Interval(difference.value, difference.low, difference.high),
+            draws.enough_apart("one", "two", metric),
+        )
+        wrong += said == "better"
+    assert wrong / times <= 0.025 + 0.02  # two standard errors of 200 times
+
+
+def test_two_examples_show_nothing() -> None:
+    labels = (np.arange(300) < 2).astype(int)
+    right, never = labels.astype(float), np.zeros(300)
+    answers = {"right": Answers(chances_of(right)[None]), "never": Answers(chances_of(never)[None])}
+    draws = Draws(labels, answers)
+    assert draws.difference("right", "never", "recall").low < 0  # t with one degree of freedom
+    assert not draws.enough_apart("right", "never", "recall")
+    exact = draws.estimate("right", "recall")
+    assert (exact.low, exact.high) == pytest.approx((0.025**0.5, 1.0))  # two of two, exact binomial
+
+
+def test_how_many_examples_tell_two_apart() -> None:
+    labels = np.array([1, 1, 0, 0])
+    first = chances_of(np.array([[1, 1, 0, 0], [1, 0, 0, 0]]))
+    second = chances_of(np.array([[0, 0, 0, 1]]))
+    assert scores.apart("accuracy", labels, first, second) == pytest.approx(2.5)
+    assert scores.apart("f1", labels, first, second) == pytest.approx(2.5)
+    assert scores.apart("recall", labels, first, second) == pytest.approx(1.5)
+    found = scores.support(labels, first)
+    assert found == {"accuracy": 4, "loss": 4, "f1": 2, "precision": 1, "recall": 2}

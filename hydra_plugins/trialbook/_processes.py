@@ -1,9 +1,9 @@
 """The local launcher's work: worker processes that share their imports, watched, and replaced when killed."""
 
-import multiprocessing
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from src import drain
 from src.learning.devices import forking
 
 PRELOAD = [
@@ -28,11 +29,7 @@ PRELOAD = [
 
 def warm_up() -> None:
     """Start those imports now, beside whatever the launching process does next."""
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        forking(PRELOAD)
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
+    forking(PRELOAD)
 
 
 def launch(
@@ -80,13 +77,15 @@ def launch(
 
 
 class _Signals:
-    """Ctrl-C or SIGTERM once: workers stop at a safe point. Twice: they are killed; what they saved is continued."""
+    """Ctrl-C, SIGTERM or a closed terminal once: workers stop at a safe point. Twice: they are killed; what they saved
+    is continued."""
 
     def __init__(self, running: dict[int, BaseProcess]) -> None:
         self.running, self.seen = running, 0
 
     def __enter__(self) -> "_Signals":
-        self.before = {s: signal.signal(s, self._heard) for s in (signal.SIGINT, signal.SIGTERM)}
+        heeded = drain.heeded(signal.SIGTERM, *drain.LAUNCHERS)
+        self.before = {number: signal.signal(number, self._heard) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,7 +95,8 @@ class _Signals:
     def _heard(self, _signal: int, _frame: object) -> None:
         self.seen += 1
         if self.seen == 1:
-            print("\nStopping: workers finish their step and save where they are. Once more: at once.", flush=True)
+            with suppress(OSError):  # the terminal may be gone
+                print("\nStopping: workers finish their step and save where they are. Once more: at once.", flush=True)
         for process in list(self.running.values()):
             if self.seen == 1:
                 process.terminate()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from src.paths import Paths
     from src.runner.telling import ComparePlan
 
-Todo = Callable[[Callable[..., None]], object]  # given a way to start workers, does it
+Todo = Callable[[Callable[..., int]], object]  # given a way to start workers, does it
 
 
 def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments: Sequence[str], verb: str) -> None:
@@ -40,9 +40,9 @@ def run(context: HydraContext, task: TaskFunction, config: DictConfig, arguments
                     composed[i] = context.config_loader.load_sweep_config(config, each[i])
         for todo, overrides, made in zip(VERBS[verb](composed, each, paths), each, composed, strict=True):
 
-            def launch(workers: int, *more: str, overrides: Sequence[str] = overrides, made: DictConfig = made) -> None:
+            def launch(workers: int, *more: str, overrides: Sequence[str] = overrides, made: DictConfig = made) -> int:
                 HydraConfig.instance().set_config(made)
-                _launch(context, task, made, [*overrides, *more], workers, paths.root)
+                return _launch(context, task, made, [*overrides, *more], workers, paths.root)
 
             HydraConfig.instance().set_config(made)
             todo(launch)
@@ -86,7 +86,7 @@ def _compare(composed: Sequence[DictConfig], _: Sequence[Sequence[str]], paths: 
     return [partial(_compared, plan) for plan in plans]
 
 
-def _compared(plan: "ComparePlan", launch: Callable[..., None]) -> None:
+def _compared(plan: "ComparePlan", launch: Callable[..., int]) -> None:
     from src.runner import comparing
 
     comparing.compare(plan, lambda workers, *more: launch(workers, f"study.name={plan.studied.name}", *more))
@@ -102,18 +102,20 @@ def _launch(
     overrides: Sequence[str],
     workers: int,
     root: Path,
-) -> None:
-    """One batch of jobs, a worker each, with whatever launcher the config names."""
+) -> int:
+    """One batch of jobs, a worker each, with whatever launcher the config names; how many ended with an error."""
+    from src import config as configs
     from src.errors import first_line
 
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     OmegaConf.set_readonly(config.hydra, None)
-    where = f"worker.root='{root.resolve()}'"
-    jobs = [[*overrides, f"worker.index={i}", f"worker.of={workers}", where] for i in range(workers)]
+    where = configs.as_overrides({"worker.root": str(root.resolve())})
+    jobs = [[*overrides, f"worker.index={i}", f"worker.of={workers}", *where] for i in range(workers)]
     try:
         done = launcher.launch(jobs, initial_job_idx=0)
     except Exception as error:  # of the launcher itself; what the workers have done is in the study
         print(f"the launcher {type(launcher).__name__} gave up: {type(error).__name__}: {first_line(error)}")
-        return
+        return workers
     if failed := [ret for ret in done if ret.status != JobStatus.COMPLETED]:
         print(f"{len(failed)} of {workers} workers ended with an error: {failed[0]._return_value!r}")
+    return len(failed)

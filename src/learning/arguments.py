@@ -15,7 +15,8 @@ OURS = {
     "save_steps", "save_total_limit", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
     "logging_strategy", "logging_nan_inf_filter", "disable_tqdm", "run_name", "push_to_hub", "do_train", "do_eval",
     "do_predict", "resume_from_checkpoint", "remove_unused_columns", "label_names", "length_column_name",
-    "auto_find_batch_size",
+    "auto_find_batch_size", "eval_on_start", "batch_eval_metrics", "prediction_loss_only", "eval_do_concat_batches",
+    "dataloader_persistent_workers", "dataloader_drop_last",
 }  # fmt: skip
 """Fields that Trialbook sets itself: where it evaluates, saves and logs is the study's business."""
 EXTRA = {"trainer": {"require_gpu"}}

@@ -41,12 +41,12 @@ def tfidf_logreg() -> Classifier:
 CLASSIC: dict[str, Callable[[], Classifier]] = {"majority": majority, "tfidf_logreg": tfidf_logreg}
 
 
-def judge_classic(name: str, train: pd.DataFrame, validation: pd.DataFrame, goal: Goal) -> Outcome:
+def judge_classic(name: str, train: pd.DataFrame, validation: pd.DataFrame, goal: Goal, n_labels: int) -> Outcome:
     """Fit the baseline `name` on `train` (columns text, label) and judge it on `validation`."""
     began = time.monotonic()
     model = CLASSIC[name]().fit(train["text"], train["label"])
     fitted = time.monotonic()
-    chances = model.predict_proba(validation["text"])
+    chances = _chances(model, validation["text"], n_labels)
     seconds = time.monotonic() - fitted
     found = _judged(chances, validation, goal, seconds)
     return replace(found, seconds=time.monotonic() - began, megabytes=_size(model))
@@ -54,7 +54,11 @@ def judge_classic(name: str, train: pd.DataFrame, validation: pd.DataFrame, goal
 
 def answer_classic(name: str, train: pd.DataFrame, texts: pd.Series, n_labels: int) -> np.ndarray:
     """Fit the baseline `name` on `train`; its chances for `texts`, [n_texts, n_labels]."""
-    model = CLASSIC[name]().fit(train["text"], train["label"])
+    return _chances(CLASSIC[name]().fit(train["text"], train["label"]), texts, n_labels)
+
+
+def _chances(model: Classifier, texts: pd.Series, n_labels: int) -> np.ndarray:
+    """[n_texts, n_labels]; none for a label that train does not have."""
     found = np.zeros((len(texts), n_labels))
     found[:, model.classes_] = model.predict_proba(texts)
     return found

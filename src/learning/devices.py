@@ -2,10 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
+from src import drain
 from src.errors import Refusal
 
 WORKER_GIGABYTES = 2.0  # a worker with a small model, libraries and batches included
@@ -21,7 +24,7 @@ class Machine:
     cores: int
     free_gigabytes: float
     gpus: int
-    gpu_megabytes: float = 0.0  # memory of the smallest GPU, 10**6 bytes
+    gpu_megabytes: float = 0.0  # memory of the smallest GPU, 10**6 bytes; 0 where nobody has asked
     each: int = 1  # devices that one training takes
 
 
@@ -36,24 +39,33 @@ def hands(use_cpu: bool) -> int:
 def this_machine(use_cpu: bool, each: int = 1) -> Machine:
     """Cores and memory this process may use, containers' limits included; GPUs unless `use_cpu`.
 
-    `each`: the devices that one training takes. Raises Refusal where there are some GPUs, but not so many.
+    `each`: the devices that one training takes. CUDA is not started: a worker is given its GPUs after this. Raises
+    Refusal where there are some GPUs, but not so many.
     """
     import joblib
     import psutil
 
-    gpus, memory = 0, 0.0
+    gpus = 0
     if not use_cpu:
         import torch
 
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        memory = min((torch.cuda.get_device_properties(i).total_memory / 1e6 for i in range(gpus)), default=0.0)
+        gpus = torch.cuda.device_count()
     if 0 < gpus < each:
         raise Refusal(
             f"worker.devices_per_trial is {each}, and torch finds {gpus} GPU{'s' * (gpus != 1)} here; give each trial "
             f"1 to {gpus}, or let processors do it (trainer=cpu)."
         )
     cores = max(1, joblib.cpu_count() // each)
-    return Machine(cores, psutil.virtual_memory().available / 1e9 / each, gpus // each, memory, each)
+    return Machine(cores, psutil.virtual_memory().available / 1e9 / each, gpus // each, each=each)
+
+
+def with_memory(machine: Machine) -> Machine:
+    """The machine with its GPUs' memory. Not for a process that trains: it starts CUDA, on all of them."""
+    import torch
+
+    every = range(machine.gpus * machine.each)
+    memory = min((torch.cuda.get_device_properties(i).total_memory / 1e6 for i in every), default=0.0)
+    return replace(machine, gpu_megabytes=memory)
 
 
 def workers_that_pay(machine: Machine, n_trials: int) -> int:
@@ -81,15 +93,30 @@ def _room(machine: Machine) -> int:
 def fast_precision(use_cpu: bool) -> str:
     """What this machine trains fastest in without losing accuracy: bf16 where a GPU or processor has units for it.
 
-    A GPU without them gets fp16; a processor without them fp32. Units of a processor are Intel's AMX: without such,
-    bf16 is slower than fp32 there.
+    A GPU without them gets fp16; a processor without them fp32. Units of a processor are Intel's AMX, or AVX-512's
+    bf16 instructions, which AMD's have since Zen 4: without such, bf16 is slower than fp32 there.
     """
     import torch
 
     if torch.cuda.is_available() and not use_cpu:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of torch do not tell
-    return "bf16" if known.get("amx_bf16") else "fp32"
+    return "bf16" if known.get("amx_bf16") or known.get("avx512_bf16") else "fp32"
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that its tensors free, for the next ones, where the C library is GNU's.
+
+    By itself malloc hands blocks of over 32 MiB back to the system at once: a word embedding's gradient goes and comes
+    at every step, and the system fills each of its pages with zeros anew. The options are those of mallopt(3).
+    """
+    import ctypes
+
+    most_mapped, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of <malloc.h>
+    with suppress(AttributeError, OSError, TypeError):  # another C library, another system
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(most_mapped, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def use_threads(threads: int | None) -> int:
@@ -121,9 +148,20 @@ def use_share(index: int, of: int, machine: Machine, cpus: int | None = None) ->
 
 
 def forking(preload: list[str]) -> Any:
-    """The way to start processes: they fork from one that has imported `preload`, and nothing else; elsewhere anew."""
+    """The way to start processes: they fork from one that imports `preload` now, and nothing else; elsewhere anew.
+
+    That process, what forks from it, and Python's tracker of semaphores do not hear of a closed terminal: whoever
+    started them does, and asks them to stop.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(preload)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, drain.HANG_UP)
+    try:
+        forkserver.ensure_running()  # it starts the tracker as well; both keep the mask for life
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return made

@@ -6,10 +6,12 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import softmax
 from torch.nn.functional import cross_entropy
@@ -18,28 +20,25 @@ from transformers import (
     DataCollatorWithPadding,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from src.errors import first_line
-from src.learning import devices, metrics
+from src.learning import devices, embeddings, metrics, processor
 from src.learning.checkpoints import Checkpoint, build
 from src.learning.judge import Goal, Judge, TrainingFailed, Watcher, plain_metrics
 from src.learning.resume import last_checkpoint
+from src.learning.speed import FORWARD, MEASURED_STEPS, Speedometer, tokens_of_steps
 from src.records import Calibration, Evaluation, Outcome
 from src.settings import Recipe
+from src.text import splits
 
 OUT_OF_MEMORY, DISK_FULL = "out of memory", "the disk is full"  # how reasons of a failure begin
 NO_MEMORY = (  # as torch's allocators, the system, cuBLAS and cuDNN, and oneDNN say it
     "can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "STATUS_ALLOC_FAILED",
     "could not create a primitive", "could not create a memory",
 )  # fmt: skip
-MEASURED_STEPS = 12  # in a calibration; get_length_grouped_indices sorts so many batches' texts by quarters:
-WARM_UP_STEPS = 3  # any number of whole quarters gives long and short texts their share
-MEASURED_SECONDS = 3.0  # enough, if a quarter is done
 NO_SPACE = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
 
 
@@ -68,6 +67,9 @@ def fine_tune(
     start = last_checkpoint(folder)
     if start is not None:
         trainer.add_callback(judge.take_up(start))
+    else:
+        known = partial(_timed, trainer, recipe, checkpoint, lesson)
+        trainer.add_callback(Speedometer(lambda meter: watcher.timed(known(meter))))
     trainer.add_callback(judge)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     return judge.outcome(time.monotonic() - began)
@@ -77,12 +79,8 @@ def _part(validation: Any, size: int | None) -> Any:
     """A stratified part of `validation`, always the same; all of it where `size` asks for no less."""
     if size is None or size >= len(validation):
         return validation
-    from sklearn.model_selection import train_test_split
-
-    rows, _ = train_test_split(
-        np.arange(len(validation)), train_size=size, stratify=validation["labels"][:], random_state=0
-    )
-    return validation.select(np.sort(rows))
+    labels = pd.DataFrame({"label": validation["labels"][:]})
+    return validation.select(splits.sample(labels, size, 0, False, "study.rung_examples").index)
 
 
 def calibrate(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Path) -> Calibration:
@@ -91,25 +89,44 @@ def calibrate(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Pa
     The steps go over twelve batches of texts drawn at random. The first ones of a whole epoch would not do: where like
     lengths share a batch, an epoch goes through fifty batches' texts at a time, the longest first.
     """
-    timer = _Timer()
+    meter = Speedometer()
     batch = micro_batch(recipe) * int(recipe.trainer.get("gradient_accumulation_steps", 1))
     drawn = np.random.default_rng(recipe.seed).permutation(len(lesson.train))[: MEASURED_STEPS * batch]
-    part = replace(lesson, train=lesson.train.select(drawn))
-    trainer = _trainer(recipe, checkpoint, part, folder, max_steps=MEASURED_STEPS)
-    trainer.add_callback(timer)
+    trainer = _trainer(recipe, checkpoint, lesson, folder, max_steps=MEASURED_STEPS)
+    trainer.train_dataset = lesson.train.select(drawn)
+    trainer.add_callback(meter)
     trainer.train()
     rows = range(0, len(lesson.validation), max(1, len(lesson.validation) // (4 * trainer.args.eval_batch_size)))
     few = lesson.validation.select(rows)
     evaluated = trainer.evaluate(few)
     shutil.rmtree(folder, ignore_errors=True)
+    found = _calibration(trainer, recipe, checkpoint, lesson, meter.seconds_per_step() / min(batch, len(lesson.train)))
+    return replace(found, seconds_per_evaluated=evaluated["eval_runtime"] / len(few))
+
+
+def _timed(
+    trainer: "_Trainer", recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, meter: Speedometer
+) -> Calibration:
+    """What the first steps of a training say of its speed."""
+    args, lengths, sampler = trainer.args, lesson.train["length"][:], trainer._get_train_sampler()
+    order = list(sampler) if isinstance(sampler, _EpochSampler) else range(len(lengths))
+    tokens = tokens_of_steps(lengths, order, args.train_batch_size, args.gradient_accumulation_steps)
+    return _calibration(trainer, recipe, checkpoint, lesson, meter.seconds_per_epoch(tokens) / len(lengths))
+
+
+def _calibration(
+    trainer: "_Trainer", recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, seconds_per_example: float
+) -> Calibration:
+    """The seconds of an evaluated example are reckoned from those of a training example."""
+    seen, judged = (np.asarray(part["length"][:]) for part in (lesson.train, lesson.validation))
     return Calibration(
-        seconds_per_example=timer.seconds_per_step() / min(batch, len(lesson.train)),
-        seconds_per_evaluated=evaluated["eval_runtime"] / len(few),
+        seconds_per_example=seconds_per_example,
+        seconds_per_evaluated=seconds_per_example * FORWARD * judged.mean() / seen.mean(),
         megabytes=checkpoint.megabytes,
         device=str(trainer.args.device),
         threads=torch.get_num_threads(),
         gpu_megabytes=torch.cuda.max_memory_reserved() / 1e6 if trainer.args.device.type == "cuda" else 0.0,
-        cut=float(np.mean(np.array(lesson.train["length"][:]) >= recipe.model.max_tokens)),
+        cut=float(np.mean(seen >= recipe.model.max_tokens)),
     )
 
 
@@ -148,6 +165,13 @@ def halved(recipe: Recipe, devices: int = 1) -> Recipe | None:
     return replace(recipe, trainer=trainer)
 
 
+def halved_to(size: int, recipe: Recipe, devices: int = 1) -> Recipe:
+    """The recipe with `size` examples at a time, where it has so many times two, four, ...; and as many per update."""
+    while micro_batch(recipe) > size and (smaller := halved(recipe, devices)):
+        recipe = smaller
+    return recipe
+
+
 def free_memory() -> None:
     """Let go of what a training that failed has left behind."""
     gc.collect()
@@ -175,7 +199,7 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
     if torch.distributed.is_initialized():  # a rank's batch is its part of the recipe's
         values["accelerator_config"] = {"split_batches": True}
         values.setdefault("ddp_find_unused_parameters", False)  # the architectures that we know use all of theirs
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(folder),
         report_to="none",
         seed=recipe.seed,
@@ -186,9 +210,13 @@ def training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArg
         disable_tqdm=True,
         **values,
     )
+    if made.n_gpu > 1:  # the Trainer would take them all, with as many times the batch
+        made._n_gpu = 1
+    return made
 
 
 def _trainer(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Path, **more: Any) -> "_Trainer":
+    devices.keep_freed_memory()
     by_length = np.argsort(lesson.validation["length"][:], kind="stable")[::-1].copy()
     trainer: _Trainer = _Trainer(
         model=build(checkpoint, recipe.model, lesson.label_names, recipe.seed),
@@ -199,7 +227,9 @@ def _trainer(recipe: Recipe, checkpoint: Checkpoint, lesson: Lesson, folder: Pat
         data_collator=DataCollatorWithPadding(lesson.tokenizer),
         compute_metrics=lambda p: trainer.heard(p.label_ids, p.predictions),
     )
-    trainer.order = by_length
+    trainer.order, trainer.met = by_length, lesson.train
+    if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
+        processor.use(trainer.model)
     # Most classifiers take keyword arguments and leave num_items_in_batch alone. Believed to divide the loss by it,
     # they would keep the Trainer from dividing by the accumulated steps: losses and gradients that much too big.
     trainer.model_accepts_loss_kwargs = False
@@ -229,6 +259,7 @@ class _EpochSampler(Sampler[int]):
 class _Trainer(Trainer):
     """The Trainer with orders of its own: training by (seed, epoch), evaluation as the rows lie."""
 
+    met: Any  # the texts that a training may go through
     order: np.ndarray  # the rows of the validation split, as they are evaluated
     logits: np.ndarray  # of the last evaluation
 
@@ -245,11 +276,22 @@ class _Trainer(Trainer):
 
     def evaluation_loop(self, *given: Any, **named: Any) -> Any:
         found = super().evaluation_loop(*given, **named)
-        if self.args.world_size > 1:  # the mean over batches counts the texts that fill up the last one
+        # Over several devices the mean counts the texts that fill up the last batch; smoothed labels are for training.
+        if self.args.world_size > 1 or self.args.label_smoothing_factor:
             logits, labels = torch.from_numpy(found.predictions), torch.from_numpy(found.label_ids)
-            smoothing = self.args.label_smoothing_factor
-            found.metrics["eval_loss"] = cross_entropy(logits, labels, label_smoothing=smoothing).item()
+            found.metrics["eval_loss"] = cross_entropy(logits.float(), labels).item()
         return found
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        args = self.args
+        other = args.fp16 or args.torch_compile or self.is_fsdp_enabled or self.is_deepspeed_enabled  # fp16: lost steps
+        exact = args.optim in embeddings.EXACT and not other
+        padding = self.processing_class.pad_token_id
+        made = embeddings.leave_out_unused(self.model, self.met, padding) if exact and self.optimizer is None else None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if made is not None:
+            embeddings.decay_with(optimizer, made)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         data = self.train_dataset if train_dataset is None else train_dataset
@@ -261,24 +303,3 @@ class _Trainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
         return SequentialSampler(eval_dataset)
-
-
-class _Timer(TrainerCallback):
-    """The time of each optimizer step, until it is known."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step_end(self, args: Any, _state: Any, control: TrainerControl, **_: Any) -> None:
-        self.ends.append(time.monotonic())
-        if args.world_size > 1:
-            return  # ranks that disagree about the end would wait for each other for ever
-        quarters, within = divmod(len(self.ends), WARM_UP_STEPS)
-        if quarters > 1 and not within and self.ends[-1] - self.ends[WARM_UP_STEPS - 1] >= MEASURED_SECONDS:
-            control.should_training_stop = True
-
-    def seconds_per_step(self) -> float:
-        """Mean over all but the first steps, which also warm up."""
-        if len(self.ends) <= WARM_UP_STEPS:
-            raise TrainingFailed(f"the training data make no more than {WARM_UP_STEPS} optimizer steps")
-        return (self.ends[-1] - self.ends[WARM_UP_STEPS - 1]) / (len(self.ends) - WARM_UP_STEPS)

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from src.learning import devices, resume
 from src.learning.checkpoints import BEST, CHANCES, WEIGHTS
-from src.records import Evaluation, Outcome, State, Stop
+from src.records import Calibration, Evaluation, Outcome, State, Stop
 
 
 class TrainingFailed(Exception):
@@ -27,6 +27,9 @@ class Watcher(Protocol):
 
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         """An evaluation at a rung; a returned order ends the training."""
+
+    def timed(self, found: Calibration) -> None:
+        """How fast the training goes: said once, after some steps, unless it continues another."""
 
     def saved(self) -> None:
         """A whole checkpoint was written, to continue from."""

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from src import drain
 from src.learning import finetune
 from src.learning.checkpoints import Checkpoint
 from src.learning.devices import forking
@@ -137,7 +138,7 @@ def _fall_with_the_killed(processes: Any) -> None:
 def _rank(
     pipe: Connection, what: Callable[..., Any], setting: Mapping[str, int], backend: str, threads: int, meeting: str
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGTERM, *drain.LAUNCHERS):
         signal.signal(number, signal.SIG_IGN)  # meant for the process that is asked; it answers for all
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update({**{key: str(value) for key, value in setting.items()}, "OMP_NUM_THREADS": str(threads)})
@@ -180,6 +181,9 @@ class Asking:
         stop: Stop | None = self._ask("evaluated", evaluation)
         return stop
 
+    def timed(self, found: Calibration) -> None:
+        self._ask("timed", found)
+
     def saved(self) -> None:
         self._ask("saved")
 
@@ -200,6 +204,10 @@ class Agreed:
 
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         return _from_first(self.first.evaluated(evaluation) if self.first is not None else None)
+
+    def timed(self, found: Calibration) -> None:
+        if self.first is not None:
+            self.first.timed(found)
 
     def saved(self) -> None:
         if self.first is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from src import drain
 from src.errors import Refusal, StudyEnded
 from src.evidence.store import existing_store
 from src.paths import Paths
@@ -139,12 +140,18 @@ def _check(server: Server) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends like Ctrl-C, so that nothing is left running."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """SIGTERM and a closed terminal end like Ctrl-C, so that nothing is left running."""
+    heeded = drain.heeded(signal.SIGTERM, *drain.HANG_UP)
+    before = {number: signal.signal(number, _interrupted) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _stop(servers: Sequence[Server]) -> None:

@@ -28,6 +28,7 @@ class Choice:
     best_baseline: str
     opening: int
     key: str
+    seed: int | None = None  # of the winner's training that is registered; None: as of old, from the scores as they are
 
     @property
     def tested(self) -> list[Repeat]:
@@ -45,14 +46,15 @@ class Choice:
 
     @property
     def registered(self) -> Repeat:
-        """The winner's training with the median validation score: its weights are kept."""
+        """The winner's training with the median validation score when it was chosen: its weights are kept."""
         contender = next(c for c in self.line_up.recipes if c.name == self.winner)
-        median = judgement.median_of(scores(contender, self.line_up, self.folder))
-        return contenders.repeat(contender, self.line_up.seeds[median], self.folder)
+        seed = median_seed(contender, self.line_up, self.folder) if self.seed is None else self.seed
+        return contenders.repeat(contender, seed, self.folder)
 
     def write(self) -> None:
         values = {"winner": self.winner, "tuned": self.tuned, "best_baseline": self.best_baseline,
-                  "opening": self.opening, "key": self.key, "line_up": self.line_up.key}  # fmt: skip
+                  "opening": self.opening, "key": self.key, "seed": self.seed,
+                  "line_up": self.line_up.key}  # fmt: skip
         write_whole(self.folder / CHOICE, json.dumps(values, indent=1))
 
     @staticmethod
@@ -74,6 +76,11 @@ def scores(contender: Contender, line_up: LineUp, folder: Path) -> list[float]:
     """Fresh-seed validation scores of a recipe, in the order of the seeds; fewer than seeds if trainings failed."""
     outcomes = [contenders.repeat(contender, seed, folder).outcome() for seed in line_up.seeds]
     return [o.score for o in outcomes if o is not None and o.score is not None and finished(o)]
+
+
+def median_seed(contender: Contender, line_up: LineUp, folder: Path) -> int:
+    """The fresh seed with the median validation score."""
+    return line_up.seeds[judgement.median_of(scores(contender, line_up, folder))]
 
 
 def best_of(candidates: Sequence[Contender], line_up: LineUp, folder: Path, metric: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from src import config, mirror
-from src.errors import StudyEnded, masked
+from src.errors import StudyEnded, first_line, masked
 from src.evidence import delivered, views
 from src.evidence.runs import Run
 from src.evidence.store import Store
@@ -32,7 +32,13 @@ def close(plan: Plan, book: Book, run: Run, store: Store, account: Account) -> N
         account.say(f"\nTrials {', '.join(map(str, elsewhere))} are in other hands; whoever has them ends the study.")
         return
     if plan.settings.worker.home is not None:
-        outpost.gather(book, store)
+        try:
+            outpost.gather(book, store)
+        except OSError as error:
+            raise StudyEnded(
+                f"What the workers of {book.name} have kept cannot be had from {store.address}: {first_line(error)}. "
+                "The same command goes on once it can."
+            ) from error
     waiting = _settle_runs(book, store, trials)
     life.keep_best(book)
     reason = book.enough()

@@ -14,7 +14,7 @@ from src.learning import checkpoints, classify, ready_made
 from src.paths import Paths
 from src.records import Calibration, State
 from src.runner import contenders, judging, pace, reporting, studies, telling
-from src.runner.choice import Choice, best_baseline, best_of, winner
+from src.runner.choice import Choice, best_baseline, best_of, median_seed, winner
 from src.runner.contenders import CHAMPION, DEFAULT, Contender, LineUp
 from src.runner.pace import calibrations
 from src.runner.plan import machine_for
@@ -26,7 +26,7 @@ from src.text import seal
 from src.text.corpus import content_key
 from src.verdict.record import Verdict, recorded
 
-Launch = Callable[..., None]  # start so many workers on the comparison (with these overrides), and wait for their end
+Launch = Callable[..., object]  # start so many workers on the comparison (with these overrides), and wait for their end
 
 
 def check(asked: ComparisonSettings, paths: Paths) -> ComparePlan:
@@ -205,6 +205,7 @@ def _choose(plan: ComparePlan) -> Choice:
     opening = seal.open_test(corpus, plan.studied.paths.openings(corpus.fingerprints["test"]), key, facts)
     tuned = best_of(line_up.tuned, line_up, plan.folder, metric)
     baseline = best_baseline(line_up, metric)
-    choice = Choice(line_up, plan.folder, chosen, tuned, baseline, opening.number, key)
+    seed = median_seed(next(c for c in line_up.recipes if c.name == chosen), line_up, plan.folder)
+    choice = Choice(line_up, plan.folder, chosen, tuned, baseline, opening.number, key, seed)
     choice.write()
     return choice

@@ -185,7 +185,9 @@ def line_up(studied: Studied, asked: ComparisonSettings) -> LineUp:
     ]
     ranked = stopping.ranked(book.trials(), book.direction)
     tried = next((t for t in ranked if t.origin == DEFAULT_RECIPE), None)
-    default = _recipe(studied, "default", DEFAULT, (book.folder / CONFIG).read_text(), tried)
+    # The config may have changed since: values of what is searched change nothing in a study that has begun.
+    yaml = _yaml_of(studied, tried) if tried else (book.folder / CONFIG).read_text()
+    default = _recipe(studied, "default", DEFAULT, yaml, tried)
     tuned: list[Contender] = []
     for trial in ranked:
         if len(tuned) == asked.top_k:

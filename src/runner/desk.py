@@ -3,7 +3,8 @@
 import os
 import shutil
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from src import mirror
@@ -19,16 +20,19 @@ from src.learning.finetune import (
     failure_reason,
     free_memory,
     halved,
+    halved_to,
     micro_batch,
     precision,
 )
-from src.learning.judge import Goal
+from src.learning.judge import Goal, Watcher
 from src.paths import Paths, write_whole
-from src.records import Evaluation, Outcome, State, Stop
-from src.runner.pace import calibration_key
+from src.records import Calibration, Evaluation, Outcome, State, Stop
+from src.runner.pace import FIRST_TRIAL, calibration_key
 from src.settings import ModelSettings, Recipe, Settings
 from src.text import corpus as corpora
 from src.text import tokens
+
+MICRO_BATCH = "micro_batch"  # in a training's folder: how many examples at a time fitted
 
 
 class Desk:
@@ -80,6 +84,9 @@ class TrainingRun:
         self.run.deliver(self.store)
         return None
 
+    def timed(self, found: Calibration) -> None:
+        pass
+
     def saved(self) -> None:
         pass
 
@@ -97,38 +104,82 @@ def curve_names(evaluation: Evaluation) -> dict[str, float]:
 def attempt_training(recipe: Recipe, desk: Desk, watch: TrainingRun, folder: Path) -> Outcome:
     """Train; whatever goes wrong in it is a failed outcome with its reason, and a traceback on the run.
 
-    Out of memory, it is begun anew with half the examples at a time and twice the steps between updates, if
-    worker.oom_retry says so. On a full disk its own files go first, so that the records of its end find room. Raises
-    BookLost, which says nothing of the training.
+    On a full disk its own files go first, so that the records of its end find room. Raises BookLost, which says nothing
+    of the training.
     """
     each = desk.settings.worker.devices_per_trial
+    watch.run.tags({"precision": precision(recipe), **({"devices": each} if each > 1 else {})})
+    try:
+        watch.run.tags(mirror.origin(desk.lesson(recipe.model)[0]))
+        return train_within_memory(recipe, desk, watch, folder, lambda n: watch.run.tags({"micro_batch": n}))
+    except BookLost:
+        raise
+    except Exception as error:  # one failing trial is a failed trial, never the end of the study
+        reason, trace = failure_reason(error), traceback.format_exc()
+    if reason.startswith(DISK_FULL):
+        shutil.rmtree(folder, ignore_errors=True)
+    watch.run.text("error.txt", trace)
+    return Outcome(State.FAIL, reason=reason)
+
+
+def train_within_memory(
+    recipe: Recipe, desk: Desk, watch: Watcher, folder: Path, fits: Callable[[int], object] = lambda _: None
+) -> Outcome:
+    """Train. Out of memory, begin anew with half the examples at a time and twice the steps between updates, if
+    worker.oom_retry says so; `fits` hears how many. One that is taken up again goes on with as many as before."""
+    each, file = desk.settings.worker.devices_per_trial, folder / MICRO_BATCH
+    if file.exists():
+        recipe = halved_to(int(file.read_text()), recipe, each)
     while True:
         try:
             checkpoint, lesson = desk.lesson(recipe.model)
-            together = {"devices": each} if each > 1 else {}
-            watch.run.tags({**mirror.origin(checkpoint), "precision": precision(recipe), **together})
             return ranks.fine_tune(each, recipe, checkpoint, lesson, desk.goal, watch, folder)
         except BookLost:
             raise
-        except Exception as error:  # one failing trial is a failed trial, never the end of the study
-            reason, trace = failure_reason(error), traceback.format_exc()
-            retry = desk.settings.worker.oom_retry and reason.startswith(OUT_OF_MEMORY)
-            smaller = halved(recipe, each) if retry else None
-        if reason.startswith(DISK_FULL) or smaller:
-            shutil.rmtree(folder, ignore_errors=True)
-        if smaller is None:
-            watch.run.text("error.txt", trace)
-            return Outcome(State.FAIL, reason=reason)
+        except Exception as error:
+            smaller = smaller_after(error, recipe, desk.settings)
+            if smaller is None:
+                raise
+        shutil.rmtree(folder, ignore_errors=True)
         free_memory()
         recipe = smaller
-        watch.run.tags({"micro_batch": micro_batch(recipe)})
+        write_whole(file, str(micro_batch(recipe)))
+        fits(micro_batch(recipe))
+
+
+def smaller_after(error: Exception, recipe: Recipe, settings: Settings) -> Recipe | None:
+    """The recipe with half the examples at a time, if memory was what was wrong, and that is to be tried."""
+    retry = settings.worker.oom_retry and failure_reason(error).startswith(OUT_OF_MEMORY)
+    return halved(recipe, settings.worker.devices_per_trial) if retry else None
 
 
 def measure_once(desk: Desk, index: int, of: int) -> None:
-    """Measure the speed of the default recipe on worker `index`, unless it is known."""
-    priced = desk.paths.calibration(calibration_key(desk.settings, desk.corpus.fingerprint, of)) / f"{index}.json"
-    if not priced.exists():
-        checkpoint, lesson = desk.lesson(desk.settings.recipe.model)
-        scratch = priced.parent / f"scratch-{os.getpid()}"
-        each = desk.settings.worker.devices_per_trial
-        write_whole(priced, ranks.calibrate(each, desk.settings.recipe, checkpoint, lesson, scratch).to_json())
+    """Measure the speed of the default recipe on worker `index`, unless it is known. What cannot be measured is said.
+
+    Whatever is wrong is not the study's end here: its trials meet it, too, and are recorded.
+    """
+    measured = _calibration_file(desk, index, of)
+    recipe: Recipe | None = None if measured.exists() else desk.settings.recipe
+    while recipe is not None:
+        scratch = measured.parent / f"scratch-{os.getpid()}"
+        try:
+            checkpoint, lesson = desk.lesson(recipe.model)
+            found = ranks.calibrate(desk.settings.worker.devices_per_trial, recipe, checkpoint, lesson, scratch)
+            write_whole(measured, found.to_json())
+            return
+        except Exception as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            recipe = smaller_after(error, recipe, desk.settings)
+            if recipe is None:
+                print(f"  note: worker {index} could not measure its speed: {failure_reason(error)}", flush=True)
+        free_memory()
+
+
+def keep_speed(desk: Desk, found: Calibration) -> None:
+    """Of the default recipe's trial by itself: from now on the price of such studies is known beforehand."""
+    with suppress(OSError):  # a full disk: no price is no reason to fail
+        write_whole(_calibration_file(desk, 0, FIRST_TRIAL), found.to_json())
+
+
+def _calibration_file(desk: Desk, index: int, of: int) -> Path:
+    return desk.paths.calibration(calibration_key(desk.settings, desk.corpus.fingerprint, of)) / f"{index}.json"

@@ -6,6 +6,7 @@ through together decides. The measurements stay with the caches, and later comma
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from src.evidence import environment
 from src.learning import devices
@@ -17,6 +18,8 @@ from src.text import corpus as corpora
 from src.text.corpus import Corpus
 
 GAIN = 1.05  # a larger count pays if it gets through so many times more; below, it is noise
+FIRST_TRIAL = 0  # in place of a count: the default recipe's trial, by itself on all cores
+SHARED = 0.75  # of a step's work, what threads divide among them: as benchmarks' workers get through on two cores
 
 
 def auto(settings: Settings, paths: Paths, corpus: Corpus, machine: Machine, trainings: int) -> int:
@@ -30,7 +33,7 @@ def auto(settings: Settings, paths: Paths, corpus: Corpus, machine: Machine, tra
 
 
 def measure(
-    settings: Settings, paths: Paths, corpus: Corpus, machine: Machine, launch: Callable[[int], None]
+    settings: Settings, paths: Paths, corpus: Corpus, machine: Machine, launch: Callable[[int], object]
 ) -> dict[int, float]:
     """Count -> training examples per second of all workers together, from one worker up until more does not pay.
 
@@ -72,11 +75,37 @@ def measured(settings: Settings, paths: Paths, corpus: Corpus, count: int) -> li
     return found if len(found) >= count else []
 
 
+def priced(settings: Settings, paths: Paths, fingerprint: str, workers: int) -> list[Calibration]:
+    """What so many workers measured; else what the default recipe's trial shows by itself, divided among them."""
+    found = calibrations(paths, settings, fingerprint, workers)
+    if found:
+        return found
+    alone = calibrations(paths, settings, fingerprint, FIRST_TRIAL)
+    return [shared(alone[0], workers)] * workers if alone else []
+
+
+def shared(alone: Calibration, workers: int) -> Calibration:
+    """The speed of one of `workers` that share the threads of the one measured, by Amdahl's law."""
+    threads = max(1, alone.threads // workers)
+    slower = _seconds(threads) / _seconds(alone.threads)
+    return replace(
+        alone,
+        threads=threads,
+        seconds_per_example=alone.seconds_per_example * slower,
+        seconds_per_evaluated=alone.seconds_per_evaluated * slower,
+    )
+
+
+def _seconds(threads: int) -> float:
+    """Of a step, where one thread takes 1."""
+    return 1 - SHARED + SHARED / threads
+
+
 # --- what was measured ---
 
 
 def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
-    """Changes with whatever changes the speed of a step."""
+    """Changes with whatever changes the speed of a step. `workers`: how many at once, or FIRST_TRIAL."""
     recipe = json.dumps(settings.recipe.flat(), sort_keys=True, default=str)
     each = settings.worker.devices_per_trial
     at_once = str(workers) if each == 1 else f"{workers} of {each}"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from src import config
-from src.errors import Refusal
+from src.errors import Refusal, masked
 from src.evidence import store
 from src.learning import arguments, checkpoints, devices, names, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.paths import Paths, check_writable
 from src.runner import outpost, pace
-from src.runner.pace import calibrations, epochs
+from src.runner.pace import epochs
 from src.search import lint, storage
 from src.search import space as spaces
 from src.search.account import Account
@@ -90,6 +90,12 @@ def check(settings: Settings, paths: Paths) -> Plan:
     plan = Plan(settings, paths, space, direction, corpus, checkpoint, workers, tuple(warnings))
     if book := plan.begun():
         book.existing(plan.definition)
+    elif any(plan.folder.glob("trials/*")):
+        raise Refusal(
+            f"The folder {plan.folder} has trials of a study {study.name} whose records are kept elsewhere: "
+            f"storage.url is {masked(settings.storage.url or 'null')} now (null: the journal in that folder). Name the "
+            "storage that it was searched with, or begin another study: study.name=<another>."
+        )
     return plan
 
 
@@ -146,7 +152,7 @@ def facts(plan: Plan) -> dict[str, str]:
 
 def say_price(plan: Plan, account: Account, ended: int) -> float | None:
     """What the rest of the study will cost; returns its seconds, if they are known."""
-    measured = calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers)
+    measured = pace.priced(plan.settings, plan.paths, plan.corpus.fingerprint, plan.workers)
     if not measured:
         remote = plan.settings.worker.home is not None
         account.say(

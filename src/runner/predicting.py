@@ -155,6 +155,8 @@ def _file(asked: Request) -> pd.DataFrame:
         raise Refusal(
             f"--text-column is {asked.text_column!r}, and {path} has the columns {', '.join(map(str, frame.columns))}."
         )
+    if frame.empty:
+        raise Refusal(f"{path} has no rows; there is nothing to classify in it.")
     texts = frame[asked.text_column]
     blank = texts.isna() | (texts.astype(str).str.strip() == "")
     if blank.any():

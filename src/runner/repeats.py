@@ -12,13 +12,13 @@ from filelock import FileLock, Timeout
 from src import drain, mirror
 from src.evidence import registry
 from src.evidence.runs import Run
-from src.learning import baselines, checkpoints, classify, devices, ranks, ready_made, resume
+from src.learning import baselines, checkpoints, classify, devices, ready_made, resume
 from src.paths import Paths, write_whole
-from src.records import Evaluation, State, Stop
+from src.records import Calibration, Evaluation, State, Stop
 from src.runner import contenders, studies
 from src.runner.choice import Choice
 from src.runner.contenders import BASELINE, Contender, LineUp, Repeat
-from src.runner.desk import Desk, TrainingRun, attempt_training, measure_once
+from src.runner.desk import Desk, TrainingRun, attempt_training, measure_once, train_within_memory
 from src.runner.studies import Studied
 from src.settings import Recipe, Settings
 from src.text import seal
@@ -61,6 +61,9 @@ class Silent:
     def evaluated(self, _: Evaluation) -> Stop | None:
         return None
 
+    def timed(self, _: Calibration) -> None:
+        pass
+
     def saved(self) -> None:
         pass
 
@@ -73,12 +76,17 @@ def _drained() -> Stop | None:
     return Stop(State.PAUSED, drain.REASON) if drain.asked() else None
 
 
-def work(study: str, index: int, of: int, paths: Paths, measure_only: bool = False) -> None:
-    """Do what is to be done for the comparison of `study`. Runs in a process of its own, any number of them at once."""
+def work(
+    study: str, index: int, of: int, paths: Paths, cpus: int | None = None, measure_only: bool = False
+) -> None:  # fmt: skip
+    """Do what is to be done for the comparison of `study`. Runs in a process of its own, any number of them at once.
+
+    `cpus`: threads of this worker, where they are not to be the machine's shared out.
+    """
     studied = studies.load(study, paths)
     own = studied.settings
     machine = devices.this_machine(bool(own.recipe.trainer.get("use_cpu")), own.worker.devices_per_trial)
-    threads = devices.use_share(index, of, machine)
+    threads = devices.use_share(index, of, machine, cpus)
     desk = Desk(studied.settings, paths)
     measure_once(desk, index, of)
     if measure_only:
@@ -167,9 +175,7 @@ def _trained_again(desk: Desk, repeat: Repeat, recipe: Recipe) -> bool:
     The same seed makes the same weights where nothing else has changed; where something has, the new outcome counts.
     """
     scratch = repeat.folder / "again"
-    checkpoint, lesson = desk.lesson(recipe.model)
-    each = desk.settings.worker.devices_per_trial
-    outcome = ranks.fine_tune(each, recipe, checkpoint, lesson, desk.goal, Silent(), scratch)
+    outcome = train_within_memory(recipe, desk, Silent(), scratch)
     if outcome.state == State.PAUSED:
         return False
     before = repeat.outcome()

@@ -16,9 +16,9 @@ from src.evidence import environment, recorded
 from src.evidence.recorded import Curves, Recorded
 from src.evidence.store import existing_store
 from src.learning import devices, ranks
-from src.learning.finetune import failure_reason, halved, micro_batch, precision
+from src.learning.finetune import failure_reason, halved_to, precision
 from src.paths import Paths
-from src.records import Evaluation, Outcome, State, Stop
+from src.records import Calibration, Evaluation, Outcome, State, Stop
 from src.runner.desk import Desk, curve_names
 from src.runner.plan import machine_for
 from src.settings import Recipe, Settings
@@ -43,6 +43,9 @@ class Listener:
         if self.last_step is not None and evaluation.step >= self.last_step:
             return Stop(State.PRUNED, "as recorded")
         return None
+
+    def timed(self, _: Calibration) -> None:
+        pass
 
     def saved(self) -> None:
         pass
@@ -110,11 +113,7 @@ def as_it_was(recipe: Recipe, before: Recorded) -> Recipe:
     if before.precision and trainer.get("bf16") == "auto":
         trainer |= {kind: before.precision == kind for kind in ("bf16", "fp16")}
     recipe = replace(recipe, trainer=trainer)
-    while (
-        before.micro_batch and micro_batch(recipe) > before.micro_batch and (smaller := halved(recipe, before.devices))
-    ):
-        recipe = smaller
-    return recipe
+    return halved_to(before.micro_batch, recipe, before.devices) if before.micro_batch else recipe
 
 
 def compared(before: Recorded, curves: Curves) -> list[Difference]:

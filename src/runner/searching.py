@@ -8,14 +8,16 @@ from src import mirror
 from src.errors import Refusal, masked
 from src.evidence.runs import Run
 from src.evidence.store import Store, open_store, tracking_uri
+from src.learning import devices
 from src.records import State
 from src.runner import closing, joining, outpost, pace, studies
 from src.runner.plan import Plan, facts, machine_for, say_price
 from src.runner.watch import Watch
+from src.search import life
 from src.search.account import Account, minutes
 from src.search.study import DEFAULT_RECIPE, Book
 
-Launch = Callable[[int], None]  # start so many workers on the study, and return when they have ended
+Launch = Callable[[int], object]  # start so many workers on the study, and return when they have ended
 
 
 def search(plan: Plan, launch: Launch) -> None:
@@ -44,14 +46,15 @@ def search(plan: Plan, launch: Launch) -> None:
         if settings.worker.home is not None:
             outpost.send(settings, plan.corpus, plan.models, book, run, store)
         try:
-            with Watch(plan, book, run, store, account):
+            with life.kept(files_too=False), Watch(plan, book, run, store, account):
                 launch(plan.workers)
         except KeyboardInterrupt:
             run.tags({"study.state": "INTERRUPTED"})
             run.status(State.PAUSED)
             run.deliver(store, patient=True)
             raise
-    closing.close(plan, book, run, store, account)
+    with life.kept(files_too=False):
+        closing.close(plan, book, run, store, account)
 
 
 def standing(book: Book) -> dict[str, str]:
@@ -87,7 +90,8 @@ def _paced(plan: Plan, account: Account, launch: Launch) -> Plan:
         if not pace.measured(settings, plan.paths, plan.corpus, plan.workers):
             launch(plan.workers)
         return plan
-    found = pace.measure(settings, plan.paths, plan.corpus, machine_for(settings), launch)
+    machine = devices.with_memory(machine_for(settings))
+    found = pace.measure(settings, plan.paths, plan.corpus, machine, launch)
     workers = pace.best(found)
     account.pace(found, workers)
     return replace(plan, workers=workers)

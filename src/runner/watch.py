@@ -8,8 +8,8 @@ from contextlib import suppress
 from src.evidence.runs import Run
 from src.evidence.store import Store
 from src.records import State, TrialRecord
-from src.runner import live
-from src.runner.pace import calibrations, epochs
+from src.runner import live, pace
+from src.runner.pace import epochs
 from src.runner.plan import Plan, say_price
 from src.search import stopping
 from src.search.account import TOP, Account, in_short
@@ -99,6 +99,8 @@ class Watch:
                 self._runs.forget(folder)
                 continue
             tail = self._runs.at(folder)
+            if tail.status != State.RUNNING:  # paused: nobody works on it
+                continue
             length = float(trial.params.get("trainer.num_train_epochs", whole))
             worker = int(tail.tags.get("worker", len(found)))
             found[worker] = live.busy(tail, f"trial {trial.number}", metric, length, in_short(trial.params))
@@ -109,9 +111,9 @@ class Watch:
         return found
 
     def _measured(self) -> int:
-        """How many workers have measured their speed."""
+        """Of how many workers the speed is known."""
         plan = self.plan
-        return len(calibrations(plan.paths, plan.settings, plan.corpus.fingerprint, plan.workers))
+        return len(pace.priced(plan.settings, plan.paths, plan.corpus.fingerprint, plan.workers))
 
     def _say_rungs(self) -> None:
         """Ends come late where trials pause, and where they take long: say what is known on the way.

@@ -3,9 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from src import config, drain, mirror
@@ -16,9 +17,9 @@ from src.learning import baselines, checkpoints, devices, ready_made
 from src.learning.checkpoints import Checkpoint
 from src.learning.finetune import failure_reason
 from src.paths import Paths, write_whole
-from src.records import Evaluation, Outcome, State, Stop
+from src.records import Calibration, Evaluation, Outcome, State, Stop
 from src.runner import outpost, timesheet
-from src.runner.desk import Desk, TrainingRun, attempt_training, measure_once
+from src.runner.desk import Desk, TrainingRun, attempt_training, keep_speed, measure_once
 from src.runner.outpost import Outpost
 from src.runner.timesheet import Sheet
 from src.search import life, stopping
@@ -34,10 +35,17 @@ WAIT_SECONDS = 0.3  # between two looks for a trial that another worker may let 
 class TrialRun(TrainingRun):
     """A training that is a trial: the study hears its scores, and its budget or a signal may end it."""
 
-    def __init__(self, run: Run, store: Store, book: Book, claim: Claim, post: Outpost | None) -> None:
+    def __init__(
+        self, run: Run, store: Store, book: Book, claim: Claim, post: Outpost | None,
+        timed: Callable[[Calibration], None] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(run, store)
-        self.book, self.claim, self.post = book, claim, post
+        self.book, self.claim, self.post, self._timed = book, claim, post, timed
         self._looked = time.monotonic()
+
+    def timed(self, found: Calibration) -> None:
+        if self._timed is not None:
+            self._timed(found)
 
     def evaluated(self, evaluation: Evaluation) -> Stop | None:
         super().evaluated(evaluation)
@@ -76,13 +84,17 @@ def work(settings: Settings, index: int, of: int, paths: Paths) -> None:
         with ends_if_lost(index):
             paths, post = outpost.arrive(settings)
     desk = Desk(settings, paths)
-    if post is None and settings.study.join is None:
-        measure_once(desk, index, of)
+    measures = post is None and settings.study.join is None
     if settings.study.plan_only:
+        if measures:
+            measure_once(desk, index, of)
         return
     with ends_if_lost(index):
         alone = own.cpus is None and devices.default_alone(machine, of, settings.study.n_trials)
-        Shift.of(desk, index, post, threads, machine.cores if alone else None).feed()
+        shift = Shift.of(desk, index, post, threads, machine.cores if alone else None)
+        if measures and not (alone and life.default_to_come(shift.book)):  # that trial's own steps show the speed
+            measure_once(desk, index, of)
+        shift.feed()
 
 
 @contextmanager
@@ -144,7 +156,8 @@ class Shift:
     def _trial(self, claim: Claim) -> str:
         """Train the claimed trial until it ends, pauses or is drained; then let go of it. Returns its state then."""
         desk, book, post = self.desk, self.book, self.post
-        threads = devices.use_threads((claim.origin == DEFAULT_RECIPE and self.cores) or self.threads)
+        first = claim.origin == DEFAULT_RECIPE and self.cores is not None
+        threads = devices.use_threads(self.cores if first else self.threads)
         if post is not None and claim.starts > 1:
             post.take_up(book, claim.number)
         run = mirror.trial_run(book, claim.number)
@@ -161,8 +174,9 @@ class Shift:
         if run.deliver(desk.store):
             life.note_run(claim, run.run_id(desk.store))
         folder = book.training_folder(claim.number)
+        watch = TrialRun(run, desk.store, book, claim, post, partial(keep_speed, desk) if first else None)
         with book.leases.kept(book.lease(claim.number)):
-            outcome = attempt_training(settings.recipe, desk, TrialRun(run, desk.store, book, claim, post), folder)
+            outcome = attempt_training(settings.recipe, desk, watch, folder)
         if post is not None:
             post.keep_training(book, claim.number)
         self._settle(claim, run, outcome)
@@ -231,7 +245,8 @@ def _weights_of(desk: Desk, baseline: str) -> Checkpoint:
 def _judge(desk: Desk, name: str, scratch: Path) -> Outcome:
     try:
         if name in baselines.CLASSIC:
-            return baselines.judge_classic(name, desk.corpus.frame("train"), desk.corpus.frame("validation"), desk.goal)
+            train, validation = desk.corpus.frame("train"), desk.corpus.frame("validation")
+            return baselines.judge_classic(name, train, validation, desk.goal, len(desk.corpus.label_names))
         if name == "ready_made":
             found = _weights_of(desk, name)
             return baselines.judge_ready_made(desk.settings, found, desk.corpus.frame("validation"), desk.goal)

@@ -12,6 +12,7 @@ point is given out twice, and any process may be killed between any two lines:
 import dataclasses
 import math
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,13 +86,29 @@ def default_in_work(book: Book) -> bool:
     return bool(book.held([t.number for t in running if t.user_attrs.get("origin") == DEFAULT_RECIPE]))
 
 
+def default_to_come(book: Book) -> bool:
+    """Whether the default recipe has a trial that has not ended: enqueued, in work, or left by a dead process."""
+    return any(
+        t.user_attrs.get("origin") == DEFAULT_RECIPE for t in book.of_state(TrialState.WAITING, TrialState.RUNNING)
+    )
+
+
 @contextmanager
-def kept() -> Iterator[None]:
-    """Raises BookLost for what goes wrong with the study's records, whatever their store raises."""
+def kept(files_too: bool = True) -> Iterator[None]:
+    """Raises BookLost for what goes wrong with the study's records, whatever their store raises.
+
+    Without `files_too`, a database alone is meant, not the disk.
+    """
     try:
         yield
-    except (OSError, SQLAlchemyError, StorageInternalError) as error:
+    except _errors(files_too) as error:
         raise BookLost(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _errors(files_too: bool) -> tuple[type[Exception], ...]:
+    proxy = sys.modules.get("grpc")  # imported where the storage is Optuna's proxy
+    of_files = (OSError,) if files_too else ()
+    return (SQLAlchemyError, StorageInternalError, *((proxy.RpcError,) if proxy else ()), *of_files)
 
 
 def report(book: Book, mine: Claim, evaluation: Evaluation) -> Stop | None:

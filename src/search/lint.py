@@ -77,7 +77,7 @@ def _when(parameter: Parameter, space: Space) -> list[str]:
 
 def _study(settings: Settings, space: Space) -> list[str]:
     study, problems = settings.study, []
-    least = {"n_trials": 1, "max_failures": 1, "keep_checkpoints": 1}
+    least = {"n_trials": 1, "max_failures": 1, "keep_checkpoints": 1, "max_restarts": 0, "seed": 0}
     problems += [
         f"study.{key} is {getattr(study, key)}; it is at least {low}." for key, low in least.items()
         if getattr(study, key) < low

@@ -27,6 +27,7 @@ from src.settings import Settings, StorageSettings, StudySettings
 
 PLACES = ("model.checkpoint", "model.name")  # not part of a definition: the weights' hash is
 DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
+LABELS = "data.label_names"  # in a study's definition
 
 
 class Book:
@@ -95,7 +96,7 @@ class Book:
         """Whether the study exists; raises Refusal if it was defined otherwise."""
         if not self.created():
             return False
-        before = self.study.user_attrs["definition"]
+        before = {LABELS: definition.get(LABELS), **self.study.user_attrs["definition"]}  # of old, without its labels
         changed = [
             f"{key} was {_brief(before.get(key))} and is {_brief(definition.get(key))}"
             for key in sorted({*before, *definition})
@@ -125,7 +126,8 @@ class Book:
             known = self.study.get_trials(deepcopy=False)
             have = [t.system_attrs.get("fixed_params") for t in known]
             first = self.space.default()
-            starts = [] if self.space.outside(first) else [(first, DEFAULT_RECIPE)]
+            told = any(t.user_attrs.get("origin") == DEFAULT_RECIPE for t in known)
+            starts = [] if told or self.space.outside(first) else [(first, DEFAULT_RECIPE)]
             starts += [(dict(point), "enqueued") for point in self.rules.enqueue]
             room = max(0, self.rules.n_trials - len(known))
             for point, origin in [s for s in starts if s[0] not in have][:room]:
@@ -283,6 +285,7 @@ def definition(settings: Settings, space: Space, fingerprint: str, weights: str)
         "rungs": list(settings.study.rungs),
         "rung_examples": settings.study.rung_examples,
         "data": fingerprint,
+        LABELS: list(settings.data.label_names),
         "weights": weights,
         **{key: value for key, value in recipe.items() if value is not None},
     }

@@ -37,9 +37,9 @@ def source_key(data: DataSettings) -> str:
     """Changes whenever the source's content does: a hash of local bytes, or the Hub id and revision."""
     if not data.path:
         return f"hub:{data.hub_id}@{data.revision}"
-    digest = hashlib.sha256()
-    for path in _files(locate(data.path)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    root, digest = locate(data.path), hashlib.sha256()
+    for path in _files(root):  # where in the folder a file lies says what split it is of
+        digest.update(str(path.relative_to(root.parent if path == root else root)).encode() + b"\0" + path.read_bytes())
     return f"files:{digest.hexdigest()}"
 
 
@@ -83,8 +83,10 @@ def _files(root: Path) -> list[Path]:
 
 
 def _is_data(file: Path, root: Path) -> bool:
-    """Whether a file below `root` is one to read: caches and records of searches made there are not."""
-    return file.suffix.lower() in FORMATS and "mlruns" not in file.relative_to(root).parts
+    """Whether a file below `root` is one to read: hidden copies, caches and records of searches made there are not."""
+    parts = file.relative_to(root).parts
+    hidden = any(part == "mlruns" or part.startswith(".") for part in parts)
+    return file.suffix.lower() in FORMATS and not hidden
 
 
 def _split_of(file: Path, root: Path) -> str:
@@ -104,6 +106,8 @@ def read_file(file: Path) -> pd.DataFrame:
         raise Refusal(f"The file {file} {what} (seen from {Path.cwd()}).")
     kind = FORMATS[file.suffix.lower()]
     options: dict[str, Any] = {"sep": "\t"} if file.suffix.lower() == ".tsv" else {}
+    if kind == "csv":  # None and NA are texts, and names that a label may have
+        options |= {"keep_default_na": False, "na_values": [""]}
     if file.stat().st_size == 0:
         raise Refusal(f"{file} is empty; it needs a text and a label per row.")
     try:

@@ -53,7 +53,10 @@ def make_splits(raw: Frames, data: DataSettings) -> Splits:
         frames["test"] = _subset(frames["test"], "test", data)
         frames["train"] = _without(frames["train"], frames["test"], data, notes, "train", "test")
     frames["train"] = _subset(frames["train"], "train", data)
-    for split in ("test", "validation"):  # test first: what is left decides the rest
+    whole = "test" in frames or data.carve["test"].source in frames
+    for split in (
+        ("test", "validation") if whole else ("validation", "test")
+    ):  # test first: what is left decides the rest
         if split not in frames:
             _carve(frames, split, data, notes)
     if "validation" in raw:
@@ -98,22 +101,26 @@ def _clean(frame: pd.DataFrame, split: str, data: DataSettings) -> pd.DataFrame:
 
 
 def _indices(label: pd.Series, where: str, data: DataSettings) -> np.ndarray:
-    """Labels as indices into data.label_names; they may be written as names or as indices."""
+    """Labels as indices into data.label_names; a column has names or indices, and where both fit, names."""
     names = list(data.label_names)
-    by_name = {name: i for i, name in enumerate(names)}
     numbers = pd.to_numeric(label, errors="coerce").astype(float)
-    if (numbers == HIDDEN).any():
+    whole = numbers.notna() & (numbers % 1 == 0)
+    written = label.astype(str).where(~whole | label.isin(names), numbers.map("{:.0f}".format))  # 3.0 is the name 3
+    by_name = written.map({name: i for i, name in enumerate(names)}).astype(float)
+    hidden = (numbers == HIDDEN) & by_name.isna()
+    if hidden.any():
         raise Refusal(
-            f"{where} has {int((numbers == HIDDEN).sum())} hidden labels ({HIDDEN}). Hidden labels are no use here: "
+            f"{where} has {int(hidden.sum())} hidden labels ({HIDDEN}). Hidden labels are no use here: "
             "let data.splits point to splits with labels, and data.carve say what to cut out of them."
         )
-    index = label.astype(str).map(by_name).astype(float).fillna(numbers)
-    bad = ~index.isin(range(len(names)))
+    index, bad = min(
+        ((found, ~found.isin(range(len(names)))) for found in (by_name, numbers)), key=lambda pair: pair[1].sum()
+    )
     if bad.any():
-        found = ", ".join(repr(v) for v in label[bad].unique()[:5])
+        found = ", ".join(repr(value) for value in label[bad].unique()[:5].tolist())
         raise Refusal(
             f"{where} has {int(bad.sum())} labels outside data.label_names: {found}. Allowed are {', '.join(names)}, "
-            f"or their indices 0 to {len(names) - 1}."
+            f"or their indices 0 to {len(names) - 1} in the whole column."
         )
     return index.astype(int).to_numpy()
 
@@ -126,6 +133,11 @@ def _subset(frame: pd.DataFrame, split: str, data: DataSettings) -> pd.DataFrame
 def _carve(frames: Frames, split: str, data: DataSettings, notes: dict[str, int]) -> None:
     """Cut `split` out of its source, stratified; with drop_parts, out of whole sentences only."""
     rule = data.carve[split]
+    if rule.source not in frames:
+        raise Refusal(
+            f"data.carve.{split}.source is {rule.source}, and {rule.source} is itself to be cut out of {split}; cut "
+            "one of them out of train."
+        )
     source = frames[rule.source]
     size = round(rule.size * len(source)) if rule.size < 1 else int(rule.size)
     pool = source[overlap.whole_texts(source["text"])] if data.drop_parts else source
@@ -158,7 +170,7 @@ def sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, where: str)
         return pd.concat(picked).sort_index()
     if size == len(frame):
         return frame
-    if frame["label"].value_counts().min() < 2 or size < frame["label"].nunique():
+    if frame["label"].value_counts().min() < 2 or min(size, len(frame) - size) < frame["label"].nunique():
         return frame.sample(size, random_state=seed).sort_index()  # too few to stratify
     chosen, _ = train_test_split(frame.index, train_size=size, stratify=frame["label"], random_state=seed)
     return frame.loc[sorted(chosen)]

@@ -42,8 +42,11 @@ def against(
     return tuple(_one(draws, question, other, labels, registered) for other in question.others)
 
 
-def verdict(question: Question, difference: Interval) -> str:
-    """better: the whole interval lies beyond the margin; worse: all of it lies on the other side of zero."""
+def verdict(question: Question, difference: Interval, enough: bool = True) -> str:
+    """better: the whole interval lies beyond the margin; worse: all of it lies on the other side of zero. `enough`:
+    examples tell the two apart for anything to be shown."""
+    if not enough:
+        return NOT_SHOWN
     ends = sorted((question.sign * difference.low, question.sign * difference.high))
     if ends[0] > question.margin:
         return BETTER
@@ -71,7 +74,7 @@ def _one(
 ) -> Against:
     found = draws.difference(question.winner, other, question.metric, LEVEL, question.among)
     difference = Interval(found.value, found.low, found.high)
+    enough = draws.enough_apart(question.winner, other, question.metric, LEVEL, question.among)
     test = mcnemar(labels, registered[question.winner], registered[other])
-    return Against(
-        other, question.metric, difference, verdict(question, difference), test.only_first, test.only_second, test.p
-    )
+    said = verdict(question, difference, enough)
+    return Against(other, question.metric, difference, said, test.only_first, test.only_second, test.p)

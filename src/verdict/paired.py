@@ -9,7 +9,9 @@ far too often.
 - Drawing both counts three times what a seed does to single examples; drawing examples alone, and seeds alone, each
   count it once. Twice the sum of the two less the first counts it once, as it should be.
 - Limits are the estimate plus and minus a t quantile times the standard error, with Welch and Satterthwaite's degrees
-  of freedom: for five seeds the normal quantile is too small.
+  of freedom: for five seeds, or few examples of a rare label, the normal quantile is too small.
+- A difference that fewer examples carry than an exact sign test needs (six at 95 %) is not shown, whatever its
+  interval.
 
 How often equal recipes come out as different is tested by simulation (tests/test_verdict.py).
 """
@@ -54,7 +56,8 @@ class Draws:
 
     def __init__(self, labels: np.ndarray, answers: Mapping[str, Answers], draws: int = DRAWS, seed: int = 0) -> None:
         generator = np.random.default_rng(seed)
-        self.n_examples = len(labels)
+        self.labels, self.answers, self.n_examples = labels, answers, len(labels)
+        self.support = {name: scores.support(labels, a.chances) for name, a in answers.items()}
         self.points = {name: scores.points(labels, a.chances) for name, a in answers.items()}
         parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in answers}
         left = draws
@@ -78,7 +81,7 @@ class Draws:
             return found
         value, wrong = found.value, 1 - level
         if not 0 < value < 1:
-            reach = 1 - (wrong / 2) ** (1 / self.n_examples)
+            reach = 1 - (wrong / 2) ** (1 / self.support[name][metric])
             low, high = (1 - reach, 1.0) if value >= 1 else (0.0, reach)
             return Estimate(value, low, high, found.error)
         reach = (found.high - value) / (value * (1 - value))
@@ -92,6 +95,13 @@ class Draws:
             return found
         return Estimate(found.value, max(-1.0, found.low), min(1.0, found.high), found.error)
 
+    def enough_apart(self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1) -> bool:
+        """Whether the two answer differently on as many examples as an exact sign test needs if all favour one."""
+        if metric == "loss":
+            return True
+        first, second = self.answers[name].chances, self.answers[other].chances
+        return scores.apart(metric, self.labels, first, second) >= math.ceil(math.log2(2 * among / (1 - level)))
+
     def _estimate(self, signs: Mapping[str, float], metric: str, error_rate: float) -> Estimate:
         value, drawn, fixed = 0.0, np.zeros(0), np.zeros(0)
         parts: list[tuple[float, int]] = []  # variance, degrees of freedom
@@ -103,7 +113,7 @@ class Draws:
             if len(each) > 1:
                 parts.append((float(each.var(ddof=1)) / len(each), len(each) - 1))
         seeds, examples = sum(v for v, _ in parts), float(fixed.var(ddof=1))
-        parts.append((examples, self.n_examples - 1))
+        parts.append((examples, max(1, min(self.support[name][metric] for name in signs) - 1)))
         variance = max(2 * (seeds + examples) - float(drawn.var(ddof=1)), seeds, examples)
         reach = math.sqrt(variance) * float(stats.t.ppf(1 - error_rate / 2, _freedom(variance, parts)))
         return Estimate(value, value - reach, value + reach, math.sqrt(variance))

@@ -40,6 +40,40 @@ def points(labels: np.ndarray, chances: np.ndarray) -> dict[str, np.ndarray]:
     return {name: values[0] for name, values in weighted(labels, chances, whole).items()}
 
 
+def support(labels: np.ndarray, chances: np.ndarray) -> dict[str, int]:
+    """How many examples each metric rests on, at least, over repeats: recall on those of its label, precision on those
+    that are given it, f1 on either; macro averages on as many as their rarest label has. Shapes as in `weighted`."""
+    n_labels, picked = chances.shape[2], chances.argmax(axis=2)
+    each = [
+        {
+            "recall": int((labels == c).sum()),
+            "precision": int((picked == c).sum(axis=1).min()),
+            "f1": int(((picked == c) | (labels == c)).sum(axis=1).min()),
+        }
+        for c in ((1,) if n_labels == 2 else range(n_labels))
+    ]
+    least = {name: min((e[name] for e in each if e["f1"]), default=0) for name in ("f1", "precision", "recall")}
+    average = "" if n_labels == 2 else "_macro"
+    found = {"accuracy": len(labels), "loss": len(labels), **{f"{name}{average}": n for name, n in least.items()}}
+    return {name: max(1, n) for name, n in found.items()}
+
+
+def apart(metric: str, labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
+    """On how many examples two contenders answer differently, as far as `metric` sees it.
+
+    Of two predictors a count; with repeats, the difference of the shares of them that give each label. `first`,
+    `second`: chances [n_repeats, n_examples, n_labels].
+    """
+    one, two = (
+        np.eye(c.shape[2])[c.argmax(axis=2)].mean(axis=0) for c in (first, second)
+    )  # [n_examples, n_labels]: share of repeats
+    differ = np.abs(one - two).sum(axis=1) / 2
+    if metric == "accuracy":
+        rows = np.arange(len(labels))
+        differ = np.abs(one[rows, labels] - two[rows, labels])
+    return float(differ[labels == 1].sum() if metric == "recall" else differ.sum())
+
+
 def _of_class(true: np.ndarray, picked: np.ndarray, counts: Counts) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """f1, precision and recall of one label, and whether the label comes at all in each draw and repeat."""
     hits, chosen = _sums(counts, picked & true), _sums(counts, picked)
