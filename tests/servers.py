@@ -192,6 +192,9 @@ def slurm(cores: int) -> Iterator[dict[str, str]]:
         subprocess.run(answer, check=True, env=os.environ | environment, timeout=90)
         yield environment
     finally:
+        with suppress(subprocess.SubprocessError):  # jobs of a test that failed would outlive their servers
+            subprocess.run(["scancel", "--user=root"], check=True, env=os.environ | environment, timeout=30)
+            time.sleep(2)
         for pid in (folder / "slurmd.pid", folder / "slurmctld.pid", secret / "pid"):
             if pid.exists():
                 os.kill(int(pid.read_text()), signal.SIGKILL)

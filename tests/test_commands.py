@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import mlflow
 import psutil
@@ -15,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from src.config import ROOT
-from tests.conftest import FAST, TINY, Done, Place, clean_environment
+from tests.conftest import FAST, TINY, Done, Place, clean_environment, wait_until
 
 
 def runs(place: Place, kind: str) -> list[Run]:
@@ -185,13 +184,6 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The worker processes: children of the server that they are forked from."""
     children = psutil.Process(process.pid).children(recursive=True)
     return [c for c in children if c.ppid() != process.pid]
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.1)
 
 
 @pytest.mark.long

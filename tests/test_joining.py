@@ -6,8 +6,7 @@ import pytest
 
 from src.errors import StudyEnded
 from src.runner import joining, timesheet
-from tests.conftest import LETTERS, Place, settings_of, trials_of, write_letters
-from tests.test_outpost import wait_until
+from tests.conftest import LETTERS, Place, settings_of, trials_of, wait_until, write_letters
 from tests.test_proposals import open_book
 
 SLOW = ["study.n_trials=6", "trainer.num_train_epochs=40", "space.trainer.num_train_epochs.low=40",

@@ -1,7 +1,6 @@
 """Workers without a common folder: PostgreSQL for the study, an MLflow server for all else, a folder for each."""
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from mlflow import MlflowClient
 
 from tests import servers
 from tests.chaos.kill import workers_of
-from tests.conftest import LETTERS, Place, write_letters
+from tests.conftest import LETTERS, Place, wait_until, write_letters
 
 pytestmark = pytest.mark.cluster
 
@@ -101,13 +100,3 @@ def test_a_worker_joins_from_a_machine_that_has_nothing(addresses: tuple[str, st
     assert all(set(steps.values()) == {1} for steps in points(addresses, "joined").values())
     assert list((tmp_path / "home").rglob("trials/*")), "it trained nothing"
     assert not list(elsewhere.folder.rglob("letters.csv"))
-
-
-def wait_until(found: object) -> None:
-    assert callable(found)
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if found():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came")

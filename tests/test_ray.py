@@ -11,8 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests import servers
-from tests.conftest import LETTERS, clean_environment, write_letters
-from tests.test_outpost import wait_until
+from tests.conftest import LETTERS, clean_environment, wait_until, write_letters
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 pytest.importorskip("ray", reason="pip install -e '.[ray]'")

@@ -88,9 +88,11 @@ def trained(
         process.start()
     theirs.close()
     try:
+        assert mine.poll(400), "the training neither ended nor failed"
         return mine.recv()
     finally:
-        process.join()
+        process.join(10)
+        process.kill()
 
 
 @pytest.mark.long
