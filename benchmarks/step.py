@@ -20,37 +20,32 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from benchmarks import common
+from benchmarks import bare, common
 from src.learning import devices, embeddings, processor
 
-BATCH, RATE, DECAY = 16, 1e-4, 0.01
+BATCH, RATE, DECAY, PAD = 16, 1e-4, 0.01, 0
 LONG = {256: 6, 512: 4}  # tokens of a text -> batches of such
 WARM_UP = 1  # batches that are not counted
 KINDS = {"plain": (False, False), "embeddings": (True, False), "dropout": (False, True), "both": (True, True)}
 
 
-def batches(texts: list[list[int]], labels: list[int], tokens: int | None) -> list[dict[str, torch.Tensor]]:
-    """The texts grouped by length, or strung together to so many `tokens`."""
+def batches(texts: bare.Rows, labels: list[int], tokens: int | None) -> list[dict[str, Any]]:
+    """Full ones of the texts grouped by length, or strung together to so many `tokens`."""
     if tokens is not None:
         whole = np.concatenate([text[1:-1] for text in texts])
         body = np.resize(whole, (LONG[tokens] * BATCH, tokens - 2))  # [CLS] and [SEP] stand around it
         texts = [[texts[0][0], *row, texts[0][-1]] for row in body.tolist()]
     generator = torch.Generator().manual_seed(1)
     order = get_length_grouped_indices([len(text) for text in texts], BATCH, generator=generator)
-    found = []
-    for start in range(0, len(order) - BATCH + 1, BATCH):
-        rows = [torch.tensor(texts[i]) for i in order[start : start + BATCH]]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # [PAD] is 0
-        answers = torch.tensor([labels[i % len(labels)] for i in order[start : start + BATCH]])
-        found.append({"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": answers})
-    return found
+    answers = np.resize(labels, len(texts)).tolist()
+    return bare.batches(texts, answers, order[: len(order) // BATCH * BATCH], BATCH, PAD)
 
 
-def built(weights: Path, texts: list[list[int]], used_alone: bool, own_dropout: bool) -> tuple[Any, Any]:
+def built(weights: Path, texts: bare.Rows, used_alone: bool, own_dropout: bool) -> tuple[Any, Any]:
     """A classifier in training and its optimizer."""
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(weights, num_labels=2)
-    made = embeddings.leave_out_unused(model, Dataset.from_dict({"input_ids": texts}), 0) if used_alone else None
+    made = embeddings.leave_out_unused(model, Dataset.from_dict({"input_ids": texts}), PAD) if used_alone else None
     if own_dropout:
         processor.use(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
