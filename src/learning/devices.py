@@ -108,15 +108,20 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that its tensors free, for the next ones, where the C library is GNU's.
 
     By itself malloc hands blocks of over 32 MiB back to the system at once: a word embedding's gradient goes and comes
-    at every step, and the system fills each of its pages with zeros anew. The options are those of mallopt(3).
+    at every step, and the system fills each of its pages with zeros anew. Where address space is limited (ulimit -v),
+    it stays so: what is kept would lack for the files and threads of an attempt with fewer examples at a time. The
+    options are those of mallopt(3).
     """
     import ctypes
 
     most_mapped, trim_threshold = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of <malloc.h>
-    with suppress(AttributeError, OSError, TypeError):  # another C library, another system
+    with suppress(AttributeError, ImportError, OSError, TypeError):  # another C library, another system
+        import resource
+
+        scarce = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(most_mapped, 0)
-        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(most_mapped, 1 << 16 if scarce else 0)
+        mallopt(trim_threshold, 1 << 17 if scarce else 2**31 - 1)
 
 
 def use_threads(threads: int | None) -> int:
