@@ -477,10 +477,13 @@ def memory(draw: bool) -> Iterable[str]:
     if record is None:
         return
     yield "## A worker's memory\n"
-    count, early = len(record["megabytes"]), record["early"]
+    most, early = record["megabytes"], record["early"]
+    half = len(most) // 2
+    late = max(most[half:]) / most[half] - 1
     yield (
-        f"One worker, {count} trials of MiniLM; the most memory it had during each. From trial {early} to trial {count}"
-        f" it grew by at\nmost {100 * record['growth']:.1f} %.\n"
+        f"One worker, {len(most)} trials of MiniLM; the most memory it had during each. From trial {early} to trial "
+        f"{len(most)} it grew by at\nmost {100 * record['growth']:.1f} %, from trial {half + 1} on by "
+        f"{100 * late:.1f} %: what a training frees it keeps for the next one.\n"
     )
     yield from _circumstances(record)
     if draw:

@@ -105,7 +105,7 @@ def fast_precision(use_cpu: bool) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory that its tensors free, for the next ones, where the C library is GNU's.
+    """From now on this process keeps the memory that its tensors free, for the next ones; if the C library is GNU's.
 
     By itself malloc hands blocks of over 32 MiB back to the system at once: a word embedding's gradient goes and comes
     at every step, and the system fills each of its pages with zeros anew. Where address space is limited (ulimit -v),
@@ -119,9 +119,10 @@ def keep_freed_memory() -> None:
         import resource
 
         scarce = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(most_mapped, 1 << 16 if scarce else 0)
-        mallopt(trim_threshold, 1 << 17 if scarce else 2**31 - 1)
+        library = ctypes.CDLL(None)
+        library.mallopt(most_mapped, 1 << 16 if scarce else 0)
+        library.mallopt(trim_threshold, 1 << 17 if scarce else 2**31 - 1)
+        library.malloc_trim(0)  # what was kept before may lie where this training cannot use it
 
 
 def use_threads(threads: int | None) -> int:
