@@ -483,7 +483,7 @@ def memory(draw: bool) -> Iterable[str]:
     yield (
         f"One worker, {len(most)} trials of MiniLM; the most memory it had during each. From trial {early} to trial "
         f"{len(most)} it grew by at\nmost {100 * record['growth']:.1f} %, from trial {half + 1} on by "
-        f"{100 * late:.1f} %: what a training frees it keeps for the next one.\n"
+        f"{100 * late:.1f} %.\n"
     )
     yield from _circumstances(record)
     if draw:
