@@ -38,8 +38,8 @@ class UsedEmbedding(nn.Embedding):
         self._padding = None if whole.padding_idx is None else order.tolist().index(whole.padding_idx)
         self._decay: list[float] = []  # factors that the unused rows are to be multiplied by, in this order
         with torch.no_grad():
-            self.weight = nn.Parameter(whole.weight[self.order[: self.n_used]].clone())
-            self.unused = whole.weight[self.order[self.n_used :]].clone()
+            self.weight = nn.Parameter(whole.weight[self.order[: self.n_used]])
+            self.unused = whole.weight[self.order[self.n_used :]]
         self.train(whole.training)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -54,9 +54,8 @@ def make_splits(raw: Frames, data: DataSettings) -> Splits:
         frames["train"] = _without(frames["train"], frames["test"], data, notes, "train", "test")
     frames["train"] = _subset(frames["train"], "train", data)
     whole = "test" in frames or data.carve["test"].source in frames
-    for split in (
-        ("test", "validation") if whole else ("validation", "test")
-    ):  # test first: what is left decides the rest
+    order = ("test", "validation") if whole else ("validation", "test")  # test first: what is left decides the rest
+    for split in order:
         if split not in frames:
             _carve(frames, split, data, notes)
     if "validation" in raw:
