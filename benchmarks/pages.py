@@ -67,7 +67,7 @@ def searches(draw: bool) -> Iterable[str]:
     rescored = _rescored()
     yield from _rows(records, ours, rescored)
     yield (
-        "\nMedians over seeds. The target, for each peer and seed: what its final winner reaches trained anew, less"
+        "Medians over seeds. The target, for each peer and seed: what its final winner reaches trained anew, less"
         " half a standard\nerror. *There itself*: its first best-so-far that, trained anew, reaches it; *Trialbook"
         " there*: the first of\nTrialbook's with the same seed.\n"
     )
@@ -89,7 +89,6 @@ def searches(draw: bool) -> Iterable[str]:
             " are its own.\n"
         )
         yield from _rows([*told, *ours.values()], ours, rescored)
-        yield ""
 
 
 def _rows(
@@ -219,9 +218,8 @@ def _goal(
         " on validation than the\ndefault recipe, which comes first: the time to it is one start and one training on"
         " all cores, and what a search after it\nadds is small on a thousand sentences. Where a peer finds better"
         " settings than the recipe, that is the time lost; where\nit knows the recipe too (below), what is left of the"
-        " lead is what a trial costs."
+        " lead is what a trial costs.\n"
     )
-    yield ""
 
 
 def _reached(record: dict[str, Any], target: float, rescored: dict[str, tuple[float, float]]) -> float | None:
@@ -286,7 +284,7 @@ def schedulers(draw: bool) -> Iterable[str]:
     yield _table(["sampler", "pruner", "rungs, %", "texts", *(f"{b:g}" for b in record["budgets"])], rows)
     if draw:
         _draw("schedulers", _regret, record)
-    yield "\n![Regret against budget](figures/schedulers.svg)\n"
+    yield "![Regret against budget](figures/schedulers.svg)\n"
     yield from _default_scheduler(record)
 
 
@@ -357,13 +355,12 @@ def trial(draw: bool) -> Iterable[str]:
         ],
     )  # fmt: skip
     starts = ", ".join(f"{s:.1f}" for s in record["to_the_first_step"])
-    yield f"\nFrom the command to the first training step, stores and caches there, two workers: {starts} s.\n"
+    yield f"From the command to the first training step, stores and caches there, two workers: {starts} s.\n"
     parts = record["parts"]["parts"]
     total = sum(parts.values())
     rows = [[name, f"{100 * s / total:.1f} %"] for name, s in sorted(parts.items(), key=lambda p: -p[1])]
     yield "Where a trial's time goes (evaluations' forward passes count as forward):\n"
     yield _table(["part", "share"], rows)
-    yield ""
 
 
 def step(draw: bool) -> Iterable[str]:
@@ -398,7 +395,6 @@ def step(draw: bool) -> Iterable[str]:
             for each in record["lengths"]
         ],
     )
-    yield ""
 
 
 def workers(draw: bool) -> Iterable[str]:
@@ -417,7 +413,6 @@ def workers(draw: bool) -> Iterable[str]:
             for count, ratio in record["over_one"].items()
         ]  # fmt: skip
         yield _table(["workers", "threads each", "trials per hour", "over one worker, median of rounds"], rows)
-        yield ""
 
 
 def packing(draw: bool) -> Iterable[str]:
@@ -432,7 +427,6 @@ def packing(draw: bool) -> Iterable[str]:
         for count, found in record["packed"].items()
     ]
     yield _table(["at once", "trainings per hour", "over one", "memory each, at most"], rows)
-    yield ""
 
 
 def coordination(_draw_it: bool) -> Iterable[str]:
@@ -440,6 +434,7 @@ def coordination(_draw_it: bool) -> Iterable[str]:
     if record is None:
         return
     yield "## Sharing a study\n"
+    yield from _circumstances(record)
     yield (
         f"Claiming a trial and ending it, in milliseconds (TPE; one process, {record['rounds']} times) beside so many "
         "finished ones.\n"
@@ -468,7 +463,6 @@ def coordination(_draw_it: bool) -> Iterable[str]:
         for r in record["mlflow"]
     ]
     yield _table(["writers at once", "metrics in a write", "writes per second", "median", "p95"], rows)
-    yield from _circumstances(record)
     yield "What follows from it for a thousand workers: [docs/scale.md](../docs/scale.md).\n"
 
 
@@ -504,8 +498,8 @@ def view(_draw_it: bool) -> Iterable[str]:
         [str(i), f"{r['lines']['own']:.1f} s", f"{r['auto']['own']:.1f} s", f"{r['auto']['all']:.0f} s"]
         for i, r in enumerate(record["rounds"], start=1)
     ]
-    yield _table(["round", "lines", "live view", "the whole study"], rows)
     yield from _circumstances(record)
+    yield _table(["round", "lines", "live view", "the whole study"], rows)
 
 
 def _memory(axes: Any, record: dict[str, Any]) -> None:
@@ -536,7 +530,7 @@ def _circumstances(record: dict[str, Any]) -> Iterable[str]:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)  # joined to what follows, an empty line ends it
 
 
 def _draw(name: str, draw: Callable[[Any, Any], None], record: Any) -> Path:

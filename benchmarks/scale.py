@@ -88,7 +88,7 @@ def page(record: dict[str, Any] | None, table: Callable[[Sequence[str], Sequence
     rows = [[lim.name, lim.words, *(_count(lim.workers(m)) for m in MINUTES)] for lim in every]
     parts = [HEAD, "## What carries how many workers\n"]
     parts.append(table(["", "a trial asks", *(f"workers, trials of {m} min" for m in MINUTES)], rows))
-    parts += ["", "## What breaks first\n"]
+    parts += ["## What breaks first\n"]
     for minutes in MINUTES:
         order = sorted(every, key=lambda lim: lim.workers(minutes))
         said = ", then ".join(f"{lim.name} ({_count(lim.workers(minutes))} workers)" for lim in order[:3])
@@ -103,7 +103,7 @@ def page(record: dict[str, Any] | None, table: Callable[[Sequence[str], Sequence
     parts.append(table(["workers", "claims and ends", "writes to MLflow", "connections", *MODELS], asked))
     crowd = max(record["stores"]["PostgreSQL"]["together"], key=lambda r: r["workers"])
     parts += [
-        "", "## Simulated\n",
+        "## Simulated\n",
         f"{crowd['workers']} worker processes on one machine, trainings of {record['seconds']:g} s that are sleeps, "
         f"against PostgreSQL: {crowd['per_second']:.1f} trials per\nsecond, {100 * crowd['utilisation']:.0f} % of the "
         f"workers' time used, a claim and its end within {crowd['p95']:.0f} ms (p95), {crowd['lost']} trials lost, "

@@ -1,6 +1,7 @@
 """What stands in docs/ is done: every command typed, every file written, page by page, in a copy of the project."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -46,6 +47,14 @@ def blocks(text: str) -> Iterator[Block]:
             title = re.search(r'title="(.+?)"', token.info)
             yield Block(token.info.split()[0] if token.info else "", title[1] if title else None, needs, token.content)
             needs = None
+
+
+def test_every_table_ends_with_an_empty_line() -> None:
+    """What follows at once would be a row of it."""
+    for file in [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *DOCS.rglob("*.md")]:
+        lines = file.read_text().split("\n")
+        for number, (line, following) in enumerate(itertools.pairwise(lines), start=2):
+            assert not line.startswith("|") or not following or following.startswith("|"), f"{file}:{number}"
 
 
 def copied(place: Path) -> Path:
