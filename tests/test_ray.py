@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Cluster:
     folder: Path
     database: str
     tracking: str
+    sessions: str  # where Ray keeps its own files: not where a developer's own cluster has them
 
     def start(self, node: str, *command: str) -> subprocess.Popen[str]:
         """A command on a node, in that node's own folder."""
@@ -33,6 +35,7 @@ class Cluster:
         own = {
             "NODE_HOME": str(place / "home"), "TRIALBOOK_STORAGE": self.database, "MLFLOW_TRACKING_URI": self.tracking,
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN,
+            "RAY_TMPDIR": self.sessions,
             "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
             "RAY_grpc_client_keepalive_time_ms": "5000", "RAY_grpc_client_keepalive_timeout_ms": "5000",
         }  # fmt: skip
@@ -46,10 +49,14 @@ class Cluster:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     ray = str(Path(sys.executable).with_name("ray"))
-    with servers.nodes("head", "one", "two") as address, servers.postgres("studies", address=servers.OUTSIDE) as base:
+    with (
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as sessions,  # a short path: for sockets
+        servers.nodes("head", "one", "two") as address,
+        servers.postgres("studies", address=servers.OUTSIDE) as base,
+    ):
         url, command = servers.command_for(folder, host=servers.OUTSIDE)
         process = servers.start(url, command)
-        made = Cluster(folder, f"{base}/studies", url)
+        made = Cluster(folder, f"{base}/studies", url, sessions)
         common = ["--block", "--disable-usage-stats", "--object-store-memory=100000000"]
         head = f"{address['head']}:6379"
         try:
