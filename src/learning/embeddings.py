@@ -21,68 +21,71 @@ BLOCK = 1 << 16  # elements of a processor's cache: a row decays by many steps a
 class UsedEmbedding(nn.Embedding):
     """An embedding whose parameter `weight` [n_used, width] holds the used tokens' rows alone, in the tokens' order.
 
-    Texts are looked up by the same token ids as before: in training, used ones; when evaluated, any. It gives state
-    dicts with the whole table, as the embedding that it stands for has it, and takes none.
+    Texts are looked up by the same token ids as before: in training, used ones; when evaluated, any, without
+    gradients. It gives state dicts with the whole table, as the embedding that it stands for has it, and takes none.
+    Whoever changes `weight` says so with `stepped`.
     """
 
     def __init__(self, whole: nn.Embedding, used: np.ndarray) -> None:
-        """`used` [vocabulary]: bool, whether a token's row is trained."""
+        """`used` [vocabulary]: bool, whether a token's row is trained. `whole`'s table is made use of, not copied."""
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim = whole.num_embeddings, whole.embedding_dim
         self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse = None, 2.0, False, False
         self.padding_idx = whole.padding_idx
-        order = np.argsort(~used, kind="stable")
         self.n_used = int(used.sum())
-        self.order = torch.from_numpy(order).to(whole.weight.device)  # [vocabulary]: each row's token, used ones first
-        self.place = torch.from_numpy(np.argsort(order)).to(whole.weight.device)  # [vocabulary]: each token's row
-        self._padding = None if whole.padding_idx is None else order.tolist().index(whole.padding_idx)
-        self._decay: list[float] = []  # factors that the unused rows are to be multiplied by, in this order
-        with torch.no_grad():
-            self.weight = nn.Parameter(whole.weight[self.order[: self.n_used]])
-            self.unused = whole.weight[self.order[self.n_used :]]
+        place = np.where(used, np.cumsum(used) - 1, self.n_used)  # beyond the rows there are: such is not trained
+        trained = whole.padding_idx is not None and used[whole.padding_idx]
+        self._padding = int(place[whole.padding_idx]) if trained else None
+        self._decay: list[float] = []  # factors that the table is to be multiplied by, in this order
+        self._behind = False  # whether the table lacks what was learned
+        self.table = whole.weight.detach()  # [vocabulary, width]: every token's row, as it was when last asked for
+        self.used = torch.from_numpy(np.flatnonzero(used)).to(self.table.device)  # [n_used]: each row's token
+        self.place = torch.from_numpy(place).to(self.table.device)  # [vocabulary]: each token's row
+        self.weight = nn.Parameter(self.table[self.used])
         self.train(whole.training)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """[..., width] of `tokens` [...]."""
-        rows = self.place[tokens]
         if self.training:
-            return embedding(rows, self.weight, self._padding)
-        self._settle()
-        known = embedding(rows.clamp(max=self.n_used - 1), self.weight)
-        others = embedding((rows - self.n_used).clamp(min=0), self.unused)
-        return torch.where((rows < self.n_used).unsqueeze(-1), known, others)
+            return embedding(self.place[tokens], self.weight, self._padding)
+        return embedding(tokens, self._settled())
 
-    def decay(self, factor: float) -> None:
-        """Multiply the unused rows by `factor`: what an optimizer step would do to them."""
+    def stepped(self, factor: float) -> None:
+        """The optimizer has taken a step, and would have multiplied the unused rows by `factor`."""
+        self._behind = True
         if factor != 1:
             self._decay.append(factor)
 
     def of_used(self, values: torch.Tensor) -> torch.Tensor:
         """`values` [vocabulary, width] as [n_used, width]; others as they are."""
-        return values[self.order[: self.n_used].to(values.device)] if len(self.order) in values.shape[:1] else values
+        return values[self.used.to(values.device)] if len(self.place) in values.shape[:1] else values
 
-    def _settle(self) -> None:
-        """Step by step, each rounded, and so the same wherever a training was cut; block by block, for the cache."""
-        every = self.unused.view(-1)
+    def _settled(self) -> torch.Tensor:
+        """The table, with all that the steps have done to it.
+
+        It decays step by step, each rounded, and so the same wherever a training was cut; block by block, for the
+        cache. What that does to the used rows is written over.
+        """
+        every = self.table.view(-1)
         size = BLOCK if every.device.type == "cpu" else max(1, every.numel())
         for start in range(0, every.numel(), size) if self._decay else ():
             for factor in self._decay:
                 every[start : start + size].mul_(factor)
         self._decay.clear()
+        if self._behind:
+            self.table[self.used] = self.weight.detach()
+            self._behind = False
+        return self.table
 
     def _apply(self, fn: Any, recurse: bool = True) -> "UsedEmbedding":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # No buffers: several devices would send them to each other at every step.
-        self.unused, self.order, self.place = fn(self.unused), fn(self.order), fn(self.place)
+        self.table, self.used, self.place = fn(self.table), fn(self.used), fn(self.place)
         return self
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         del keep_vars
-        self._settle()
-        whole = self.weight.new_empty(self.num_embeddings, self.embedding_dim, requires_grad=False)
-        whole[self.order[: self.n_used]] = self.weight.detach()
-        whole[self.order[self.n_used :]] = self.unused
-        destination[f"{prefix}weight"] = whole
+        destination[f"{prefix}weight"] = self._settled()
 
 
 def leave_out_unused(model: Any, texts: Any, padding: int | None) -> UsedEmbedding | None:
@@ -118,7 +121,7 @@ def decay_with(optimizer: torch.optim.Optimizer, made: UsedEmbedding) -> None:
 
     def stepped(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         group = optimizer.param_groups[trained[number][1]]
-        made.decay(1 - group["lr"] * group["weight_decay"])
+        made.stepped(1 - group["lr"] * group["weight_decay"])
 
     def loaded(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         kept = {name: made.of_used(value) for name, value in state_dict["state"].get(number, {}).items()}
