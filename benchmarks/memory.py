@@ -20,9 +20,9 @@ EARLY = 5  # the first trials fill caches; growth is counted from this one
 EVERY = 0.05  # seconds between two looks
 
 
-def watched(process: subprocess.Popen[bytes], study: Path) -> dict[int, float]:
-    """Trial -> the most memory (MB of 10**6 bytes) that the worker had while it held that trial's lease."""
-    most: dict[int, float] = {}
+def watched(process: subprocess.Popen[bytes], study: Path) -> dict[int, tuple[float, float]]:
+    """Trial -> the least and the most memory (MB of 10**6 bytes) that the worker had while it held its lease."""
+    found: dict[int, tuple[float, float]] = {}
     while process.poll() is None:
         for lease in study.glob("trials/*/lease.json"):
             try:
@@ -31,9 +31,10 @@ def watched(process: subprocess.Popen[bytes], study: Path) -> dict[int, float]:
             except (OSError, ValueError, psutil.Error):
                 continue
             number = int(lease.parent.name)
-            most[number] = max(most.get(number, 0.0), megabytes)
+            least, most = found.get(number, (megabytes, megabytes))
+            found[number] = min(least, megabytes), max(most, megabytes)
         time.sleep(EVERY)
-    return most
+    return found
 
 
 def main() -> None:
@@ -49,12 +50,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "src.sweep", "-m", *settings]
         process = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL)
-        most = watched(process, Path(place) / "mlruns" / "studies" / "memory")
+        found = watched(process, Path(place) / "mlruns" / "studies" / "memory")
     if process.returncode:
         raise SystemExit(process.returncode)
-    megabytes = [most[number] for number in sorted(most)]
-    growth = max(megabytes[EARLY - 1 :]) / megabytes[EARLY - 1] - 1
-    file = common.write("memory", {"megabytes": megabytes, "early": EARLY, "growth": growth})
+    least, most = ([found[number][side] for number in sorted(found)] for side in (0, 1))
+    growth = max(most[EARLY - 1 :]) / most[EARLY - 1] - 1
+    file = common.write("memory", {"megabytes": most, "least": least, "early": EARLY, "growth": growth})
     print(file.read_text())
 
 

@@ -471,13 +471,18 @@ def memory(draw: bool) -> Iterable[str]:
     if record is None:
         return
     yield "## A worker's memory\n"
-    most, early = record["megabytes"], record["early"]
-    half = len(most) // 2
-    late = max(most[half:]) / most[half] - 1
+    trials, early = len(record["megabytes"]), record["early"] - 1
+    half = (trials - early) // 2
+    least, most = (
+        statistics.median(values[-half:]) / statistics.median(values[early : early + half]) - 1
+        for values in (record["least"], record["megabytes"])
+    )
     yield (
-        f"One worker, {len(most)} trials of MiniLM; the most memory it had during each. From trial {early} to trial "
-        f"{len(most)} it grew by at\nmost {100 * record['growth']:.1f} %, from trial {half + 1} on by "
-        f"{100 * late:.1f} %.\n"
+        f"One worker, {trials} trials of MiniLM; the least and the most memory that it had during each. From trials "
+        f"{early + 1} to {early + half}\nto trials {trials - half + 1} to {trials} their medians changed by "
+        f"{100 * least:+.1f} % and {100 * most:+.1f} %; from trial {early + 1} on no trial's most was more than "
+        f"{100 * record['growth']:.1f} %\nabove that one's. It goes up and down with how a trial's batches, of one "
+        "length after another, find room.\n"
     )
     yield from _circumstances(record)
     if draw:
@@ -503,10 +508,12 @@ def view(_draw_it: bool) -> Iterable[str]:
 
 
 def _memory(axes: Any, record: dict[str, Any]) -> None:
-    axes.plot(range(1, len(record["megabytes"]) + 1), record["megabytes"], marker=".")
+    for name, label in (("megabytes", "most"), ("least", "least")):
+        axes.plot(range(1, len(record[name]) + 1), record[name], marker=".", label=label)
+    axes.legend(frameon=False)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("trial")
-    axes.set_ylabel("resident memory at most, MB")
+    axes.set_ylabel("resident memory, MB")
 
 
 # --- shared ---
