@@ -4,7 +4,8 @@ How the data flows, top to bottom; every import points down or sideways along a 
 
     sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py  publish.py  status.py  ui.py     the commands
          |                  (behind sweep and compare: hydra_plugins/, the sweeper and the local launcher)
-    commands.py  manual.py          how ends and refusals are answered; --help, and near names
+    commands.py  manual.py          how ends and refusals are answered; --help
+    mistyped.py                     what a command line says that no config has
          |
     runner/                         the order of things, a module per verb
       searching   plan, watch, closing        a search: checks and price, lines on the way, the best model

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
 
 from src.errors import BookLost, Declined, Differs, Refusal, StudyEnded
 
@@ -59,6 +60,38 @@ def _words(error: Exception) -> str | None:
 def begun() -> bool:
     """Whether this process came as far as Trialbook's own part of a command: before that, Hydra composes."""
     return _begun.is_set()
+
+
+class _Held:
+    """Stands for a stream: keeps what is written until Trialbook's own part begins, and passes it on from then."""
+
+    def __init__(self, stream: TextIO, kept: list[str]) -> None:
+        self.stream, self.kept = stream, kept
+
+    def write(self, text: str) -> int:
+        self.kept.append(text)
+        return self.pass_on() if begun() else len(text)
+
+    def pass_on(self) -> int:
+        text = "".join(self.kept)
+        self.kept.clear()
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def held_back() -> Iterator[list[str]]:
+    """What is written to stderr until Trialbook's own part begins comes at the end, less what is taken out here."""
+    held = _Held(sys.stderr, [])
+    sys.stderr = cast("TextIO", held)
+    try:
+        yield held.kept
+    finally:
+        sys.stderr = held.stream
+        with suppress(OSError):  # the terminal may be gone
+            held.pass_on()
 
 
 def at_once(command: Callable[[], object]) -> None:

@@ -3,14 +3,14 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from src import commands
+from hydra.errors import HydraException
+
+from src import commands, mistyped
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
@@ -112,19 +112,20 @@ def parser(command: str, description: str, epilog: str) -> argparse.ArgumentPars
 
 
 def run(name: str, main: Callable[[], Any], arguments: Sequence[str] | None = None) -> None:
-    """Run a command that Hydra starts; --help is answered here, and what Hydra does not know gets a near name."""
+    """Run a command that Hydra starts; --help is answered here, and what Hydra cannot compose."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if any(word in HELP for word in given):
         print(page(PAGES[name]), end="")
         return
-    try:
-        main()
-    except SystemExit as end:
-        if end.code != 1 or commands.begun():
-            raise
-        for line in near_names(PAGES[name].config, given):  # Hydra has said what it does not know
-            print(line, file=sys.stderr)
-        raise SystemExit(2) from None
+    with commands.held_back() as said:
+        try:
+            main()
+        except SystemExit as end:
+            if commands.begun() or not isinstance(end.__context__, HydraException):
+                raise
+            said.clear()  # Hydra's words
+            print(mistyped.answer(end.__context__, CONF, PAGES[name].config, groups(), given), file=sys.stderr)
+            raise SystemExit(2) from None
 
 
 def page(about: Page) -> str:
@@ -155,6 +156,11 @@ def page(about: Page) -> str:
 def options(group: str) -> list[str]:
     """The options of a config group."""
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> dict[str, list[str]]:
+    """Every group with its options."""
+    return {group: options(group) for group in GROUPS} | {"sweeps": sorted(f.stem for f in SWEEPS.glob("*.yaml"))}
 
 
 def first_words(file: Path) -> str:
@@ -188,42 +194,3 @@ def _keys(primary: str) -> list[str]:
     while kept and not kept[-1]:
         kept.pop()
     return kept
-
-
-# --- near names ---
-
-
-def near_names(primary: str, arguments: Sequence[str]) -> list[str]:
-    """For each override of an unknown group, option or key, a sentence with the name that comes nearest."""
-    import hydra
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from omegaconf import OmegaConf
-
-    with suppress(Exception):  # what cannot be composed or parsed has been answered by Hydra
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            known = _dotted(OmegaConf.to_container(hydra.compose(primary), resolve=False))
-        words = [word for word in arguments if "=" in word and not word.startswith("-")]
-        found = [_near_name(override, known) for override in OverridesParser.create().parse_overrides(words)]
-        return [line for line in found if line]
-    return []
-
-
-def _near_name(given: Any, keys: Collection[str]) -> str | None:
-    groups = {group: options(group) for group in GROUPS} | {"sweeps": sorted(f.stem for f in SWEEPS.glob("*.yaml"))}
-    key = given.key_or_group
-    if key in groups:
-        value = given.value()
-        near = get_close_matches(str(value), groups[key], 1) if str(value) not in groups[key] else []
-        return f"Did you mean {key}={near[0]}?" if near else None
-    if key in keys or given.is_add() or key.startswith("hydra"):
-        return None
-    near = get_close_matches(key, [*keys, *groups], 1)
-    return f"Did you mean {near[0]}?" if near else None
-
-
-def _dotted(node: object, above: str = "") -> set[str]:
-    """Every key of a config, with its groups."""
-    if not isinstance(node, dict):
-        return set()
-    own = {f"{above}{key}" for key in node}
-    return own.union(*(_dotted(value, f"{above}{key}.") for key, value in node.items()))

@@ -16,8 +16,9 @@ from typing import Any
 
 import pandas as pd
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
-from src import config
+from src import config, manual, mistyped
 from src.errors import Refusal
 from src.paths import Paths
 from tests.conftest import settings_of, write_rows
@@ -26,8 +27,7 @@ PAGE = Path(__file__).parent / "golden" / "bad_input.md"
 HEAD = """# What Trialbook refuses, and what it says
 
 Made from `tests/bad_input.py` by `python -m tests.bad_input`; a test holds every word. All of it is found before
-anything is trained: the command ends with exit code 2, and no study, run, trial or checkpoint is left behind. What
-Hydra itself refuses (an unknown group, option or key) ends with 2 as well, in Hydra's words and with the nearest name.
+anything is trained: the command ends with exit code 2, and no study, run, trial or checkpoint is left behind.
 """
 TINY = ("model=tiny", "data.max_examples=100")
 OWN = ("model=tiny", "data=files", "data.path=reviews.csv", "data.label_names=[no,yes]")
@@ -145,6 +145,27 @@ CONFIG = [
     ),
     Case("values that have to be given", base=("data=files", "model=tiny")),
     Case("an environment variable that is not set", ["storage.url=${oc.env:NOT_SET_ANYWHERE}"]),
+]
+MISTYPED = [
+    Case("a misspelt setting", ["study.n_trails=5"]),
+    Case("a misspelt field of the training", ["optimizer.lerning_rate=1e-4"]),
+    Case("a misspelt group", ["sampelr=gp"]),
+    Case("a name that nothing is near to", ["zzzzqqqq=1"]),
+    Case("an option that a group has not", ["data=sst"]),
+    Case("a sweep that is not there", ["sweeps=imdb_star"]),
+    Case("a group with a plus", ["+data=imdb"]),
+    Case("a setting with a plus", ["+study.n_trials=5"]),
+    Case("a field without a plus", ["trainer.gradient_checkpointing=true"]),
+    Case("a searched setting without a plus", ["space.optimizer.adam_beta1.low=0.8"]),
+    Case("a token without a plus", ["trainer.hub_token=hf_abcdefghijklmnopqrstuvwxyz"]),
+    Case("taking out what is not there", ["~space.schedule"]),
+    Case("several words at once", ["study.n_trails=5", "tracking=sever", "seed=1"]),
+    Case("a word without a value", ["study.n_trials"]),
+    Case("a value to be quoted", ["study.name=mine: {1}"]),
+    Case("a setting of Hydra's that it has not", ["hydra.swep.dir=here"]),
+    Case("a launcher of Hydra's that is not there", ["hydra/launcher=slrum"]),
+    Case("a group that a command has not", ["data=sst2"], verb="compare", base=()),
+    Case("another command's misspelt setting", ["registry.modle=mine"], verb="promote", base=()),
 ]
 VALUES = [
     Case("a learning rate of 0", ["optimizer.learning_rate=0"]),
@@ -327,7 +348,7 @@ WITH = {
     "Data": f"With `{' '.join(OWN)}`, and 120 good rows in reviews.csv, where nothing else is said.",
 }
 GROUPS = {
-    "The config as a whole": CONFIG, "Settings of the training": VALUES, "The study": STUDY, "The space": SPACE,
+    "The command line": MISTYPED, "The config as a whole": CONFIG, "Settings of the training": VALUES, "The study": STUDY, "The space": SPACE,
     "Models": MODELS, "Data": DATA, "Where things go": PLACES,
     "Studies that exist": STARTED, "Other commands": VERBS,
 }  # fmt: skip
@@ -345,9 +366,15 @@ def refusal(case: Case, folder: Path) -> tuple[str, list[str]]:
         before = kept(folder)
         try:
             VERB[case.verb](case, Paths(folder))
-        except Refusal as said:
-            return str(said).replace(str(folder), "<folder>"), sorted(kept(folder) - before)
+        except (Refusal, HydraException) as error:
+            said = str(error) if isinstance(error, Refusal) else _mistyped(error, case)
+            return said.replace(str(folder), "<folder>"), sorted(kept(folder) - before)
     raise AssertionError(f"{case.what}: {case.command} is not refused")
+
+
+def _mistyped(error: HydraException, case: Case) -> str:
+    primary, words = manual.PAGES[case.verb].config, [*case.base, *case.overrides]
+    return mistyped.answer(error, manual.CONF, primary, manual.groups(), words)
 
 
 def _sweep(case: Case, paths: Paths) -> None:
