@@ -110,6 +110,18 @@ def test_a_study_in_a_terminal_that_is_resized(place: Place) -> None:
 
 
 @pytest.mark.long
+def test_trials_that_pause_are_counted(place: Place) -> None:
+    terminal = Terminal(place, "src.sweep", "-m", *FAST, "study.name=seen", "study.n_trials=6", "workers=1",
+                        "pruner=asha", "trainer.num_train_epochs=4", "space.trainer.num_train_epochs.low=4",
+                        "space.trainer.num_train_epochs.high=6")  # fmt: skip
+    assert terminal.end() == 0, terminal.text
+    every = ["\n".join(shown) for shown in terminal.seen]
+    assert any(re.search(r"^(1 complete, )?[1-5] paused", shown, re.M) for shown in every), "none was seen"
+    assert "6/6] trial" in terminal.text
+    assert "paused;" not in terminal.text.split("Study seen is over")[1]
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("progress", ["lines", "off"])
 def test_who_wants_no_view_gets_none(place: Place, progress: str) -> None:
     terminal = Terminal(place, "src.sweep", "-m", *FAST, "study.n_trials=2", "workers=1", f"progress={progress}")
@@ -148,6 +160,13 @@ def test_what_stands_in_it() -> None:
     assert re.search(r"^0 +waiting", text, re.M)
     assert re.search(r"^1 +trial 4 +50% +1\.5 +0\.412 +0\.8125 +learning_rate=0\.0001", text, re.M)
     assert text.index("trial 2  ") < text.index("trial 0  ")
+
+
+def test_what_is_paused_counts_as_what_it_is_worth() -> None:
+    waiting = dataclasses.replace(SHOWN, counts={"COMPLETE": 1}, done=1, total=10, busy={}, paused=[0.5] * 6)
+    assert waiting.share == pytest.approx(0.4)
+    assert "mine  1 of 10 trials" in drawn(waiting, 140)
+    assert "1 complete, 6 paused; disk" in drawn(waiting, 140)
 
 
 @pytest.mark.parametrize("width", [20, 40, 70, 89, 90, 300])

@@ -282,6 +282,14 @@ def test_halving_pauses_trials_and_continues_the_best_third(tmp_path: Path) -> N
     ]
 
 
+def test_how_far_a_trial_that_waits_is_of_what_is_to_be_expected(tmp_path: Path) -> None:
+    halving = open_book(tmp_path / "halving", "pruner=asha", "study.rungs=[0.25,0.5,1.0]")
+    assert halving.reached(25) == pytest.approx(0.25 / (0.25 + 0.25 / 3 + 0.5 / 9))
+    assert halving.reached(50) == pytest.approx(0.5 / (0.5 + 0.5 / 3))
+    assert halving.reached(0) == 0
+    assert open_book(tmp_path / "other", "pruner=median").reached(25) == 0.25
+
+
 @pytest.mark.parametrize("sampler", ["gp", "random", "cmaes", "qmc"])
 def test_halving_works_with_any_sampler(tmp_path: Path, sampler: str) -> None:
     whole = open_book(tmp_path / "whole", "pruner=asha", "study.n_trials=9", f"sampler={sampler}")

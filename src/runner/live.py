@@ -51,6 +51,7 @@ class Shown:
     budget: float | None = None  # seconds; the work ends then
     counts: Mapping[str, int] = field(default_factory=dict)  # of what has ended, by how
     busy: Mapping[int, Busy] = field(default_factory=dict)  # by worker
+    paused: Sequence[float] = ()  # of what waits to be continued: how much of it is done
     workers: int = 0
     idle: str = "waiting"  # what a worker does that is at nothing
     top: Sequence[tuple[str, str, str]] = ()  # name, score, settings; the best first
@@ -58,7 +59,7 @@ class Shown:
     @property
     def share(self) -> float:
         """Of the whole work that is done, what is begun included."""
-        begun = sum(busy.share or 0.0 for busy in self.busy.values())
+        begun = sum(busy.share or 0.0 for busy in self.busy.values()) + sum(self.paused)
         return min(1.0, (self.done + begun) / self.total) if self.total else 1.0
 
     @property
@@ -147,7 +148,8 @@ def _head(shown: Shown) -> Table:
 
 def _facts(shown: Shown) -> Text:
     memory, free = psutil.virtual_memory(), shutil.disk_usage(shown.folder).free
-    counts = ", ".join(f"{n} {how.lower()}" for how, n in shown.counts.items()) or "none ended yet"
+    ended = {how.lower(): n for how, n in shown.counts.items()} | ({"paused": n} if (n := len(shown.paused)) else {})
+    counts = ", ".join(f"{n} {how}" for how, n in ended.items()) or "none ended yet"
     machine = f"disk {free / 1e9:.0f} GB free, memory {memory.used / 1e9:.1f} of {memory.total / 1e9:.0f} GB"
     return Text(f"{counts}; {machine}", style="dim", no_wrap=True, overflow="ellipsis")
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from src.evidence.runs import Run
+from src.evidence.runs import STATUS, Run
 from src.evidence.store import Store
 from src.records import State, TrialRecord
 from src.runner import live, pace
@@ -16,6 +16,7 @@ from src.search.account import TOP, Account, in_short
 from src.search.study import Book
 
 LOOK_SECONDS = 0.5  # between two looks
+PAUSED = STATUS[State.PAUSED]
 
 
 class Watch:
@@ -71,6 +72,7 @@ class Watch:
         """How the study stands, for the live view."""
         book, metric = self.book, self.plan.settings.study.metric
         ended, budget = book.ended(), book.rules.budget_minutes
+        busy, paused = self._begun(metric)
         best = stopping.ranked(ended, book.direction)[:TOP]
         return live.Shown(
             title=book.name,
@@ -83,15 +85,20 @@ class Watch:
             expected=self._expected,
             budget=None if budget is None else budget * 60,
             counts=Counter(str(t.state) for t in ended),
-            busy=self._busy(metric),
+            busy=busy,
+            paused=paused,
             workers=self.plan.workers,
             idle="waiting" if self._priced else "starting",
             top=[(f"trial {t.number}", f"{t.score:.4f}", in_short(t.params)) for t in best],
         )
 
-    def _busy(self, metric: str) -> dict[int, live.Busy]:
-        """What each worker is at, as the runs of trials and baselines tell it where their folders are here."""
+    def _begun(self, metric: str) -> tuple[dict[int, live.Busy], list[float]]:
+        """What each worker is at, and how far the trials are that wait.
+
+        As the runs of trials and baselines tell it where their folders are here.
+        """
         found: dict[int, live.Busy] = {}
+        paused: list[float] = []
         whole = epochs(self.plan.settings.recipe)
         for trial in self.book.trials():
             folder = self.book.trial_folder(trial.number) / "run"
@@ -99,7 +106,8 @@ class Watch:
                 self._runs.forget(folder)
                 continue
             tail = self._runs.at(folder)
-            if tail.status != State.RUNNING:  # paused: nobody works on it
+            if tail.status != State.RUNNING:  # nobody works on it
+                paused += [self.book.reached(trial.rung or 0)] if tail.status == PAUSED else []
                 continue
             length = float(trial.params.get("trainer.num_train_epochs", whole))
             worker = int(tail.tags.get("worker", len(found)))
@@ -108,7 +116,7 @@ class Watch:
             tail = self._runs.at(self.book.folder / "baselines" / name)
             if tail.status == "RUNNING" and "worker" in tail.tags:
                 found.setdefault(int(tail.tags["worker"]), live.busy(tail, f"baseline {name}", metric))
-        return found
+        return found, paused
 
     def _measured(self) -> int:
         """Of how many workers the speed is known."""

@@ -5,6 +5,7 @@ reached a rung, the best 1/reduction_factor go on. Rungs are shares of a trial's
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from optuna.pruners import BasePruner
 from optuna.study import Study
@@ -48,6 +49,14 @@ class Asha(BasePruner):
                 if rung not in promoted(trial) and rung == last_rung(trial) and waits(trial):
                     return trial, rung
         return None
+
+    def expected(self, rung: int, rungs: Sequence[int]) -> float:
+        """How much of its schedule a trial at `rung` is trained in all, if one in reduction_factor passes each rung."""
+        total, odds = float(rung), 1.0
+        for here, there in pairwise(sorted({rung, *(r for r in (*rungs, 100) if r > rung)})):
+            odds /= self.reduction_factor
+            total += odds * (there - here)
+        return total / 100
 
 
 def promoted(trial: FrozenTrial) -> list[int]:
