@@ -88,7 +88,7 @@ def page(record: dict[str, Any] | None, table: Callable[[Sequence[str], Sequence
     rows = [[lim.name, lim.words, *(_count(lim.workers(m)) for m in MINUTES)] for lim in every]
     parts = [HEAD, "## What carries how many workers\n"]
     parts.append(table(["", "a trial asks", *(f"workers, trials of {m} min" for m in MINUTES)], rows))
-    parts += ["## What breaks first\n"]
+    parts.append("## What breaks first\n")
     for minutes in MINUTES:
         order = sorted(every, key=lambda lim: lim.workers(minutes))
         said = ", then ".join(f"{lim.name} ({_count(lim.workers(minutes))} workers)" for lim in order[:3])

@@ -46,6 +46,14 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
+def near(word: str, known: Iterable[str], before: str = "") -> str:
+    """A question after the one of `known` that comes nearest to `word`, with `before` in front of it; or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(known), 1)
+    return f" Did you mean {before}{close[0]}?" if close else ""
+
+
 def first_line(error: Exception) -> str:
     """What an error of another library says, in one line without secrets; its type where it says nothing."""
     said = str(getattr(error, "orig", None) or error)  # SQLAlchemy's errors hold the database's own

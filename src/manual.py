@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-
-from src import commands, mistyped
+from src import commands
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF, SWEEPS = ROOT / "conf", ROOT / "sweeps"
@@ -121,6 +119,10 @@ def run(name: str, main: Callable[[], Any], arguments: Sequence[str] | None = No
         try:
             main()
         except SystemExit as end:
+            from hydra.errors import HydraException
+
+            from src import mistyped
+
             if commands.begun() or not isinstance(end.__context__, HydraException):
                 raise
             said.clear()  # Hydra's words

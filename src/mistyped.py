@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
-from src.errors import first_line, masked, sentence
+from src.errors import first_line, masked, near, sentence
 
 Options = Mapping[str, Collection[str]]  # of each config group
 OPEN = {  # groups that take more than the config names, and what
@@ -49,11 +48,10 @@ def _read(given: Iterable[str]) -> Iterable[Override]:
 def _known(folder: Path, primary: str, options: Options, overrides: Sequence[Override]) -> tuple[set[str], list[str]]:
     """Keys and groups of the config with the options that are given and exist."""
     chosen = [
-        f"{each.key_or_group}={value}"
+        f"{group}={values[0]}"
         for each in overrides
-        if each.key_or_group in options and len(values := _values(each)) == 1 and not each.is_add()
-        for value in values
-        if value in options[each.key_or_group]
+        if (group := each.key_or_group) in options and len(values := _values(each)) == 1
+        if values[0] in options[group] and not each.is_add()
     ]
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         try:
@@ -86,9 +84,8 @@ def _wrong_option(given: Override, names: Collection[str]) -> str | None:
     group, word = given.key_or_group, given.input_line
     wrong = [value for value in _values(given) if value not in names]
     if wrong:
-        near = get_close_matches(wrong[0], names, 1)
         there = f"{group} has no option {wrong[0]}; it has {', '.join(sorted(names))}."
-        return there + (f" Did you mean {group}={near[0]}?" if near else "")
+        return there + near(wrong[0], names, f"{group}=")
     return f"{word}: {group} is a group of this command already; leave out the +." if given.is_add() else None
 
 
@@ -96,9 +93,8 @@ def _no_setting(key: str, keys: Collection[str], options: Options) -> str:
     above = key.rpartition(".")[0]
     beside = sorted(k.rpartition(".")[2] for k in keys if above and k.rpartition(".")[0] == above)
     there = f"{above} has {', '.join(beside)}" if beside else "--help lists those there are"
-    near = get_close_matches(key, [*keys, *options], 1)
     what = "not in the config" if key.partition(".")[0] in OPEN else "no setting"
-    return f"{key} is {what}; {there}." + (f" Did you mean {near[0]}?" if near else "")
+    return f"{key} is {what}; {there}.{near(key, [*keys, *options])}"
 
 
 def _values(given: Override) -> list[str]:

@@ -348,8 +348,8 @@ WITH = {
     "Data": f"With `{' '.join(OWN)}`, and 120 good rows in reviews.csv, where nothing else is said.",
 }
 GROUPS = {
-    "The command line": MISTYPED, "The config as a whole": CONFIG, "Settings of the training": VALUES, "The study": STUDY, "The space": SPACE,
-    "Models": MODELS, "Data": DATA, "Where things go": PLACES,
+    "The command line": MISTYPED, "The config as a whole": CONFIG, "Settings of the training": VALUES,
+    "The study": STUDY, "The space": SPACE, "Models": MODELS, "Data": DATA, "Where things go": PLACES,
     "Studies that exist": STARTED, "Other commands": VERBS,
 }  # fmt: skip
 CASES = [case for cases in GROUPS.values() for case in cases]

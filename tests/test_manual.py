@@ -61,7 +61,8 @@ def test_groups_of_the_page_are_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("command", "given", "said"),
     [
-        ("src.sweep", ["-m", "study.n_trails=5", "sampelr=gp"],
+        ("src.sweep", ["-m", "study.n_trails=5", "sampelr=gp", "study.n_trials=5", "data=sst2", "+space.x=1",
+                       "hydra.verbose=true"],
          r"study\.n_trails is no setting; study has .*n_trials.*\. Did you mean study\.n_trials\?\n"
          r"sampelr is no setting; .* Did you mean sampler\?\n"),
         ("src.sweep", ["-m", "data=sst2,imbd"], r"data has no option imbd; .* Did you mean data=imdb\?\n"),

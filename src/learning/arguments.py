@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from src.errors import Refusal, first_line
+from src.errors import Refusal, first_line, near
 from src.settings import Recipe
 
 OURS = {
@@ -125,7 +125,9 @@ def check(recipe: Recipe, devices: int = 1) -> None:
             elif key in OURS:
                 problems.append(f"{group}.{key} is set by Trialbook itself; take it out (see study.rungs and study.*).")
             elif key not in fields() and key not in EXTRA.get(group, ()):
-                problems.append(f"{group}.{key} is no field of transformers.TrainingArguments.{_nearest(key)}")
+                problems.append(
+                    f"{group}.{key} is no field of transformers.TrainingArguments.{near(key, fields() - OURS)}"
+                )
             elif (why := idle.get(f"{group}.{key}")) and group != "trainer":
                 problems.append(f"{group}.{key} would be read by nothing, because {why}; take it out.")
     every = {**recipe.flat(), "model.learning_rate": recipe.model.learning_rate}
@@ -147,10 +149,3 @@ def _refused_by_transformers(recipe: Recipe) -> list[str]:
     except Exception as error:  # dataclass, enums and checks of many kinds
         return [f"transformers does not take these settings of optimizer, schedule and trainer: {first_line(error)}"]
     return []
-
-
-def _nearest(key: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(key, fields() - OURS, 1)
-    return f" Did you mean {close[0]}?" if close else ""

@@ -106,8 +106,9 @@ class Watch:
                 self._runs.forget(folder)
                 continue
             tail = self._runs.at(folder)
+            if tail.status == PAUSED:
+                paused.append(self.book.reached(trial.rung or 0))
             if tail.status != State.RUNNING:  # nobody works on it
-                paused += [self.book.reached(trial.rung or 0)] if tail.status == PAUSED else []
                 continue
             length = float(trial.params.get("trainer.num_train_epochs", whole))
             worker = int(tail.tags.get("worker", len(found)))

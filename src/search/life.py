@@ -265,10 +265,9 @@ def _promote(book: Book, mine: int | None = None) -> FrozenTrial | None:
         return None
     begun = book.of_state(TrialState.RUNNING, *FINAL)
     held = book.held([t.number for t in begun if t.state == TrialState.RUNNING])
-    rungs = [round(share * 100) for share in book.rules.rungs]
     found = pruner.promotable(
         begun,
-        rungs,
+        book.rungs,
         book.direction,
         waits=lambda t: t.number == mine or (t.number not in held and t.state == TrialState.RUNNING and waits(book, t)),
         closing=_all_begun(book) and not [n for n in held if n != mine],

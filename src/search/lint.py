@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from src.errors import Refusal
+from src.errors import Refusal, near
 from src.learning import arguments, names
 from src.search.proposals import build_sampler
 from src.search.space import Parameter, Space
@@ -50,7 +50,7 @@ def _key(parameter: Parameter, settings: Settings, space: Space, options: Mappin
         return []
     searched_groups = {p.key for p in space.parameters if "." not in p.key}
     if key not in space.base and group not in searched_groups:
-        return [f"space.{key}: the config has no {key}; searching it would change nothing.{_near(key, space)}"]
+        return [f"space.{key}: the config has no {key}; searching it would change nothing.{near(key, space.base)}"]
     if key in ("model.name", "model.pins", "model.learning_rate"):
         return [f"space.{key}: nothing in a training reads {key}; to search models, use space.model.choices."]
     if (why := arguments.unconsumed(settings.recipe).get(key)) and not parameter.when:
@@ -122,10 +122,3 @@ def _warnings(settings: Settings, space: Space) -> list[str]:
     if outside := space.outside(space.default()):
         found.append(f"The default recipe lies outside the space, so it is not trial 0: {'; '.join(outside)}.")
     return found
-
-
-def _near(key: str, space: Space) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(key, space.base, 1)
-    return f" Did you mean {close[0]}?" if close else ""

@@ -185,10 +185,15 @@ class Book:
         """Whether trials pause at rungs, to be continued or not."""
         return isinstance(self.study.pruner, Asha)
 
+    @property
+    def rungs(self) -> list[int]:
+        """Where trials are judged, in percent of their schedules."""
+        return [round(share * 100) for share in self.rules.rungs]
+
     def reached(self, rung: int) -> float:
         """How much is done, of what is to be expected, of a trial that waits at `rung` (percent of its schedule)."""
-        pruner, rungs = self.study.pruner, [round(share * 100) for share in self.rules.rungs]
-        return rung / 100 / (pruner.expected(rung, rungs) if isinstance(pruner, Asha) else 1.0)
+        pruner = self.study.pruner
+        return rung / 100 / (pruner.expected(rung, self.rungs) if isinstance(pruner, Asha) else 1.0)
 
     # --- time ---
 
