@@ -66,15 +66,15 @@ def load(folder: Path, dropout: float, seed: int) -> Any:
 
 def batches(rows: Rows, labels: Sequence[int], order: Sequence[int], size: int, pad: int) -> list[dict[str, Any]]:
     """`order` cut into batches, each padded to its longest text."""
-    made = []
+    batches = []
     for start in range(0, len(order), size):
         part = [rows[i] for i in order[start : start + size]]
         longest = max(map(len, part))
         ids = torch.tensor([r + [pad] * (longest - len(r)) for r in part])
         mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in part])
         answers = torch.tensor([labels[i] for i in order[start : start + size]])
-        made.append({"input_ids": ids, "attention_mask": mask, "labels": answers})
-    return made
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": answers})
+    return batches
 
 
 def train(  # noqa: PLR0917

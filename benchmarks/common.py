@@ -28,15 +28,15 @@ def sentences(folder: str | None) -> dict[str, pd.DataFrame]:
     if folder is None:
         from datasets import load_dataset
 
-        whole = {split: load_dataset(SST2, split=split).to_pandas() for split in ("train", "validation")}
+        frames = {split: load_dataset(SST2, split=split).to_pandas() for split in ("train", "validation")}
     else:
-        whole = {split: pd.read_parquet(Path(folder) / f"{split}.parquet") for split in ("train", "validation")}
-    known = set(whole["validation"]["sentence"].str.strip())
-    pool = whole["train"].drop_duplicates("sentence").sample(frac=1.0, random_state=0)
+        frames = {split: pd.read_parquet(Path(folder) / f"{split}.parquet") for split in ("train", "validation")}
+    known = set(frames["validation"]["sentence"].str.strip())
+    pool = frames["train"].drop_duplicates("sentence").sample(frac=1.0, random_state=0)
     pool = pool[~pool["sentence"].str.strip().isin(known)]
     splits = {
         "train": pool[:TRAIN],
-        "validation": whole["validation"],
+        "validation": frames["validation"],
         "held_out": pool[TRAIN : TRAIN + HELD_OUT],
     }
     return {name: frame[["sentence", "label"]].reset_index(drop=True) for name, frame in splits.items()}

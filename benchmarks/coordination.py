@@ -22,64 +22,68 @@ import optuna
 from hydra import compose, initialize_config_dir
 
 from benchmarks import common
-from src.config import CONF_DIR, settings_from
-from src.records import Outcome, State
-from src.search import life
+from src.config.groups import CONF_DIR
+from src.config.reader import read_settings
+from src.core.records import State, TrainingResult
 from src.search import space as spaces
-from src.search.study import Book
+from src.search import trial_lifecycle
+from src.search.study import Study
 
 FINISHED = (0, 1_000, 10_000)
 ROUNDS = 60  # of claim and end, at each of them
 WORKERS = (1, 4, 16, 64)
 SECONDS = 2.0  # of a training that is a sleep
+LONG = (16, 30.0, 4)  # workers, seconds of a training (a short real one), trials for every worker
 EACH = 8  # trials for every worker
 WRITERS = (1, 4, 16)
 WRITES, METRICS = 40, 12  # batched writes of each, metrics in one, as an evaluation has them with the curve before it
 PROCESSES = multiprocessing.get_context("forkserver")
 
 
-def opened(folder: Path, url: str | None, name: str, trials: int) -> Book:
+def opened(folder: Path, url: str | None, name: str, trials: int) -> Study:
     overrides = [f"study.name={name}", f"study.n_trials={trials}", "pruner=none", "model=tiny"]
     overrides += [f"storage.url={url}"] if url else []
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        settings = settings_from(compose("config", overrides=overrides, return_hydra_config=True), overrides)
-    return Book(settings, spaces.of(settings), "maximize", folder)
+        settings = read_settings(compose("config", overrides=overrides, return_hydra_config=True), overrides)
+    return Study(settings, spaces.build_space(settings), "maximize", folder)
 
 
-def score(point: dict[str, Any]) -> float:
+def score(params: dict[str, Any]) -> float:
     """A made-up one, so that the sampler has something to learn."""
-    return 1 - abs(float(np.log10(point["optimizer.learning_rate"])) + 4) / 4 - float(point["model.dropout"]) / 9
+    return 1 - abs(float(np.log10(params["optimizer.learning_rate"])) + 4) / 4 - float(params["model.dropout"]) / 9
 
 
 # --- a claim and its end, beside many finished trials ---
 
 
-def filled(book: Book, count: int) -> None:
+def filled(study: Study, count: int) -> None:
     """Finished trials at random, as they lie in a study that has run for long."""
     sampler: Any = optuna.samplers.RandomSampler(seed=0)
-    distributions = {p.key: p.distribution for p in book.space.parameters}
+    distributions = {p.key: p.distribution for p in study.space.parameters}
     trials = []
     for _ in range(count):
-        point = {key: sampler.sample_independent(None, None, key, d) for key, d in distributions.items()}
-        outcome = {"outcome": {"state": "COMPLETE", "score": score(point)}, "origin": "sampler"}
+        params = {key: sampler.sample_independent(None, None, key, d) for key, d in distributions.items()}
+        result = {"outcome": {"state": "COMPLETE", "score": score(params)}, "origin": "sampler"}
         trials.append(
-            optuna.trial.create_trial(params=point, distributions=distributions, value=score(point), user_attrs=outcome)
+            optuna.trial.create_trial(
+                params=params, distributions=distributions, value=score(params), user_attrs=result
+            )
         )
-    with book.lock:  # at once
-        book.study.add_trials(trials)
+    with study.lock:  # at once
+        study.optuna_study.add_trials(trials)
 
 
 def latency(folder: Path, url: str | None, finished: int) -> dict[str, Any]:
-    book = opened(folder, url, f"latency-{finished}", finished + ROUNDS + 1)
-    book.create({})
-    filled(book, finished)
+    study = opened(folder, url, f"latency-{finished}", finished + ROUNDS + 1)
+    study.create({})
+    filled(study, finished)
     claims, ends = [], []
     for _ in range(ROUNDS + 1):
         began = time.perf_counter()
-        mine = life.claim(book)
+        mine = trial_lifecycle.claim_trial(study)
         claimed = time.perf_counter()
         assert mine is not None
-        life.finish(book, mine, Outcome(State.COMPLETE, score=score(mine.point)))
+        trial_lifecycle.finish_trial(study, mine, TrainingResult(State.COMPLETE, score=score(mine.params)))
         claims.append(claimed - began)
         ends.append(time.perf_counter() - claimed)
     both = np.add(claims, ends)[1:] * 1e3  # the first reads what is there
@@ -90,30 +94,33 @@ def latency(folder: Path, url: str | None, finished: int) -> dict[str, Any]:
 # --- many workers ---
 
 
-def work(folder: str, url: str | None, name: str, trials: int, ready: Any, sheet: Any) -> None:
+def work(  # noqa: PLR0917
+    folder: str, url: str | None, name: str, trials: int, seconds: float, ready: Any, timeline: Any
+) -> None:
     """A worker whose trainings are sleeps; in a folder of its own where the study is in a database."""
-    book = opened(Path(folder), url, name, trials)
-    assert book.study.study_name == name
+    study = opened(Path(folder), url, name, trials)
+    assert study.optuna_study.study_name == name
     ready.wait()
     while True:
         began = time.perf_counter()
-        mine = life.claim(book)
+        mine = trial_lifecycle.claim_trial(study)
         if mine is None:
             return
         claimed = time.perf_counter()
-        time.sleep(SECONDS)
+        time.sleep(seconds)
         slept = time.perf_counter()
-        life.finish(book, mine, Outcome(State.COMPLETE, score=score(mine.point)))
-        sheet.put((mine.number, time.time(), claimed - began + time.perf_counter() - slept))
+        trial_lifecycle.finish_trial(study, mine, TrainingResult(State.COMPLETE, score=score(mine.params)))
+        timeline.put((mine.number, time.time(), claimed - began + time.perf_counter() - slept))
 
 
-def together(folder: Path, url: str | None, workers: int) -> dict[str, Any]:
-    name, trials = f"together-{workers}", workers * EACH
+def together(folder: Path, url: str | None, workers: int, seconds: float = SECONDS, each: int = EACH) -> dict[str, Any]:
+    name, trials = f"together-{workers}-{seconds:g}", workers * each
     opened(folder / "0", url, name, trials).create({})
-    ready, sheet = PROCESSES.Barrier(workers + 1), PROCESSES.Queue()
+    ready, timeline = PROCESSES.Barrier(workers + 1), PROCESSES.Queue()
     own = [folder / (str(i) if url else "0") for i in range(workers)]
     processes = [
-        PROCESSES.Process(target=work, args=(str(own[i]), url, name, trials, ready, sheet)) for i in range(workers)
+        PROCESSES.Process(target=work, args=(str(own[i]), url, name, trials, seconds, ready, timeline))
+        for i in range(workers)
     ]
     for process in processes:
         process.start()
@@ -122,18 +129,19 @@ def together(folder: Path, url: str | None, workers: int) -> dict[str, Any]:
     ended = []
     connections = 0
     for _ in range(trials):
-        ended.append(sheet.get(timeout=600))
+        ended.append(timeline.get(timeout=600))
         connections = max(connections, _connections(url)) if url and len(ended) == trials // 2 else connections
     for process in processes:
         process.join()
     makespan = max(moment for _, moment, _ in ended) - began
-    both = np.array([seconds for _, _, seconds in ended]) * 1e3
-    found = opened(folder / "0", url, name, trials).trials()
-    points = {json.dumps(dict(t.params), sort_keys=True) for t in found}
+    both = np.array([spent for _, _, spent in ended]) * 1e3
+    result = opened(folder / "0", url, name, trials).trials()
+    all_params = {json.dumps(dict(t.params), sort_keys=True) for t in result}
     return {
-        "workers": workers, "trials": trials, "seconds": makespan, "per_second": trials / makespan,
-        "utilisation": EACH * SECONDS / makespan, "lost": trials - sum(t.state == State.COMPLETE for t in found),
-        "twice": len(ended) - len({number for number, _, _ in ended}) + len(found) - len(points),
+        "workers": workers, "training_seconds": seconds, "trials": trials, "seconds": makespan,
+        "per_second": trials / makespan,
+        "utilisation": each * seconds / makespan, "lost": trials - sum(t.state == State.COMPLETE for t in result),
+        "twice": len(ended) - len({number for number, _, _ in ended}) + len(result) - len(all_params),
         "p50": float(np.quantile(both, 0.5)), "p95": float(np.quantile(both, 0.95)), "connections": connections,
     }  # fmt: skip
 
@@ -145,8 +153,8 @@ def _connections(url: str) -> int:
     engine = create_engine(url)
     try:
         with engine.connect() as connection:
-            asked = "select count(*) from pg_stat_activity where datname = current_database()"
-            return int(connection.execute(text(asked)).scalar_one()) - 1
+            query = "select count(*) from pg_stat_activity where datname = current_database()"
+            return int(connection.execute(text(query)).scalar_one()) - 1
     finally:
         engine.dispose()
 
@@ -154,7 +162,7 @@ def _connections(url: str) -> int:
 # --- what an MLflow server takes ---
 
 
-def write_to(uri: str, experiment: str, ready: Any, sheet: Any) -> None:
+def write_to(uri: str, experiment: str, ready: Any, timeline: Any) -> None:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -165,7 +173,7 @@ def write_to(uri: str, experiment: str, ready: Any, sheet: Any) -> None:
         began = time.perf_counter()
         metrics = [Metric(f"validation/{i}", step / WRITES, int(time.time() * 1000), step) for i in range(METRICS)]
         client.log_batch(run, metrics=metrics)
-        sheet.put((time.time(), time.perf_counter() - began))
+        timeline.put((time.time(), time.perf_counter() - began))
 
 
 def written(uri: str, writers: int) -> dict[str, Any]:
@@ -173,13 +181,13 @@ def written(uri: str, writers: int) -> dict[str, Any]:
     from mlflow import MlflowClient
 
     experiment = MlflowClient(uri).create_experiment(f"writes-{writers}-{time.time():.0f}")
-    ready, sheet = PROCESSES.Barrier(writers + 1), PROCESSES.Queue()
-    processes = [PROCESSES.Process(target=write_to, args=(uri, experiment, ready, sheet)) for _ in range(writers)]
+    ready, timeline = PROCESSES.Barrier(writers + 1), PROCESSES.Queue()
+    processes = [PROCESSES.Process(target=write_to, args=(uri, experiment, ready, timeline)) for _ in range(writers)]
     for process in processes:
         process.start()
     ready.wait()
     began = time.time()
-    ended = [sheet.get(timeout=600) for _ in range(writers * WRITES)]
+    ended = [timeline.get(timeout=600) for _ in range(writers * WRITES)]
     for process in processes:
         process.join()
     seconds = max(moment for moment, _ in ended) - began
@@ -200,25 +208,28 @@ def main() -> None:
     parser.add_argument("--mlflow", help="an MLflow server that may be written to")
     parser.add_argument("--finished", nargs="*", type=int, default=FINISHED)
     parser.add_argument("--workers", nargs="*", type=int, default=WORKERS)
-    asked = parser.parse_args()
-    PROCESSES.set_forkserver_preload(["src.search.life", "src.config"])  # here: there is one list in a process
+    arguments = parser.parse_args()
+    PROCESSES.set_forkserver_preload(
+        ["src.search.trial_lifecycle", "src.config.compose"]
+    )  # here: there is one list in a process
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for store, url in stores(asked.postgres):
+    result: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for store, url in stores(arguments.postgres):
         with tempfile.TemporaryDirectory() as place:
             rows = []
-            for count in asked.finished:
+            for count in arguments.finished:
                 rows.append(latency(Path(place) / f"latency-{count}", url, count))
                 print(store, rows[-1], flush=True)
             crowds = []
-            for workers in asked.workers:
-                crowds.append(together(Path(place) / f"together-{workers}", url, workers))
+            for workers, seconds, each in [*((workers, SECONDS, EACH) for workers in arguments.workers), LONG]:
+                folder = Path(place) / f"together-{workers}-{seconds:g}"
+                crowds.append(together(folder, url, workers, seconds, each))
                 print(store, crowds[-1], flush=True)
-        found[store] = {"latency": rows, "together": crowds}
-    writes = [written(asked.mlflow, writers) for writers in (WRITERS if asked.mlflow else ())]
+        result[store] = {"latency": rows, "together": crowds}
+    writes = [written(arguments.mlflow, writers) for writers in (WRITERS if arguments.mlflow else ())]
     for row in writes:
         print("MLflow", row, flush=True)
-    common.write("coordination", {"stores": found, "seconds": SECONDS, "rounds": ROUNDS, "mlflow": writes})
+    common.write("coordination", {"stores": result, "seconds": SECONDS, "rounds": ROUNDS, "mlflow": writes})
 
 
 if __name__ == "__main__":

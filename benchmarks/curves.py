@@ -24,13 +24,13 @@ from benchmarks.bare import Setting, load, train
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
 TRAIN = 500
-STARTER = Path(src.__file__).parent / "text" / "starter"
+STARTER = Path(src.__file__).parent / "data" / "starter"
 FILE = common.RECORDS / "curves.jsonl"
 
 
 def settings(count: int) -> list[Setting]:
     """A Sobol sequence over the space of the search benchmark: the first n are the same for every `count`."""
-    points = qmc.Sobol(4, seed=0).random(512)[:count]
+    all_params = qmc.Sobol(4, seed=0).random(512)[:count]
     return [
         Setting(
             learning_rate=float(10 ** (-5 + 2 * a)),
@@ -40,7 +40,7 @@ def settings(count: int) -> list[Setting]:
             seed=index,
             shares=SHARES,
         )
-        for index, (a, b, c, d) in enumerate(points)
+        for index, (a, b, c, d) in enumerate(all_params)
     ]
 
 
@@ -56,15 +56,15 @@ def record(index: int, of: int, count: int) -> None:
             continue
         began = time.perf_counter()
         model = load(common.minilm(), setting.dropout, setting.seed)
-        found = train(model, setting, *rows["train"], [rows["validation"]] * 2)
+        result = train(model, setting, *rows["train"], [rows["validation"]] * 2)
         line = {
             "index": number,
             "learning_rate": setting.learning_rate,
             "num_train_epochs": setting.num_train_epochs,
             "weight_decay": setting.weight_decay,
             "dropout": setting.dropout,
-            "correct": {str(s): np.packbits(c).tobytes().hex() for s, c in found.correct.items()},
-            "loss": {str(s): round(v, 4) for s, v in found.loss.items()},
+            "correct": {str(s): np.packbits(c).tobytes().hex() for s, c in result.correct.items()},
+            "loss": {str(s): round(v, 4) for s, v in result.loss.items()},
             "seconds": round(time.perf_counter() - began, 2),
         }
         with FILE.open("a") as stream:
@@ -75,11 +75,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=256)
     parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     common.RECORDS.mkdir(exist_ok=True)
     common.write("curves", {"train": TRAIN, "shares": SHARES, "file": FILE.name})
     context = get_context("spawn")
-    each = [context.Process(target=record, args=(i, asked.processes, asked.count)) for i in range(asked.processes)]
+    each = [
+        context.Process(target=record, args=(i, arguments.processes, arguments.count))
+        for i in range(arguments.processes)
+    ]
     for process in each:
         process.start()
     for process in each:

@@ -22,7 +22,7 @@ EVERY = 0.05  # seconds between two looks
 
 def watched(process: subprocess.Popen[bytes], study: Path) -> dict[int, tuple[float, float]]:
     """Trial -> the least and the most memory (MB of 10**6 bytes) that the worker had while it held its lease."""
-    found: dict[int, tuple[float, float]] = {}
+    result: dict[int, tuple[float, float]] = {}
     while process.poll() is None:
         for lease in study.glob("trials/*/lease.json"):
             try:
@@ -31,18 +31,18 @@ def watched(process: subprocess.Popen[bytes], study: Path) -> dict[int, tuple[fl
             except (OSError, ValueError, psutil.Error):
                 continue
             number = int(lease.parent.name)
-            least, most = found.get(number, (megabytes, megabytes))
-            found[number] = min(least, megabytes), max(most, megabytes)
+            least, most = result.get(number, (megabytes, megabytes))
+            result[number] = min(least, megabytes), max(most, megabytes)
         time.sleep(EVERY)
-    return found
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=30)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     settings = [
-        "data=starter", "data.max_examples=128", "study.name=memory", "workers=1", f"study.n_trials={asked.trials}",
+        "data=starter", "data.max_examples=128", "study.name=memory", "workers=1", f"study.n_trials={arguments.trials}",
         "pruner=none", "study.baselines=[]", "study.report=false", "space.trainer.num_train_epochs.high=1",
         "trainer.num_train_epochs=1",
     ]  # fmt: skip
@@ -50,10 +50,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "src.sweep", "-m", *settings]
         process = subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL)
-        found = watched(process, Path(place) / "mlruns" / "studies" / "memory")
+        result = watched(process, Path(place) / "mlruns" / "studies" / "memory")
     if process.returncode:
         raise SystemExit(process.returncode)
-    least, most = ([found[number][side] for number in sorted(found)] for side in (0, 1))
+    least, most = ([result[number][side] for number in sorted(result)] for side in (0, 1))
     growth = max(most[EARLY - 1 :]) / most[EARLY - 1] - 1
     file = common.write("memory", {"megabytes": most, "least": least, "early": EARLY, "growth": growth})
     print(file.read_text())

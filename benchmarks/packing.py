@@ -53,11 +53,11 @@ def packed(count: int, asked: argparse.Namespace) -> dict[str, float]:
     each = [context.Process(target=worker, args=(i, asked, ready, answers)) for i in range(count)]
     for process in each:
         process.start()
-    found = [answers.get() for _ in each]
+    result = [answers.get() for _ in each]
     for process in each:
         process.join()
-    seconds = max(ended for _, ended, _ in found) - min(began for began, _, _ in found)
-    return {"trials_per_hour": count * asked.trainings / seconds * 3600, "megabytes": max(m for _, _, m in found)}
+    seconds = max(ended for _, ended, _ in result) - min(began for began, _, _ in result)
+    return {"trials_per_hour": count * asked.trainings / seconds * 3600, "megabytes": max(m for _, _, m in result)}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -70,25 +70,25 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--texts", type=int, default=common.TRAIN, help="most texts of each split")
     parser.add_argument("--most", type=int, default=64, help="processes at once")
     parser.add_argument("--name", default="packing", help="of the record")
-    asked = parser.parse_args(arguments)
-    asked.device = "cuda" if torch.cuda.is_available() else "cpu"
-    asked.bf16 = asked.device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    asked.weights = asked.weights or common.minilm()
-    memory = torch.cuda.get_device_properties(0).total_memory / 1e6 if asked.device == "cuda" else float("inf")
-    found: dict[str, dict[str, float]] = {}
+    overrides = parser.parse_args(arguments)
+    overrides.device = "cuda" if torch.cuda.is_available() else "cpu"
+    overrides.bf16 = overrides.device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    overrides.weights = overrides.weights or common.minilm()
+    memory = torch.cuda.get_device_properties(0).total_memory / 1e6 if overrides.device == "cuda" else float("inf")
+    result: dict[str, dict[str, float]] = {}
     count = 1
-    while count <= asked.most:
-        found[str(count)] = packed(count, asked)
-        print(count, found[str(count)], flush=True)
-        best = max(f["trials_per_hour"] for f in found.values())
-        if found[str(count)]["trials_per_hour"] < best:
+    while count <= overrides.most:
+        result[str(count)] = packed(count, overrides)
+        print(count, result[str(count)], flush=True)
+        best = max(f["trials_per_hour"] for f in result.values())
+        if result[str(count)]["trials_per_hour"] < best:
             break
-        if 2 * count * max(f["megabytes"] for f in found.values()) > SAFE_SHARE * memory:
+        if 2 * count * max(f["megabytes"] for f in result.values()) > SAFE_SHARE * memory:
             break
         count *= 2
-    over_one = {n: f["trials_per_hour"] / found["1"]["trials_per_hour"] for n, f in found.items()}
-    values = {"device": asked.device, "bf16": asked.bf16, "packed": found, "over_one": over_one}
-    common.write(asked.name, values)
+    over_one = {n: f["trials_per_hour"] / result["1"]["trials_per_hour"] for n, f in result.items()}
+    values = {"device": overrides.device, "bf16": overrides.bf16, "packed": result, "over_one": over_one}
+    common.write(overrides.name, values)
     return values
 
 

@@ -77,19 +77,19 @@ def searches(draw: bool) -> Iterable[str]:
         if record["machine"] != first["machine"]:
             machine = f"{record['machine']['processor']}, {record['machine']['cores']} cores"
             ours_there = record.get("beside", {}).get("seconds")
-            whole = f"; Trialbook's whole search there: {ours_there:.0f} s" if ours_there else ""
-            yield f"{NAMES[record['peer']]}, seed {record['seed']}: {machine}{whole}.\n"
+            beside = f"; Trialbook's whole search there: {ours_there:.0f} s" if ours_there else ""
+            yield f"{NAMES[record['peer']]}, seed {record['seed']}: {machine}{beside}.\n"
     if draw:
         _draw("anytime", _anytime, records)
     yield "![Best validation accuracy against wall-clock](figures/anytime.svg)\n"
-    if told := list(_told(records)):
+    if messages := list(_told(records)):
         yield "### If the peers knew the default recipe\n"
         yield (
             "Each peer trained Trialbook's default recipe (fixed beforehand, on other data) as its only trial, with its"
             " own Trainer;\nhere that trial goes first and its own search follows. bertuner cannot take it: its epochs"
             " are its own.\n"
         )
-        yield from _rows([*told, *ours.values()], ours, rescored)
+        yield from _rows([*messages, *ours.values()], ours, rescored)
 
 
 def _rows(
@@ -99,7 +99,7 @@ def _rows(
     yield _table(
         ["", "seeds", "best on validation", "... after", "whole search", "fresh seeds, unseen sentences",
          "there itself after", "Trialbook there after", "share of its time"],
-        [[NAMES[peer], *_row(peer, mine, ours, rescored)] for peer, mine in by_peer.items() if mine],
+        [[NAMES[peer], *_row(peer, claimed, ours, rescored)] for peer, claimed in by_peer.items() if claimed],
     )  # fmt: skip
 
 
@@ -116,21 +116,24 @@ def _told(records: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
 
 
 def _row(
-    peer: str, mine: Sequence[dict[str, Any]], ours: dict[int, dict[str, Any]], rescored: dict[str, tuple[float, float]]
+    peer: str,
+    claimed: Sequence[dict[str, Any]],
+    ours: dict[int, dict[str, Any]],
+    rescored: dict[str, tuple[float, float]],
 ) -> list[str]:
-    best = [search.incumbents(r["trials"])[-1] for r in mine]
+    best = [search.incumbents(r["trials"])[-1] for r in claimed]
     cells = [
-        str(len(mine)),
+        str(len(claimed)),
         f"{statistics.median(b['value'] for b in best):.4f}",
         f"{statistics.median(b['elapsed'] for b in best):.0f} s",
-        f"{statistics.median(r['seconds'] for r in mine):.0f} s",
+        f"{statistics.median(r['seconds'] for r in claimed):.0f} s",
     ]
-    found = [rescored.get(search.key_of(b["settings"])) for b in best]
-    known = [f for f in found if f]
+    result = [rescored.get(search.key_of(b["settings"])) for b in best]
+    known = [f for f in result if f]
     cells.append(f"{statistics.median(m for m, _ in known):.4f}" if known else "")
     if peer == "trialbook":
         return [*cells, "", "", ""]
-    races = _races(mine, ours, rescored)
+    races = _races(claimed, ours, rescored)
     if not races:
         return [*cells, "", "", ""]
     theirs, when, share = (
@@ -206,10 +209,10 @@ def _goal(
             f" (the target: {race.target:.4f}), Trialbook's {race.best[0]:.4f} ± {race.best[1]:.4f}."
         )
     for peer in search.PEERS[2:]:
-        mine = [r for r in records if r["peer"] == peer]
-        others = _races(mine, ours, rescored)
+        claimed = [r for r in records if r["peer"] == peer]
+        others = _races(claimed, ours, rescored)
         if missed := sum(not race.reached for race in others):
-            epochs = max(t["settings"]["num_train_epochs"] for r in mine for t in r["trials"])
+            epochs = max(t["settings"]["num_train_epochs"] for r in claimed for t in r["trials"])
             own = f" It trains {epochs} epochs, more than the space of the others holds." * (epochs > MOST_EPOCHS)
             yield f"The target of {NAMES[peer]} is not reached on {missed} of {len(others)} seeds.{own}"
     searches = [*ours.values(), *(r["beside"] for r in records if "beside" in r)]
@@ -237,13 +240,13 @@ def _rescored() -> dict[str, tuple[float, float]]:
     answers: dict[str, list[list[int]]] = {}
     for line in common.lines(search.RESCORED):
         answers.setdefault(line["key"], []).append(line["correct"])
-    found = {}
+    result = {}
     for key, rows in answers.items():
         table = np.array(rows, dtype=float)
         over_sentences = table.mean(axis=0).std(ddof=1) / np.sqrt(table.shape[1])
         over_seeds = table.mean(axis=1).std(ddof=1) / np.sqrt(len(table)) if len(table) > 1 else 0.0
-        found[key] = float(table.mean()), float(np.hypot(over_sentences, over_seeds))
-    return found
+        result[key] = float(table.mean()), float(np.hypot(over_sentences, over_seeds))
+    return result
 
 
 def _anytime(axes: Any, records: Sequence[dict[str, Any]]) -> None:
@@ -336,7 +339,7 @@ def trial(draw: bool) -> Iterable[str]:
     yield "## Inside a trial\n"
     yield (
         "MiniLM, 1,000 SST-2 sentences, two epochs, three evaluations of 872 sentences; the model's loading counts. "
-        "Bare PyTorch trains all embeddings, with torch's own dropout and attention (see *A step on a processor*).\n"
+        "Bare PyTorch has torch's own dropout and attention (see *A step on a processor*).\n"
     )
     yield from _circumstances(record)
     medians = {
@@ -369,12 +372,10 @@ def step(draw: bool) -> Iterable[str]:
     record = _read("step")
     if record is None:
         return
-    used, rows = record["rows"]
     yield "## A step on a processor\n"
     yield (
-        f"MiniLM in {record['precision']}, batches of 16. Of its {rows:,} embeddings the sentences use {used:,}; the "
-        "others are left out of the computation. Dropout's masks and attention with dropout are Trialbook's own. What "
-        "is learned is the same, but for the masks drawn.\n"
+        f"MiniLM in {record['precision']}, batches of 16. Dropout's masks and attention with dropout are Trialbook's "
+        "own. What is learned is the same, but for the masks drawn.\n"
     )
     yield from _circumstances(record)
     yield _table(
@@ -382,16 +383,14 @@ def step(draw: bool) -> Iterable[str]:
             "texts",
             "steps",
             "as transformers builds it",
-            "unused embeddings left out",
             "own dropout and attention",
-            "both",
         ],
         [
             [
                 f"{each['tokens'] or round(record['mean_tokens'])} tokens{'' if each['tokens'] else ' on average'}",
                 str(each["steps"]),
                 f"{1000 * each['seconds']['plain']:.0f} ms",
-                *(f"{each['of_plain'][kind]:.2f} of it" for kind in ("embeddings", "dropout", "both")),
+                f"{each['of_plain']['dropout']:.2f} of it",
             ]
             for each in record["lengths"]
         ],
@@ -424,8 +423,8 @@ def packing(draw: bool) -> Iterable[str]:
     yield "## Trainings packed on a card\n"
     yield from _circumstances(record)
     rows = [
-        [count, f"{found['trials_per_hour']:.0f}", f"{record['over_one'][count]:.2f}", f"{found['megabytes']:.0f} MB"]
-        for count, found in record["packed"].items()
+        [count, f"{result['trials_per_hour']:.0f}", f"{record['over_one'][count]:.2f}", f"{result['megabytes']:.0f} MB"]
+        for count, result in record["packed"].items()
     ]
     yield _table(["at once", "trainings per hour", "over one", "memory each, at most"], rows)
 
@@ -442,21 +441,33 @@ def coordination(_draw_it: bool) -> Iterable[str]:
     )
     rows = [
         [store, f"{r['finished']:,}", f"{r['claim']:.0f}", f"{r['end']:.0f}", f"{r['p50']:.0f}", f"{r['p95']:.0f}"]
-        for store, found in record["stores"].items()
-        for r in found["latency"]
+        for store, result in record["stores"].items()
+        for r in result["latency"]
     ]
     yield _table(["store", "finished", "claim, median", "end, median", "both, median", "both, p95"], rows)
     yield (
-        f"Workers whose trainings are sleeps of {record['seconds']:g} s, all at once on this machine. Use: the share "
-        "of their time\nthat they slept.\n"
+        "Workers whose trainings are sleeps, all at once on this machine. Use: the share of their time that they "
+        "slept.\n"
     )
     rows = [
-        [store, str(r["workers"]), str(r["trials"]), f"{r['per_second']:.2f}", f"{100 * r['utilisation']:.1f} %",
+        [store, str(r["workers"]), f"{r.get('training_seconds', record['seconds']):g} s", str(r["trials"]),
+         f"{r['per_second']:.2f}", f"{100 * r['utilisation']:.1f} %",
          f"{r['p95']:.0f}", str(r["connections"] or ""), str(r["lost"]), str(r["twice"])]
-        for store, found in record["stores"].items()
-        for r in found["together"]
+        for store, result in record["stores"].items()
+        for r in result["together"]
     ]  # fmt: skip
-    head = ["store", "workers", "trials", "trials per second", "use", "both, p95", "connections", "lost", "twice"]
+    head = [
+        "store",
+        "workers",
+        "a training",
+        "trials",
+        "trials per second",
+        "use",
+        "both, p95",
+        "connections",
+        "lost",
+        "twice",
+    ]
     yield _table(head, rows)
     yield "Batched writes that an MLflow server takes, in milliseconds and per second.\n"
     rows = [

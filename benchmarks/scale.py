@@ -46,7 +46,7 @@ def limits(record: dict[str, Any]) -> list[Limit]:
     crowd = max(store["together"], key=lambda r: r["workers"])
     writes = max(r["per_second"] for r in record["mlflow"])
     each = crowd["connections"] / crowd["workers"]
-    found = [
+    result = [
         Limit(
             "connections to PostgreSQL", each, CONNECTIONS,
             f"{each:.1f} of a worker (measured with {crowd['workers']}); {CONNECTIONS} out of the box",
@@ -68,16 +68,16 @@ def limits(record: dict[str, Any]) -> list[Limit]:
         ),
     ]  # fmt: skip
     for model, megabytes in MODELS.items():
-        asked = megabytes * (RUNGS * 1 + (RUNGS - 1) * COPIES)
-        found.append(
+        megabytes_per_trial = megabytes * (RUNGS * 1 + (RUNGS - 1) * COPIES)
+        result.append(
             Limit(
-                f"checkpoints of {model} over a network of 1 Gbit/s", asked, LINK,
-                f"{asked:.0f} MB of a trial, where machines share no folder (`worker.home`)",
+                f"checkpoints of {model} over a network of 1 Gbit/s", megabytes_per_trial, LINK,
+                f"{megabytes_per_trial:.0f} MB of a trial, where machines share no folder (`worker.home`)",
                 "a shared folder; artifacts on S3 (the server passes them through, so `--no-serve-artifacts` lets "
                 "workers write there themselves); fewer rungs: `study.rungs=[1.0]`",
             )
         )  # fmt: skip
-    return found
+    return result
 
 
 def page(record: dict[str, Any] | None, table: Callable[[Sequence[str], Sequence[Sequence[str]]], str]) -> str:
@@ -91,16 +91,16 @@ def page(record: dict[str, Any] | None, table: Callable[[Sequence[str], Sequence
     parts.append("## What breaks first\n")
     for minutes in MINUTES:
         order = sorted(every, key=lambda lim: lim.workers(minutes))
-        said = ", then ".join(f"{lim.name} ({_count(lim.workers(minutes))} workers)" for lim in order[:3])
-        parts.append(f"- Trials of {minutes} min: {said}.")
+        breaks_first = ", then ".join(f"{lim.name} ({_count(lim.workers(minutes))} workers)" for lim in order[:3])
+        parts.append(f"- Trials of {minutes} min: {breaks_first}.")
     parts += ["", "## What to turn\n", *_turns(every)]
     parts += ["", "## A thousand workers\n", "Asked of everything that is shared, per second, at trials of 5 min:\n"]
-    asked = [
+    demands = [
         [f"{n:,}", f"{n / 300:.2f}", f"{n * (RUNGS + OTHER_WRITES) / 300:.1f}", f"{every[0].asked * n:,.0f}",
          *(f"{lim.asked * n / 300:,.0f} MB" for lim in every[3:])]
         for n in WORKERS
     ]  # fmt: skip
-    parts.append(table(["workers", "claims and ends", "writes to MLflow", "connections", *MODELS], asked))
+    parts.append(table(["workers", "claims and ends", "writes to MLflow", "connections", *MODELS], demands))
     crowd = max(record["stores"]["PostgreSQL"]["together"], key=lambda r: r["workers"])
     parts += [
         "## Simulated\n",

@@ -26,11 +26,11 @@ from optuna.trial import TrialState
 from sklearn.ensemble import ExtraTreesRegressor
 
 from benchmarks import common, curves
-from src.config import CONF_DIR
-from src.search.halving import PROMOTED, Asha, last_rung, promoted
-from src.search.proposals import WholePoints
-from src.search.space import Space, parse
-from src.search.targets import build
+from src.config.groups import CONF_DIR
+from src.search.asha import PROMOTED_ATTR, Asha, last_rung, promoted_rungs
+from src.search.instantiate import instantiate
+from src.search.sampler import UniquePointSampler
+from src.search.space import Space, parse_space
 
 VALIDATION, TRAIN = 350, curves.TRAIN
 WORKERS = 2
@@ -131,12 +131,12 @@ class Replay:
         self.rungs = sorted(self.shares)
         self.rng = np.random.default_rng(seed)
         base = {KEYS[k]: v for k, v in DEFAULT.items()}
-        self.space: Space = parse(NODE, base)
+        self.space: Space = parse_space(NODE, base)
         self.study = optuna.create_study(direction="maximize")
-        self.study.sampler = WholePoints(_node("sampler", variant.sampler), self.space, seed)
-        self.study.pruner = build(_node("pruner", variant.pruner), "pruner")
+        self.study.sampler = UniquePointSampler(_node("sampler", variant.sampler), self.space, seed, self.study)
+        self.study.pruner = instantiate(_node("pruner", variant.pruner), "pruner")
         if variant.recipe:
-            self.study.enqueue_trial(self.space.default())
+            self.study.enqueue_trial(self.space.default_params())
         part = np.random.default_rng(0).permutation(VALIDATION)[: variant.rung_examples]
         self.part = np.sort(part)
         self.trials: dict[int, optuna.Trial] = {}
@@ -167,8 +167,8 @@ class Replay:
 
     def _claim(self) -> tuple[int, int]:
         """The trial that a free worker takes, and the rung it goes to."""
-        if (found := self._promoted()) is not None:
-            number, past = found
+        if (result := self._promoted()) is not None:
+            number, past = result
             self.held.add(number)
             return number, min(r for r in self.rungs if r > past)
         trial = self.study.ask()
@@ -201,7 +201,7 @@ class Replay:
         """Whether it is the default recipe, which no rung holds up."""
         first = self.variant.recipe and trial.number == 0
         if first:
-            trial.set_user_attr(PROMOTED, [*promoted(self.study.trials[0]), rung])
+            trial.set_user_attr(PROMOTED_ATTR, [*promoted_rungs(self.study.trials[0]), rung])
         return first
 
     def _end(self, number: int, score: float, now: float) -> None:
@@ -210,8 +210,8 @@ class Replay:
             self.best = score, number
             self.trace.append((now * WORKERS, self.table.true(self.values[number])))
 
-    def _promoted(self, mine: int | None = None) -> tuple[int, int] | None:
-        """As `src.search.life` lets trials past their rungs."""
+    def _promoted(self, claimed: int | None = None) -> tuple[int, int] | None:
+        """As `src.search.trial_lifecycle` lets trials past their rungs."""
         pruner = self.study.pruner
         if not isinstance(pruner, Asha):
             return None
@@ -219,25 +219,25 @@ class Replay:
         begun = [t for t in every if t.state != TrialState.WAITING]
 
         def waits(trial: Any) -> bool:
-            free = trial.number == mine or (trial.state == TrialState.RUNNING and trial.number not in self.held)
+            free = trial.number == claimed or (trial.state == TrialState.RUNNING and trial.number not in self.held)
             rung = last_rung(trial)
-            return free and rung is not None and rung < 100 and rung not in promoted(trial)
+            return free and rung is not None and rung < 100 and rung not in promoted_rungs(trial)
 
-        found = pruner.promotable(begun, self.rungs, "maximize", waits, closing=False)
-        if found is None or (mine is not None and found[0].number != mine):
+        result = pruner.next_promotion(begun, self.rungs, "maximize", waits, closing=False)
+        if result is None or (claimed is not None and result[0].number != claimed):
             return None
-        frozen, rung = found
-        self.trials[frozen.number].set_user_attr(PROMOTED, [*promoted(frozen), rung])
+        frozen, rung = result
+        self.trials[frozen.number].set_user_attr(PROMOTED_ATTR, [*promoted_rungs(frozen), rung])
         return frozen.number, rung
 
 
 def regrets(trace: Sequence[tuple[float, float]], ceiling: float) -> list[float | None]:
     """At each budget; None before the first trial has ended."""
-    found = []
+    result = []
     for budget in BUDGETS:
         known = [value for spent, value in trace if spent <= budget * WHOLE]
-        found.append(ceiling - known[-1] if known else None)
-    return found
+        result.append(ceiling - known[-1] if known else None)
+    return result
 
 
 def variants() -> Iterator[Variant]:
@@ -290,14 +290,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--processes", type=int, default=2)
-    asked = parser.parse_args()
-    jobs = [(variant, seed) for variant in variants() for seed in range(asked.seeds)]
-    found: dict[Variant, list[list[float | None]]] = {}
-    with get_context("spawn").Pool(asked.processes, initializer=_start) as pool:
+    arguments = parser.parse_args()
+    jobs = [(variant, seed) for variant in variants() for seed in range(arguments.seeds)]
+    result: dict[Variant, list[list[float | None]]] = {}
+    with get_context("spawn").Pool(arguments.processes, initializer=_start) as pool:
         for variant, _, values in pool.imap(_replayed, jobs, chunksize=10):
-            found.setdefault(variant, []).append(values)
-            if len(found[variant]) == asked.seeds:
-                print(variant.name, [f"{m:.4f}" for m, _ in _summary(found[variant])], flush=True)
+            result.setdefault(variant, []).append(values)
+            if len(result[variant]) == arguments.seeds:
+                print(variant.name, [f"{m:.4f}" for m, _ in _summary(result[variant])], flush=True)
     table = Table()
     common.write(
         "schedulers",
@@ -306,11 +306,11 @@ def main() -> None:
             "ceiling": table.ceiling,
             "default_recipe": table.true(DEFAULT),
             "budgets": BUDGETS,
-            "seeds": asked.seeds,
+            "seeds": arguments.seeds,
             "variants": [
                 {"name": v.name, **asdict(v), "mean": [m for m, _ in _summary(rows)],
                  "error": [e for _, e in _summary(rows)]}
-                for v, rows in found.items()
+                for v, rows in result.items()
             ],
         },
     )  # fmt: skip

@@ -51,24 +51,24 @@ def main() -> None:
     parser.add_argument(
         "--beside", action="store_true", help="let Trialbook search, too, on the machine of each peer's search"
     )
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
-        data = prepared(asked.data, Path(work) / "data")
-        pythons = {peer: python_of(peer, asked.environments) for peer in asked.peers}
-        if asked.only == "install":
+        data = prepared(arguments.data, Path(work) / "data")
+        pythons = {peer: python_of(peer, arguments.environments) for peer in arguments.peers}
+        if arguments.only == "install":
             return
-        for seed in asked.seeds if asked.only != "rescore" else ():
-            for peer in asked.peers:
+        for seed in arguments.seeds if arguments.only != "rescore" else ():
+            for peer in arguments.peers:
                 place = Path(work) / f"{peer}-{seed}"
                 if not record_of(peer, seed).exists():
-                    search(peer, seed, pythons[peer], data, place, asked.beside)
-                elif asked.beside and peer != "trialbook":
+                    search(peer, seed, pythons[peer], data, place, arguments.beside)
+                elif arguments.beside and peer != "trialbook":
                     accompany(record_of(peer, seed), seed, data, place)
                 if peer in WITH_RECIPE and not record_of(peer, seed, alone=True).exists():
                     recipe_alone(peer, seed, pythons[peer], data, Path(work) / f"{peer}-{seed}-recipe")
-    if asked.only != "search":
-        rescore(asked.data)
+    if arguments.only != "search":
+        rescore(arguments.data)
 
 
 def prepared(source: str | None, folder: Path) -> Path:
@@ -101,9 +101,9 @@ def recipe_alone(peer: str, seed: int, python: Path, data: Path, place: Path) ->
     """The recipe as a peer's only trial: what it would have first, were it told of it."""
     place.mkdir(parents=True)
     began = time.time()
-    (found,) = another(peer, python, data, place, place / "trials.jsonl", seed, 1, began, RECIPE)
-    common.write(f"search/recipe/{peer}-{seed}", {"peer": peer, "seed": seed, "trial": found})
-    print(f"{peer}, seed {seed}, the recipe: {found['value']:.4f} after {found['elapsed']:.0f} s", flush=True)
+    (result,) = another(peer, python, data, place, place / "trials.jsonl", seed, 1, began, RECIPE)
+    common.write(f"search/recipe/{peer}-{seed}", {"peer": peer, "seed": seed, "trial": result})
+    print(f"{peer}, seed {seed}, the recipe: {result['value']:.4f} after {result['elapsed']:.0f} s", flush=True)
 
 
 def search(peer: str, seed: int, python: Path, data: Path, place: Path, beside: bool = False) -> None:
@@ -136,11 +136,11 @@ def _searched(peer: str, seed: int, python: Path, data: Path, place: Path) -> di
         place.mkdir(parents=True, exist_ok=True)
         began = time.time()
         if peer == "trialbook":
-            found = trialbook(python, data, place, seed, trials, began)
+            result = trialbook(python, data, place, seed, trials, began)
         else:
-            found = another(peer, python, data, place, place / f"trials-{trials}.jsonl", seed, trials, began)
+            result = another(peer, python, data, place, place / f"trials-{trials}.jsonl", seed, trials, began)
         seconds = time.time() - began
-    return {"seconds": seconds, "trials": found}
+    return {"seconds": seconds, "trials": result}
 
 
 def another(  # noqa: PLR0917
@@ -163,10 +163,10 @@ def another(  # noqa: PLR0917
         command += [f"hydra.sweeper.params.{k}='choice({v})'" for k, v in (recipe or {}).items() if k != "warmup"]
     else:
         command += [word for k, v in given.items() for word in (f"--{k}", str(v))]
-    with (place / "said.txt").open("a") as said:
+    with (place / "said.txt").open("a") as log:
         left = began + LIMIT_SECONDS - time.time()
         with subprocess.Popen(
-            command, env=environment, cwd=place, stdout=said, stderr=said, start_new_session=True
+            command, env=environment, cwd=place, stdout=log, stderr=log, start_new_session=True
         ) as process:
             try:
                 if process.wait(left):
@@ -190,8 +190,8 @@ def trialbook(python: Path, data: Path, place: Path, seed: int, trials: int, beg
         f"study.n_trials={trials}", f"study.seed={seed}", f"study.name={name}",
     ]  # fmt: skip
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(common.HERE.parent)}
-    with (place / "said.txt").open("a") as said:
-        subprocess.run(command, check=True, env=environment, cwd=place, stdout=said, stderr=said)
+    with (place / "said.txt").open("a") as log:
+        subprocess.run(command, check=True, env=environment, cwd=place, stdout=log, stderr=log)
     return list(_ended(place / "mlruns" / "studies" / name, began))
 
 
@@ -205,9 +205,9 @@ def _ended(study: Path, began: float) -> Iterator[dict[str, Any]]:
     (name,) = optuna.get_all_study_names(storage)
     for trial in optuna.load_study(study_name=name, storage=storage).trials:
         if trial.value is not None:
-            point = {key.rsplit(".", 1)[-1]: value for key, value in trial.params.items()}
+            params = {key.rsplit(".", 1)[-1]: value for key, value in trial.params.items()}
             elapsed = trial.datetime_complete.timestamp() - began
-            yield {"elapsed": elapsed, "value": trial.value, "settings": {"warmup": 0.1, **point}}
+            yield {"elapsed": elapsed, "value": trial.value, "settings": {"warmup": 0.1, **params}}
 
 
 # --- trained anew ---
@@ -215,11 +215,11 @@ def _ended(study: Path, began: float) -> Iterator[dict[str, Any]]:
 
 def incumbents(trials: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The trials that were the best when they ended, in order."""
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     for trial in sorted(trials, key=lambda t: t["elapsed"]):
-        if not found or trial["value"] > found[-1]["value"]:
-            found.append(trial)
-    return found
+        if not result or trial["value"] > result[-1]["value"]:
+            result.append(trial)
+    return result
 
 
 def key_of(settings: dict[str, Any]) -> str:
@@ -230,8 +230,8 @@ def to_rescore() -> dict[str, dict[str, Any]]:
     """Settings by key: every best-so-far of every search, Trialbook's first."""
     records = [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*-*.json"))]
     records.sort(key=lambda record: PEERS.index(record["peer"]))
-    searches = [made for record in records for made in (record, record.get("beside")) if made]
-    return {key_of(t["settings"]): t["settings"] for made in searches for t in incumbents(made["trials"])}
+    searches = [output for record in records for output in (record, record.get("beside")) if output]
+    return {key_of(t["settings"]): t["settings"] for output in searches for t in incumbents(output["trials"])}
 
 
 def rescore(source: str | None) -> None:
@@ -261,8 +261,8 @@ def _rescored(job: tuple[str, dict[str, Any], int]) -> dict[str, Any]:
 
     key, settings, seed = job
     setting = Setting(**settings, seed=seed, shares=(1.0,))
-    found = train(load(common.minilm(), setting.dropout, seed), setting, *_rows["train"], [_rows["held_out"]] * 2)
-    correct = found.correct[1.0]
+    result = train(load(common.minilm(), setting.dropout, seed), setting, *_rows["train"], [_rows["held_out"]] * 2)
+    correct = result.correct[1.0]
     return {"key": key, "seed": seed, "accuracy": float(correct.mean()), "correct": correct.astype(int).tolist()}
 
 

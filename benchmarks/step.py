@@ -1,11 +1,10 @@
-"""An optimizer step on a processor: what Trialbook leaves out of the computation, by the length of the texts.
+"""An optimizer step on a processor with Trialbook's dropout and attention, by the length of the texts.
 
     python -m benchmarks.step --data <folder of SST-2's parquet files>
 
-Four times the same MiniLM, side by side: as transformers builds it; without the embeddings of tokens that no training
-text uses; with Trialbook's dropout and attention; with both, as its trials train. Every batch is given to all four in a
-random order, so that whatever else slows the machine slows them alike. Texts: 1,000 sentences as they are, and strung
-together.
+Twice the same MiniLM, side by side: as transformers builds it, and with Trialbook's dropout and attention. Every batch
+is given to both in a random order, so that whatever else slows the machine slows them alike. Texts: 1,000 sentences as
+they are, and strung together.
 """
 
 import argparse
@@ -16,24 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from benchmarks import bare, common
-from src.learning import devices, embeddings, processor
+from src.training import cpu_dropout, devices
 
 BATCH, RATE, DECAY, PAD = 16, 1e-4, 0.01, 0
 LONG = {256: 6, 512: 4}  # tokens of a text -> batches of such
 WARM_UP = 1  # batches that are not counted
-KINDS = {"plain": (False, False), "embeddings": (True, False), "dropout": (False, True), "both": (True, True)}
+KINDS = {"plain": False, "dropout": True}  # whether dropout and attention are Trialbook's own
 
 
 def batches(texts: bare.Rows, labels: list[int], tokens: int | None) -> list[dict[str, Any]]:
     """Full ones of the texts grouped by length, or strung together to so many `tokens`."""
     if tokens is not None:
-        whole = np.concatenate([text[1:-1] for text in texts])
-        body = np.resize(whole, (LONG[tokens] * BATCH, tokens - 2))  # [CLS] and [SEP] stand around it
+        all_tokens = np.concatenate([text[1:-1] for text in texts])
+        body = np.resize(all_tokens, (LONG[tokens] * BATCH, tokens - 2))  # [CLS] and [SEP] stand around it
         texts = [[texts[0][0], *row, texts[0][-1]] for row in body.tolist()]
     generator = torch.Generator().manual_seed(1)
     order = get_length_grouped_indices([len(text) for text in texts], BATCH, generator=generator)
@@ -41,16 +39,13 @@ def batches(texts: bare.Rows, labels: list[int], tokens: int | None) -> list[dic
     return bare.batches(texts, answers, order[: len(order) // BATCH * BATCH], BATCH, PAD)
 
 
-def built(weights: Path, texts: bare.Rows, used_alone: bool, own_dropout: bool) -> tuple[Any, Any]:
+def built(weights: Path, own_dropout: bool) -> tuple[Any, Any]:
     """A classifier in training and its optimizer."""
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(weights, num_labels=2)
-    made = embeddings.leave_out_unused(model, Dataset.from_dict({"input_ids": texts}), PAD) if used_alone else None
     if own_dropout:
-        processor.use(model)
+        cpu_dropout.install(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
-    if made is not None:
-        embeddings.decay_with(optimizer, made)
     return model.train(), optimizer
 
 
@@ -69,35 +64,33 @@ def step(model: Any, optimizer: Any, batch: dict[str, torch.Tensor], bf16: bool)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder with train.parquet and validation.parquet; without it, the Hub's")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     devices.keep_freed_memory()
     bf16 = devices.fast_precision(use_cpu=True) == "bf16"
     weights = common.minilm()
-    texts, labels = common.tokenised(common.sentences(asked.data), weights)["train"]
-    contenders = {kind: built(weights, texts, *choice) for kind, choice in KINDS.items()}
-    turns, found = random.Random(1), []
+    texts, labels = common.tokenised(common.sentences(arguments.data), weights)["train"]
+    contenders = {kind: built(weights, own) for kind, own in KINDS.items()}
+    turns, result = random.Random(1), []
     for tokens in (None, *LONG):
         seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for number, batch in enumerate(batches(texts, labels, tokens)):
             for kind in turns.sample(list(KINDS), len(KINDS)):
-                taken = step(*contenders[kind], batch, bf16)
+                duration = step(*contenders[kind], batch, bf16)
                 if number >= WARM_UP:
-                    seconds[kind].append(taken)
+                    seconds[kind].append(duration)
         means = {kind: float(np.mean(each)) for kind, each in seconds.items()}
-        found.append({
+        result.append({
             "tokens": tokens,
             "steps": len(seconds["plain"]),
             "seconds": means,
             "of_plain": {kind: mean / means["plain"] for kind, mean in means.items()},
         })  # fmt: skip
-    rows = contenders["both"][0].get_input_embeddings()
     file = common.write(
         "step",
         {
             "precision": "bf16" if bf16 else "fp32",
-            "rows": [rows.n_used, rows.num_embeddings],
             "mean_tokens": float(np.mean([len(text) for text in texts])),
-            "lengths": found,
+            "lengths": result,
         },
     )
     print(file.read_text())

@@ -34,7 +34,7 @@ BATCH, EVAL_BATCH, RATE = 16, 64, 1e-4
 def bare(data: str | None, place: Path) -> dict[str, Any]:
     """PyTorch alone."""
     from benchmarks.bare import Setting, load, train
-    from src.learning import devices
+    from src.training import devices
 
     bf16 = devices.fast_precision(use_cpu=True) == "bf16"
     devices.keep_freed_memory()
@@ -44,10 +44,10 @@ def bare(data: str | None, place: Path) -> dict[str, Any]:
         began = time.perf_counter()
         setting = Setting(RATE, EPOCHS, 0.01, 0.1, BATCH, EVAL_BATCH)
         model, judged = load(common.minilm(), 0.1, 42), [rows["validation"]] * 2
-        found = train(model, setting, *rows["train"], judged, bf16=bf16, keep=place / str(number))
+        result = train(model, setting, *rows["train"], judged, bf16=bf16, keep=place / str(number))
         seconds.append(time.perf_counter() - began)
-        parts.append(found.clock.seconds)
-        tokens = found.tokens
+        parts.append(result.clock.seconds)
+        tokens = result.tokens
     return {"seconds": seconds, "parts": parts, "tokens": tokens}
 
 
@@ -87,13 +87,13 @@ def notebook(data: str | None, place: Path) -> dict[str, Any]:
 
 def trialbook(data: str | None, place: Path, timed: bool = False) -> dict[str, Any]:
     """Whole trials of a study in this process."""
-    from src.runner import timesheet
+    from src.workers import timeline
 
     os.chdir(place)
     clock = Parts() if timed else None
     _study(overrides(data, "trials"), place)
-    sheet = timesheet.read(place / "mlruns" / "studies" / "trials")
-    seconds = [stretch.ended - stretch.began for stretch in sheet if stretch.what.startswith("trial")]
+    sheet = timeline.read_timeline(place / "mlruns" / "studies" / "trials")
+    seconds = [entry.ended - entry.began for entry in sheet if entry.what.startswith("trial")]
     return {"seconds": seconds, **({"parts": clock.seconds} if clock else {})}
 
 
@@ -117,18 +117,19 @@ class Parts:
         from transformers import Trainer
         from transformers.trainer_callback import CallbackHandler
 
-        from src import config
-        from src.evidence.runs import Run
-        from src.learning import finetune, judge
-        from src.runner import worker
-        from src.search import life
+        from src.config import compose as config
+        from src.search import trial_lifecycle
+        from src.tracking.run_log import RunLog
+        from src.training import callbacks
+        from src.training import trainer as trainer_module
+        from src.workers import search_worker
 
         self.seconds: dict[str, float] = {}
         self._inner = [0.0]
         for name, owner, call in (
-            ("trial", worker.Shift, "_trial"),
-            ("compose", config, "compose"),
-            ("load", finetune, "build"),
+            ("trial", search_worker.SearchWorker, "_run_trial"),
+            ("compose", config, "compose_trial"),
+            ("load", trainer_module, "build_classifier"),
             ("load", Trainer, "__init__"),
             ("data", Trainer, "get_batch_samples"),
             ("data", Trainer, "_prepare_inputs"),
@@ -140,15 +141,15 @@ class Parts:
             ("zero gradients", torch.nn.Module, "zero_grad"),
             ("judging", Trainer, "evaluate"),
             ("checkpoints", Trainer, "_save_checkpoint"),
-            ("best weights", judge, "save"),
+            ("best weights", callbacks, "save_weights"),
             ("callbacks", CallbackHandler, "call_event"),
-            ("study", life, "report"),
-            ("study", life, "tell"),
-            ("records", Run, "metrics"),
-            ("records", Run, "tags"),
-            ("records", Run, "params"),
-            ("records", Run, "text"),
-            ("MLflow", Run, "deliver"),
+            ("study", trial_lifecycle, "report_score"),
+            ("study", trial_lifecycle, "end_trial"),
+            ("records", RunLog, "log_metrics"),
+            ("records", RunLog, "set_tags"),
+            ("records", RunLog, "log_params"),
+            ("records", RunLog, "log_text"),
+            ("MLflow", RunLog, "send_to"),
         ):
             setattr(owner, call, self._timed(name, getattr(owner, call)))
 
@@ -187,22 +188,24 @@ def _study(asked: list[str], place: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     import hydra_plugins.trialbook as plugins
-    from src.config import CONF_DIR, settings_from
-    from src.paths import Paths
-    from src.runner import plan, searching, worker
+    from src.config.groups import CONF_DIR
+    from src.config.reader import read_settings
+    from src.core.paths import Paths
+    from src.workers import search_worker
+    from src.workflows.sweep import plan, run
 
     plugins.register()
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         composed = compose("sweep", overrides=asked, return_hydra_config=True)
         HydraConfig.instance().set_config(composed)
-        settings = settings_from(composed, asked)
+        settings = read_settings(composed, asked)
         paths = Paths(place)
-        searching.search(plan.check(settings, paths), lambda workers: worker.work(settings, 0, workers, paths))
+        run.search(plan.check(settings, paths), lambda workers: search_worker.run_worker(settings, 0, workers, paths))
 
 
 def _to_the_first_step(data: str | None, place: Path) -> list[float]:
     """Seconds from the command to the first training step: stores and caches are there from a first call."""
-    found = []
+    result = []
     for number in range(4):
         name = f"start-{number}"
         began = time.time()
@@ -214,8 +217,8 @@ def _to_the_first_step(data: str | None, place: Path) -> list[float]:
         child.wait()
         boxes = (place / "mlruns" / "studies" / name / "trials").glob("*/run/outbox.jsonl")
         events = [json.loads(line) for box in boxes for line in box.read_text().splitlines()]
-        found.append(min(e["time"] for e in events if "train/loss" in e.get("metrics", {})) / 1000 - began)
-    return found[1:]
+        result.append(min(e["time"] for e in events if "train/loss" in e.get("metrics", {})) / 1000 - began)
+    return result[1:]
 
 
 # --- all of them ---
@@ -226,18 +229,19 @@ def main() -> None:
     parser.add_argument("--data", help="folder with train.parquet and validation.parquet; default: the Hub")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", choices=KINDS, help="run one process of one kind, and print what it took")
-    asked = parser.parse_args()
-    if asked.one:
+    arguments = parser.parse_args()
+    if arguments.one:
         with tempfile.TemporaryDirectory() as place:
-            print("\n" + json.dumps(KINDS[asked.one](asked.data, Path(place))))
+            print("\n" + json.dumps(KINDS[arguments.one](arguments.data, Path(place))))
         return
     rounds = [
-        {kind: _child(kind, asked.data) for kind in ("bare", "trialbook", "notebook")} for _ in range(asked.rounds)
+        {kind: _child(kind, arguments.data) for kind in ("bare", "trialbook", "notebook")}
+        for _ in range(arguments.rounds)
     ]
-    timed = _child("parts", asked.data)
+    timed = _child("parts", arguments.data)
     with tempfile.TemporaryDirectory() as place:
-        starts = _to_the_first_step(asked.data, Path(place))
-    medians = [{kind: statistics.median(found["seconds"]) for kind, found in each.items()} for each in rounds]
+        starts = _to_the_first_step(arguments.data, Path(place))
+    medians = [{kind: statistics.median(result["seconds"]) for kind, result in each.items()} for each in rounds]
     file = common.write(
         "trial",
         {

@@ -10,15 +10,17 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src import manual, predict, status, ui  # noqa: E402
+from src import predict, status, ui  # noqa: E402
+from src.cli import help_pages  # noqa: E402
+from src.config.groups import CONF_DIR, group_options, sweep_files  # noqa: E402
 
 MODULES = {
-    "src.settings": "Settings, as the commands read them",
-    "src.records": "Records of trials and trainings",
-    "src.verdict.record": "Records of a comparison",
+    "src.config.settings": "Settings, as the commands read them",
+    "src.core.records": "Records of trials and trainings",
+    "src.verdict.records": "Records of a comparison",
     "src.search.space": "The space",
-    "src.evidence.depot": "What travels between machines",
-    "src.errors": "How things end",
+    "src.tracking.folder_sync": "What travels between machines",
+    "src.core.errors": "How things end",
 }  # fmt: skip
 
 
@@ -40,7 +42,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def commands() -> str:
     """Every command's own page."""
-    shown = {f"src.{name}": manual.page(page) for name, page in manual.PAGES.items()}
+    shown = {f"src.{name}": help_pages.page(page) for name, page in help_pages.PAGES.items()}
     shown |= {f"src.{m.__name__.split('.')[-1]}": m.parser().format_help() for m in (predict, status, ui)}
     parts = [f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in shown.items()]
     return "# Commands\n\nAs `--help` prints them.\n\n" + "\n".join(parts)
@@ -50,12 +52,12 @@ def settings() -> str:
     """Every YAML of conf/ and sweeps/."""
     parts = ["# Settings\n\nThe files themselves: what they hold can be set on the command line.\n"]
     primary = ("config", "compare", "promote", "reproduce", "publish")
-    parts += [f"## {name}\n\n{yaml(manual.CONF / f'{name}.yaml')}" for name in primary]
-    for group in manual.GROUPS:
+    parts += [f"## {name}\n\n{yaml(CONF_DIR / f'{name}.yaml')}" for name in primary]
+    for group in help_pages.GROUPS:
         parts.append(f"## {group}\n")
-        parts += [f"### {group}={o}\n\n{yaml(manual.CONF / group / f'{o}.yaml')}" for o in manual.options(group)]
+        parts += [f"### {group}={o}\n\n{yaml(CONF_DIR / group / f'{o}.yaml')}" for o in group_options()[group]]
     parts.append("## sweeps\n")
-    parts += [f"### sweeps={file.stem}\n\n{yaml(file)}" for file in sorted(manual.SWEEPS.glob("*.yaml"))]
+    parts += [f"### sweeps={file.stem}\n\n{yaml(file)}" for file in sweep_files()]
     return "\n".join(parts)
 
 

@@ -1,52 +1,39 @@
-"""Trialbook: the best settings for a text classifier, and the evidence that they are best.
+"""Trialbook finds the best settings for a text classifier, with evidence that they are best.
 
-How the data flows, top to bottom; every import points down or sideways along a line, never up::
+Data flows from top to bottom; every import points down::
 
-    sweep.py  train.py  compare.py  promote.py  predict.py  reproduce.py  publish.py  status.py  ui.py     the commands
-         |                  (behind sweep and compare: hydra_plugins/, the sweeper and the local launcher)
-    commands.py  manual.py          how ends and refusals are answered; --help
-    mistyped.py                     what a command line says that no config has
+    sweep.py train.py compare.py promote.py predict.py reproduce.py publish.py status.py ui.py     the commands
+         |                  hydra_plugins/: the sweeper and launcher that Hydra starts behind sweep and compare
+    cli/            help pages, mistyped overrides, how errors are printed, exit codes
          |
-    runner/                         the order of things, a module per verb
-      searching   plan, watch, closing        a search: checks and price, lines on the way, the best model
-                  pace                        ... how many workers pay, measured
-      comparing   contenders, telling         a comparison: who stands in it, on which fresh seeds; price and lines
-                  choice, judging             ... the winner, chosen before the test split is opened; the verdict
-      training  promoting  predicting  reproducing  publishing
-      reporting   inspecting, timesheet       the study's history and findings; a look into weights; who did what when
-      live                        what a terminal shows while workers work
-      overview  browsing            how studies stand, and their trials as a file; MLflow's UI and the dashboard
-      studies  joining              a study found again by its name; more workers for one
-      outpost                       workers whose machines share no folder: what is sent, what comes back
-      worker      repeats           in the workers: trials and baselines; fresh-seed trainings and test answers
-      desk                          what every training process has at hand
+    workflows/      what each command does, in the launching process
+         |            sweep/    plan, run, monitor, finish, report
+         |            compare/  plan, run, monitor, evaluate
+         |            predict/  model_choice, texts, answers, run
+         |            train promote reproduce publish status ui join; multirun for Hydra's -m
+    workers/        worker processes: launcher, context, search_worker, comparison_worker, remote, timeline, cost
          |
-    mirror.py                       what of all that goes into MLflow's runs
+    comparison/     saved_study, contenders, selection
          |
-    pages/                          analysis, figures, report, card: what is shown, drawn from records
-      history, findings               (the records); document and the templates
-         |------------------------.----------------------.
-    search/                   evidence/               verdict/
-      space, lint               store, runs             scores, paired   metrics, intervals, McNemar's test
-      proposals, halving        recorded, depot         power            what can be shown, beforehand
-      study, life, leases       delivered, registry     judgement        better, worse, not shown
-      storage: journal or       environment, hub        record, tables
-        database                views
-      stopping, importance        |                      |
-      dashboard                   |                      |
-      account     the terminal    |                      |
-         |------------------------'----------------------'
-    learning/                       checkpoints, finetune, judge, speed and ranks (the Trainer, one device or several),
-         |                          embeddings and processor (less to compute, the same learned), resume, classify,
-         |                          metrics, baselines, ready_made, inspection
+    console/        output, live_view, data_summary: everything that is printed
          |
-    text/                           sources, overlap, splits, lint, corpus, tokens, seal, online; the shipped starter
-         |                          reviews
+    tracking/       run_log, run_tree, recorders, store, registry, logged_model, folder_sync, hub
          |
-    config.py  settings.py  records.py  errors.py  paths.py  drain.py        the words every room uses
+    reports/        search_record, error_analysis, figures, report, model_card
+         |
+    search/         space, sampler, asha, study, trial_lifecycle, stopping, storages/
+    verdict/        bootstrap, estimates, decision, power, tables (beside search/; neither imports the other)
+         |
+    training/       trainer, callbacks, pretrained, checkpoints, distributed, devices, metrics, baselines
+         |
+    data/           loading, labels, split_files, splits, leakage, dataset, tokenization, test_split; starter reviews
+         |            files/    csv, tsv, json, parquet, arrow, xlsx: cells as text, exactly as written
+         |
+    config/         compose, reader (Hydra's configs to settings), settings (frozen dataclasses), groups
+         |
+    core/           records, errors, paths, cache, formatting, metric, shutdown
 
-Outside libraries have one home each: Hydra and OmegaConf in ``config.py``, the commands and ``hydra_plugins/``; Optuna
-in ``search/``; MLflow in ``evidence/``; torch and transformers in ``learning/`` (the delivered model is loaded in
-``evidence/``); matplotlib in ``pages/``. The test split is read through ``text/seal.py`` by a comparison alone. Import
-contracts in ``pyproject.toml`` hold all of this.
+Each outside library has one home: Hydra in ``config/``, ``cli/`` and where jobs are launched, Optuna in ``search/``,
+MLflow in ``tracking/``, torch and transformers in ``training/``, matplotlib in ``reports/``, rich in ``console/``.
+Only a comparison reads the test split (``data/test_split.py``). Import contracts in ``pyproject.toml`` hold all this.
 """

@@ -1,30 +1,33 @@
-"""The verdict: `python -m src.compare study.name=mine`. Fresh seeds, then the sealed test split."""
+"""Compares a study's best settings on fresh seeds and the test split: `python -m src.compare study.name=mine`."""
 
 import hydra
 from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
-from src import manual
-from src.commands import at_once
+from src.cli import help_pages
+from src.cli.entry import run_and_exit
+from src.config import groups
 
 plugins.register()
 
 
 def work(cfg: DictConfig) -> None:
-    """What Hydra starts as a job: one worker of the comparison."""
+    """The job that Hydra starts: one worker of the comparison."""
     from pathlib import Path
 
-    from src import drain
-    from src.paths import Paths
-    from src.runner import repeats
+    from src.core import shutdown
+    from src.core.paths import Paths
+    from src.workers import comparison_worker
 
-    drain.heed_scheduler()
-    paths, own = Paths(Path(cfg.worker.root)), cfg.worker
-    repeats.work(cfg.study.name, own.index, own.of, paths, own.cpus, measure_only=cfg.compare.plan_only)
-    drain.hand_over()
+    shutdown.listen_for_scheduler()
+    paths, worker = Paths(Path(cfg.worker.root)), cfg.worker
+    comparison_worker.run_worker(
+        cfg.study.name, worker.index, worker.of, paths, worker.cpus, measure_only=cfg.compare.plan_only
+    )
+    shutdown.call_scheduler_handler()
 
 
-main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="compare")(work)
+main = hydra.main(version_base="1.3", config_path=str(groups.CONF_DIR), config_name="compare")(work)
 
 if __name__ == "__main__":
-    at_once(lambda: manual.run("compare", main))
+    run_and_exit(lambda: help_pages.run("compare", main))

@@ -1,25 +1,26 @@
-"""Past the gate: `python -m src.promote study.name=mine`. Registers; moves `champion` if the verdict says so."""
+"""Registers the winner, and moves `champion` if the verdict justifies it: `python -m src.promote study.name=mine`."""
 
 import hydra
 from omegaconf import DictConfig
 
-from src import manual
-from src.commands import answered, at_once
+from src.cli import help_pages
+from src.cli.entry import handle_errors, run_and_exit
+from src.config import groups
 
 
 def promote(cfg: DictConfig) -> None:
-    """Decide from the records, say why, act."""
+    """Register the winner, and decide about the champion."""
     from pathlib import Path
 
-    from src import config
-    from src.paths import Paths
-    from src.runner import promoting
+    from src.config import reader
+    from src.core.paths import Paths
+    from src.workflows import promote as workflow
 
-    with answered():
-        promoting.promote(config.promotion_from(cfg), Paths(Path.cwd()))
+    with handle_errors():
+        workflow.promote(reader.read_promotion_settings(cfg), Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="promote")(promote)
+main = hydra.main(version_base="1.3", config_path=str(groups.CONF_DIR), config_name="promote")(promote)
 
 if __name__ == "__main__":
-    at_once(lambda: manual.run("promote", main))
+    run_and_exit(lambda: help_pages.run("promote", main))

@@ -1,25 +1,26 @@
-"""To the Hugging Face Hub: `python -m src.publish repo=<owner>/<name>` sends a registered version with its card."""
+"""Publishes a registered version with its card to the Hugging Face Hub: `python -m src.publish repo=<owner>/<name>`."""
 
 import hydra
 from omegaconf import DictConfig
 
-from src import manual
-from src.commands import answered, at_once
+from src.cli import help_pages
+from src.cli.entry import handle_errors, run_and_exit
+from src.config import groups
 
 
 def publish(cfg: DictConfig) -> None:
-    """Gather, show, send."""
+    """Publish the version, or list its files."""
     from pathlib import Path
 
-    from src import config
-    from src.paths import Paths
-    from src.runner import publishing
+    from src.config import reader
+    from src.core.paths import Paths
+    from src.workflows import publish as workflow
 
-    with answered():
-        publishing.publish(config.publication_from(cfg), Paths(Path.cwd()))
+    with handle_errors():
+        workflow.publish(reader.read_publication_settings(cfg), Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="publish")(publish)
+main = hydra.main(version_base="1.3", config_path=str(groups.CONF_DIR), config_name="publish")(publish)
 
 if __name__ == "__main__":
-    at_once(lambda: manual.run("publish", main))
+    run_and_exit(lambda: help_pages.run("publish", main))

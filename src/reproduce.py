@@ -1,24 +1,25 @@
-"""A recorded run again: `python -m src.reproduce run=<id>` trains it from its record and compares every number."""
+"""Trains a recorded run again and compares every number: `python -m src.reproduce run=<id>`."""
 
 import hydra
 from omegaconf import DictConfig
 
-from src import manual
-from src.commands import answered, at_once
+from src.cli import help_pages
+from src.cli.entry import handle_errors, run_and_exit
+from src.config import groups
 
 
 def reproduce(cfg: DictConfig) -> None:
-    """Restore, train, compare."""
+    """Train the run again and compare it."""
     from pathlib import Path
 
-    from src.paths import Paths
-    from src.runner import reproducing
+    from src.core.paths import Paths
+    from src.workflows import reproduce as workflow
 
-    with answered():
-        reproducing.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
+    with handle_errors():
+        workflow.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="reproduce")(reproduce)
+main = hydra.main(version_base="1.3", config_path=str(groups.CONF_DIR), config_name="reproduce")(reproduce)
 
 if __name__ == "__main__":
-    at_once(lambda: manual.run("reproduce", main))
+    run_and_exit(lambda: help_pages.run("reproduce", main))

@@ -1,10 +1,10 @@
-"""What has been searched here: `python -m src.status`, `python -m src.status mine`. Reads only; no Hydra here."""
+"""Shows all studies or one: `python -m src.status`, `python -m src.status mine`. It does not use Hydra."""
 
 import argparse
 from collections.abc import Sequence
 
-from src import manual
-from src.commands import at_once
+from src.cli import help_pages
+from src.cli.entry import run_and_exit
 
 EPILOG = """examples:
   python -m src.status                             every study: how far it is, its best, what it cost, its verdict
@@ -14,27 +14,31 @@ EPILOG = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = manual.parser(
+    """The command line's arguments."""
+    arguments = help_pages.parser(
         "python -m src.status",
-        "How the studies in this folder stand. Reads only, also while they are searched.",
+        "Show the studies in this folder. It only reads, also while they are searched.",
         EPILOG,
     )
-    made.add_argument("study", nargs="?", metavar="STUDY", help="one study, by its name, with all its trials")
-    made.add_argument("--export", metavar="PATH", help="write its trials to a csv, tsv, json, jsonl or parquet file")
-    return made
+    arguments.add_argument("study", nargs="?", metavar="STUDY", help="one study, by its name, with all its trials")
+    arguments.add_argument(
+        "--export", metavar="PATH", help="write its trials to a csv, tsv, json, jsonl or parquet file"
+    )
+    return arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    asked = parser().parse_args(arguments)
+    """Run the command."""
+    options = parser().parse_args(arguments)
     from pathlib import Path
 
-    from src.commands import answered
-    from src.paths import Paths
-    from src.runner import overview
+    from src.cli.entry import handle_errors
+    from src.core.paths import Paths
+    from src.workflows import status
 
-    with answered():
-        overview.show(asked.study, asked.export, Paths(Path.cwd()))
+    with handle_errors():
+        status.show_status(options.study, options.export, Paths(Path.cwd()))
 
 
 if __name__ == "__main__":
-    at_once(main)
+    run_and_exit(main)

@@ -1,28 +1,29 @@
-"""One tracked run of one configuration: `python -m src.train optimizer.learning_rate=1e-4`."""
+"""Trains one configuration as a tracked run: `python -m src.train optimizer.learning_rate=1e-4`."""
 
 import hydra
 from omegaconf import DictConfig
 
 import hydra_plugins.trialbook as plugins
-from src import manual
-from src.commands import answered, at_once
+from src.cli import help_pages
+from src.cli.entry import handle_errors, run_and_exit
+from src.config import groups
 
 plugins.register()
 
 
 def train(cfg: DictConfig) -> None:
-    """Check, train, record, deliver."""
+    """Train the configuration."""
     from pathlib import Path
 
-    from src import config
-    from src.paths import Paths
-    from src.runner import training
+    from src.config import compose, reader
+    from src.core.paths import Paths
+    from src.workflows import train as workflow
 
-    with answered():
-        training.train(config.settings_from(cfg, config.task_overrides()), Paths(Path.cwd()))
+    with handle_errors():
+        workflow.train(reader.read_settings(cfg, compose.task_overrides()), Paths(Path.cwd()))
 
 
-main = hydra.main(version_base="1.3", config_path=str(manual.CONF), config_name="config")(train)
+main = hydra.main(version_base="1.3", config_path=str(groups.CONF_DIR), config_name="config")(train)
 
 if __name__ == "__main__":
-    at_once(lambda: manual.run("train", main))
+    run_and_exit(lambda: help_pages.run("train", main))

@@ -1,10 +1,10 @@
-"""Browse what was searched: `python -m src.ui` starts MLflow's UI and optuna-dashboard. No Hydra here."""
+"""Starts MLflow's UI and optuna-dashboard: `python -m src.ui`. It does not use Hydra."""
 
 import argparse
 from collections.abc import Sequence
 
-from src import manual
-from src.commands import at_once
+from src.cli import help_pages
+from src.cli.entry import run_and_exit
 
 EPILOG = """examples:
   python -m src.ui                     both, for the study that was searched last; Ctrl-C stops them
@@ -14,28 +14,30 @@ EPILOG = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = manual.parser(
+    """The command line's arguments."""
+    arguments = help_pages.parser(
         "python -m src.ui",
         "Start MLflow's UI and optuna-dashboard on what was searched here, for this machine only.",
         EPILOG,
     )
-    made.add_argument("study", nargs="?", metavar="STUDY", help="whose dashboard (default: the one searched last)")
-    made.add_argument("--open", action="store_true", help="open MLflow's UI in the browser")
-    made.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
-    return made
+    arguments.add_argument("study", nargs="?", metavar="STUDY", help="whose dashboard (default: the one searched last)")
+    arguments.add_argument("--open", action="store_true", help="open MLflow's UI in the browser")
+    arguments.add_argument("--tracking-uri", metavar="URI", help="default: MLFLOW_TRACKING_URI, else mlflow.db here")
+    return arguments
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    asked = parser().parse_args(arguments)
+    """Run the command."""
+    options = parser().parse_args(arguments)
     from pathlib import Path
 
-    from src.commands import answered
-    from src.paths import Paths
-    from src.runner import browsing
+    from src.cli.entry import handle_errors
+    from src.core.paths import Paths
+    from src.workflows import ui
 
-    with answered():
-        browsing.browse(asked.study, asked.open, asked.tracking_uri, Paths(Path.cwd()))
+    with handle_errors():
+        ui.run_ui(options.study, options.open, options.tracking_uri, Paths(Path.cwd()))
 
 
 if __name__ == "__main__":
-    at_once(main)
+    run_and_exit(main)

@@ -12,19 +12,19 @@ def span(name):
 
 
 def main() -> None:
-    asked = common.arguments()
-    splits = common.data(asked)
-    common.listen(asked, num_train_epochs=EPOCHS)
+    arguments = common.arguments()
+    splits = common.data(arguments)
+    common.listen(arguments, num_train_epochs=EPOCHS)
     classifier = BERTuneClassifier(
-        models_dir=str(asked.place / "models"),
+        models_dir=str(arguments.place / "models"),
         text_feature="sentence",
         target_cols=["label"],
         data_splits={**splits, "test": splits["validation"]},  # it wants one, and reads it only after the search
-        seed=asked.seed,
-        mlflow_tracking_uri=f"sqlite:///{asked.place.resolve()}/mlflow.db",
+        seed=arguments.seed,
+        mlflow_tracking_uri=f"sqlite:///{arguments.place.resolve()}/mlflow.db",
         max_length=128,
     )
-    classifier.initialize_model_choices({"minilm": str(asked.model)})
+    classifier.initialize_model_choices({"minilm": str(arguments.model)})
     classifier.initialize_search_space(
         {
             "model": ["minilm"],
@@ -38,7 +38,7 @@ def main() -> None:
             "early_stopping_patience": {"low": 3, "high": 3},
         }
     )
-    classifier.optimize(n_trials=asked.trials, optimize_metric="accuracy", study_name="benchmark")
+    classifier.optimize(n_trials=arguments.trials, optimize_metric="accuracy", study_name="benchmark")
 
 
 if __name__ == "__main__":

@@ -46,10 +46,10 @@ class Listener(logging.Filter):
         self.asked, self.fixed = asked, fixed
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
-        if "finished with value: " in said:
-            value = float(said.split("finished with value: ")[1].split(" ", 1)[0])
-            parameters = ast.literal_eval(said.split("parameters: ")[1].split("}. ")[0].rstrip(".}") + "}")
+        message = record.getMessage()
+        if "finished with value: " in message:
+            value = float(message.split("finished with value: ")[1].split(" ", 1)[0])
+            parameters = ast.literal_eval(message.split("parameters: ")[1].split("}. ")[0].rstrip(".}") + "}")
             note(self.asked, value, plain({**parameters, **self.fixed}))
         return True
 

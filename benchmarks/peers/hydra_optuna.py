@@ -19,13 +19,13 @@ def main(config: DictConfig) -> float:
 
     given = json.loads(os.environ["PEER"])
     paths = {k: Path(given[k]) for k in ("data", "model", "place", "out")}
-    asked = argparse.Namespace(**{**given, **paths})
-    set_seed(asked.seed)
-    tokenizer, cut = common.tokenised(asked)
+    arguments = argparse.Namespace(**{**given, **paths})
+    set_seed(arguments.seed)
+    tokenizer, cut = common.tokenised(arguments)
     trainer = Trainer(
-        common.model(asked, config.dropout),
+        common.model(arguments, config.dropout),
         common.training_arguments(
-            asked,
+            arguments,
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
             num_train_epochs=config.num_train_epochs,
@@ -37,7 +37,7 @@ def main(config: DictConfig) -> float:
     )
     trainer.train()
     value = trainer.evaluate()[common.METRIC]
-    common.note(asked, value, common.plain(OmegaConf.to_container(config)))
+    common.note(arguments, value, common.plain(OmegaConf.to_container(config)))
     return value
 
 

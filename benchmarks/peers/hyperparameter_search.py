@@ -6,8 +6,8 @@ from transformers import DataCollatorWithPadding, Trainer
 
 def search(**study) -> None:
     """`study`: what optuna.create_study is given beside the direction."""
-    asked = common.arguments()
-    tokenizer, cut = common.tokenised(asked)
+    arguments = common.arguments()
+    tokenizer, cut = common.tokenised(arguments)
 
     def space(trial):
         return {
@@ -18,14 +18,14 @@ def search(**study) -> None:
 
     def model_init(trial):
         dropout = trial.suggest_float("dropout", *common.RANGES["dropout"]) if trial is not None else 0.1
-        return common.model(asked, dropout)
+        return common.model(arguments, dropout)
 
     def objective(metrics):
         return metrics[common.METRIC]
 
     trainer = Trainer(
         None,
-        common.training_arguments(asked),
+        common.training_arguments(arguments),
         train_dataset=cut["train"],
         eval_dataset=cut["validation"],
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -33,9 +33,9 @@ def search(**study) -> None:
         model_init=model_init,
     )
 
-    common.listen(asked)
+    common.listen(arguments)
     trainer.hyperparameter_search(
-        space, objective, n_trials=asked.trials, direction="maximize", backend="optuna", **study
+        space, objective, n_trials=arguments.trials, direction="maximize", backend="optuna", **study
     )
 
 

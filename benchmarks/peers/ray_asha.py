@@ -6,7 +6,7 @@ EPOCHS = common.RANGES["num_train_epochs"][1]
 
 
 def main() -> None:
-    asked = common.arguments()
+    arguments = common.arguments()
     import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -23,12 +23,12 @@ def main() -> None:
             def on_evaluate(self, _args, state, _control, metrics, **_):
                 tune.report({"accuracy": metrics[common.METRIC], "epoch": round(state.epoch)})
 
-        set_seed(asked.seed)
-        tokenizer, cut = common.tokenised(asked)
+        set_seed(arguments.seed)
+        tokenizer, cut = common.tokenised(arguments)
         names = ("learning_rate", "weight_decay", "num_train_epochs")
         Trainer(
-            common.model(asked, config["dropout"]),
-            common.training_arguments(asked, **{k: config[k] for k in names}),
+            common.model(arguments, config["dropout"]),
+            common.training_arguments(arguments, **{k: config[k] for k in names}),
             train_dataset=cut["train"],
             eval_dataset=cut["validation"],
             data_collator=DataCollatorWithPadding(tokenizer),
@@ -40,7 +40,7 @@ def main() -> None:
         """A trial that ASHA stopped ends below its schedule: its last score counts, as Ray counts it."""
 
         def on_trial_complete(self, trial, **_):
-            common.note(asked, trial.last_result["accuracy"], common.plain(trial.config))
+            common.note(arguments, trial.last_result["accuracy"], common.plain(trial.config))
 
     ray.init(include_dashboard=False, log_to_driver=False)
     tune.Tuner(
@@ -56,10 +56,10 @@ def main() -> None:
         tune_config=tune.TuneConfig(
             metric="accuracy",
             mode="max",
-            num_samples=asked.trials,
+            num_samples=arguments.trials,
             scheduler=ASHAScheduler(time_attr="epoch", max_t=EPOCHS),
         ),
-        run_config=tune.RunConfig(storage_path=str(asked.place.resolve()), callbacks=[Note()], verbose=0),
+        run_config=tune.RunConfig(storage_path=str(arguments.place.resolve()), callbacks=[Note()], verbose=0),
     ).fit()
 
 

@@ -32,7 +32,7 @@ class TrialbookSearchPath(SearchPathPlugin):
 
 
 class TrialbookSweeper(Sweeper):
-    """One study, or comparison, per combination of the values on the command line; workers inside each."""
+    """Runs one study or comparison per combination of the values on the command line, each with its workers."""
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
@@ -41,15 +41,20 @@ class TrialbookSweeper(Sweeper):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> Any:
-        from hydra_plugins.trialbook import _studies
+        from src.workers import launcher
+
+        launcher.warm_up()  # start the workers' imports in the background
+        from src.cli.entry import handle_errors
+        from src.workflows import multirun
 
         assert self.config is not None
-
-        return _studies.run(self.context, self.task, self.config, arguments, self.verb)
+        jobs = multirun.compose_jobs(self.context, self.config, arguments)
+        with handle_errors():
+            multirun.run(self.context, self.task, jobs, self.verb)
 
 
 class TrialbookLauncher(Launcher):
-    """Jobs as processes of this machine, each on its own: one that is killed takes no other along, and is replaced."""
+    """Runs jobs as processes of this machine. One that is killed is replaced, and the others go on."""
 
     def __init__(self, most_replacements: int) -> None:
         self.most_replacements = most_replacements
@@ -58,23 +63,27 @@ class TrialbookLauncher(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from hydra_plugins.trialbook import _processes
+        from src.workers import launcher
 
-        return _processes.launch(
+        return launcher.launch(
             self.context, self.task, self.config, job_overrides, initial_job_idx, self.most_replacements
         )
 
 
 @dataclass
 class SweeperConf:
+    """The options of hydra/sweeper=trialbook."""
+
     _target_: str = "hydra_plugins.trialbook.TrialbookSweeper"
-    verb: str = "search"  # or compare: what the command does with its workers
+    verb: str = "search"  # search or compare
 
 
 @dataclass
 class LauncherConf:
+    """The options of hydra/launcher=trialbook."""
+
     _target_: str = "hydra_plugins.trialbook.TrialbookLauncher"
-    most_replacements: int = 10  # of one killed worker, over one launch
+    most_replacements: int = 10  # how often a killed worker is replaced
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="trialbook", node=SweeperConf, provider="trialbook")
@@ -82,6 +91,6 @@ ConfigStore.instance().store(group="hydra/launcher", name="trialbook", node=Laun
 
 
 def register() -> None:
-    """Make the plugins known also where an installation hides this package from Hydra's scan."""
+    """Register the plugins, even if the way of installation hides this package from Hydra's scan."""
     for plugin in (TrialbookSearchPath, TrialbookSweeper, TrialbookLauncher):
         Plugins.instance().register(plugin)

@@ -1,4 +1,4 @@
-"""The study: its space, its store, its trials and who works on them. The one home of Optuna."""
+"""Studies: space, sampler, storage, and the lifecycle of trials. The only package that imports Optuna."""
 
 import optuna
 

@@ -1,24 +1,26 @@
-"""How much each searched setting had to do with the score."""
+"""The importance of each searched setting for the score."""
 
 from optuna.trial import TrialState
 
-from src.search.study import Book
+from src.search.study import Study
 
-FEWEST = 8  # finished trials; fewer say nothing
+FEWEST = 8  # finished trials; fewer are too few to tell
 
 
-def importances(book: Book) -> dict[str, float]:
-    """Shares that sum to 1, the largest first, over finished trials; empty where there are too few of them.
+def importances(study: Study) -> dict[str, float]:
+    """The importance of each setting over finished trials, largest first. They sum to 1; empty if trials are too few.
 
-    PED-ANOVA (Watanabe, Bansal and Hutter 2023), through Optuna.
+    Source: PED-ANOVA (Watanabe, Bansal and Hutter 2023), as in Optuna.
     """
-    done = book.of_state(TrialState.COMPLETE)
-    if len(done) < FEWEST or len({t.value for t in done}) < FEWEST // 2:  # of equal scores it would make equal shares
+    done = study.trials_in_state(TrialState.COMPLETE)
+    # if scores are equal, PED-ANOVA gives all settings the same importance
+    if len(done) < FEWEST or len({t.value for t in done}) < FEWEST // 2:
         return {}
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # scikit-learn, for reports only
+    # imports scikit-learn, which only reports need
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     try:
-        found = get_param_importances(book.study, evaluator=PedAnovaImportanceEvaluator())
-    except (ValueError, RuntimeError):  # no parameter that all of them have, say
+        importances_by_key = get_param_importances(study.optuna_study, evaluator=PedAnovaImportanceEvaluator())
+    except (ValueError, RuntimeError):  # for example, no parameter that all trials have
         return {}
-    return {key: float(share) for key, share in found.items()}
+    return {key: float(share) for key, share in importances_by_key.items()}

@@ -1,33 +1,35 @@
-"""The space of a study: its shape is the config's, its leaves say what may vary."""
+"""The search space of a study. It has the config's structure; its leaves are ranges and choices."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from src.errors import Refusal
-from src.records import Point
-from src.settings import Settings
+from src.config.settings import Settings
+from src.core.errors import InvalidInput
+from src.core.records import Params
 
+STEP_TOLERANCE = 1e-8  # of a step, for rounding
 RESERVED = ("low", "high", "log", "step", "choices", "when")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One searched key. `when`: dotted keys and the values they must have for this one to count."""
+    """One searched key. It is active if the dotted keys of `when` have the listed values."""
 
     key: str
     distribution: BaseDistribution
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
-    def active(self, values: Mapping[str, Any]) -> bool:
+    def is_active(self, values: Mapping[str, Any]) -> bool:
         """Whether the conditions hold in `values` (dotted key -> value)."""
         return all(values.get(key) in allowed for key, allowed in self.when.items())
 
     def suggest(self, trial: optuna.Trial) -> Any:
+        """Ask `trial` for a value."""
         match self.distribution:
             case FloatDistribution(low=low, high=high, log=log, step=step):
                 return trial.suggest_float(self.key, low, high, log=log, step=step)
@@ -37,15 +39,21 @@ class Parameter:
                 return trial.suggest_categorical(self.key, choices)
         raise TypeError(f"{self.key} has a distribution of type {type(self.distribution).__name__}")
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether `value` lies in the range or among the choices."""
-        try:
-            internal = self.distribution.to_internal_repr(value)
-        except (ValueError, TypeError):
-            return False
-        return bool(self.distribution._contains(internal))
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return value in choices
+            case FloatDistribution(low=low, high=high, step=step) | IntDistribution(low=low, high=high, step=step):
+                try:
+                    number = float(value)
+                except (ValueError, TypeError):
+                    return False
+                steps = 0.0 if step is None else (number - low) / step
+                return low <= number <= high and abs(steps - round(steps)) < STEP_TOLERANCE
+        return False
 
-    def ends(self) -> list[Any]:
+    def bounds(self) -> list[Any]:
         """The outermost values: both ends of a range, or every choice."""
         match self.distribution:
             case CategoricalDistribution(choices=choices):
@@ -55,7 +63,7 @@ class Parameter:
         return []
 
     def values(self) -> list[Any] | None:
-        """All values in order, or None where they are not countable."""
+        """All values in order, or None for a continuous range."""
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return list(choices)
@@ -86,87 +94,103 @@ class Space:
     parameters: tuple[Parameter, ...]
     base: Mapping[str, Any]
 
-    def active(self, point: Mapping[str, Any]) -> list[Parameter]:
-        """The parameters that count, given the values of those that others depend on."""
+    def active_parameters(self, params: Mapping[str, Any]) -> list[Parameter]:
+        """The parameters that are active, given the values of those that they depend on."""
         searched = {p.key for p in self.parameters}
-        values = {k: v for k, v in self.base.items() if k not in searched} | dict(point)
-        return [p for p in self.parameters if p.active(values)]
+        values = {k: v for k, v in self.base.items() if k not in searched} | dict(params)
+        return [p for p in self.parameters if p.is_active(values)]
 
     @property
-    def conditional(self) -> list[str]:
+    def conditional_keys(self) -> list[str]:
+        """Keys that are searched only if others have certain values."""
         return [p.key for p in self.parameters if p.when]
 
-    def default(self) -> Point:
+    def default_params(self) -> Params:
         """The config's own values of the searched keys: the default recipe as a point."""
-        point: Point = {}
+        params: Params = {}
         for parameter in self.parameters:
-            if parameter in self.active(point) and parameter.key in self.base:
-                point[parameter.key] = self.base[parameter.key]
-        return point
+            if parameter in self.active_parameters(params) and parameter.key in self.base:
+                params[parameter.key] = self.base[parameter.key]
+        return params
 
-    def outside(self, point: Mapping[str, Any]) -> list[str]:
-        """What of `point` is not in the space, in words."""
+    def problems_with(self, params: Mapping[str, Any]) -> list[str]:
+        """What is wrong with `params`: unknown keys, values outside the space."""
         by_key = {p.key: p for p in self.parameters}
         return [
             f"{key} = {value} is not in {by_key[key]}" if key in by_key else f"{key} is not searched"
-            for key, value in point.items()
-            if key not in by_key or not by_key[key].holds(value)
+            for key, value in params.items()
+            if key not in by_key or not by_key[key].contains(value)
         ]
 
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
+        """Whether the space has a finite number of points."""
         return all(p.values() is not None for p in self.parameters)
 
-    def points(self) -> Iterator[Point]:
-        """Every point of a finite space, conditional parameters only where they count."""
+    def points(self) -> Iterator[Params]:
+        """Every point of a finite space, with conditional parameters only where they are active."""
         yield from self._points({}, 0)
 
-    def _points(self, point: Point, index: int) -> Iterator[Point]:
+    def _points(self, params: Params, index: int) -> Iterator[Params]:
         if index == len(self.parameters):
-            yield dict(point)
+            yield dict(params)
             return
         parameter = self.parameters[index]
-        if parameter not in self.active(point):
-            yield from self._points(point, index + 1)
+        if parameter not in self.active_parameters(params):
+            yield from self._points(params, index + 1)
             return
         for value in parameter.values() or ():
-            yield from self._points({**point, parameter.key: value}, index + 1)
+            yield from self._points({**params, parameter.key: value}, index + 1)
 
     def describe(self) -> dict[str, str]:
+        """The range or the choices of every key, in words."""
         return {p.key: str(p) for p in self.parameters}
 
 
-def base_values(settings: Settings) -> Point:
-    """The config's own values by dotted key, its choices of groups included: what a space varies."""
-    return {**settings.choices, **settings.recipe.flat()}
+def base_values(settings: Settings) -> Params:
+    """The config's own values by dotted key, including its choices of config groups."""
+    return {**settings.choices, **settings.recipe.flatten()}
 
 
-def of(settings: Settings) -> Space:
-    """The space of a config, over its own values. Raises Refusal as `parse` does."""
-    return parse(settings.space, base_values(settings))
+def build_space(settings: Settings) -> Space:
+    """The space of a config. Raises InvalidInput as `parse_space` does."""
+    typed = {o.lstrip("+").partition("=")[0] for o in settings.overrides}
+    return parse_space(settings.space, base_values(settings), typed)
 
 
-def parse(tree: Mapping[str, Any], base: Mapping[str, Any]) -> Space:
-    """Read the `space` section. `base`: the config's own values by dotted key, which decide int or float.
+def parse_space(tree: Mapping[str, Any], base: Mapping[str, Any], typed: Collection[str] = ()) -> Space:
+    """Read the `space` section.
 
-    Raises Refusal with all problems of all ranges together.
+    Choices replace the range that the config has for the same key, unless a part of that range was typed, too.
+
+    Args:
+        tree: the section.
+        base: the config's own values by dotted key, which decide int or float.
+        typed: keys of the command line, such as space.optimizer.learning_rate.low.
+
+    Raises:
+        InvalidInput: with all problems of all ranges together.
     """
     problems: list[str] = []
-    found: list[Parameter] = []
+    parameters: list[Parameter] = []
     for key, leaf in _leaves(tree, ""):
         try:
-            found.append(_parameter(key, leaf, base.get(key)))
+            replaced = "choices" in leaf
+            kept = {
+                k: v for k, v in leaf.items() if not replaced or k in ("choices", "when") or f"space.{key}.{k}" in typed
+            }
+            parameters.append(_parameter(key, kept, base.get(key)))
         except ValueError as error:
             problems.append(f"space.{key}: {error}")
-    Refusal.when_any(problems)
-    return Space(tuple(_ordered(found)), dict(base))
+    InvalidInput.raise_if_any(problems)
+    return Space(tuple(_parents_first(parameters)), dict(base))
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Dotted keys with their reserved words; a mapping may be a leaf and hold further keys (space.model)."""
+    """Dotted keys with their reserved words. A mapping may be a leaf and have further keys (space.model)."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if not isinstance(value, Mapping):
-            raise Refusal(
+            raise InvalidInput(
                 f"space.{key} is {value!r}; a range is written as {{low: ..., high: ...}} or {{choices: [...]}}, with "
                 f"{', '.join(RESERVED)} as its words."
             )
@@ -175,21 +199,23 @@ def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, dict[st
         rest = {k: v for k, v in value.items() if k not in RESERVED}
         if not leaf and not rest:
             if not prefix:
-                continue  # a group whose keys were all taken out
-            raise Refusal(f"space.{key} is empty; give it low and high, or choices, or take it out: '~space.{key}'.")
+                continue  # a group whose keys were all removed
+            raise InvalidInput(
+                f"space.{key} is empty; give it low and high, or choices, or take it out: '~space.{key}'."
+            )
         yield from _leaves(rest, f"{key}.")
 
 
-def _parameter(key: str, leaf: Mapping[str, Any], own: Any) -> Parameter:
+def _parameter(key: str, leaf: Mapping[str, Any], default: Any) -> Parameter:
     conditions = leaf.get("when") or {}
     if not isinstance(conditions, Mapping):
         raise ValueError(f"when is {conditions!r}; it is written as {{<dotted key>: <value or list of values>}}.")
     when = {k: tuple(v) if isinstance(v, list) else (v,) for k, v in conditions.items()}
     if "choices" in leaf:
         if extra := sorted(set(leaf) - {"choices", "when"}):
-            raise ValueError(f"choices and {', '.join(extra)} do not go together.")
+            raise ValueError(f"choices and {', '.join(extra)} do not go together; give one of them.")
         return Parameter(key, _choices(leaf["choices"]), when)
-    return Parameter(key, _range(leaf, own), when)
+    return Parameter(key, _range(leaf, default), when)
 
 
 def _choices(choices: Any) -> CategoricalDistribution:
@@ -202,8 +228,8 @@ def _choices(choices: Any) -> CategoricalDistribution:
     return CategoricalDistribution(choices)
 
 
-def _range(leaf: Mapping[str, Any], own: Any) -> BaseDistribution:
-    """Both ends count, of integers too. Integer when low, high and step are, and the config's own value is no float."""
+def _range(leaf: Mapping[str, Any], default: Any) -> BaseDistribution:
+    """A range that includes both ends. Integer if low, high and step are, and the config's own value is no float."""
     if missing := [word for word in ("low", "high") if leaf.get(word) is None]:
         raise ValueError(f"{' and '.join(missing)} has no value; a range needs low and high (or choices).")
     low, high, step, log = leaf["low"], leaf["high"], leaf.get("step"), leaf.get("log", False)
@@ -211,8 +237,8 @@ def _range(leaf: Mapping[str, Any], own: Any) -> BaseDistribution:
         if value is not None and not _is_number(value):
             raise ValueError(f"{word} is {value!r}; it is a number.")
     _check_range(low, high, step, log)
-    whole = all(isinstance(v, int) for v in (low, high, step) if v is not None)
-    if whole and not isinstance(own, float):
+    is_integer = all(isinstance(v, int) for v in (low, high, step) if v is not None)
+    if is_integer and not isinstance(default, float):
         return IntDistribution(low, high, log=log, step=1 if step is None else step)
     return FloatDistribution(float(low), float(high), log=log, step=step)
 
@@ -229,21 +255,21 @@ def _check_range(low: float, high: float, step: float | None, log: Any) -> None:
     if log and step is not None:
         raise ValueError("log and step do not go together; give choices instead.")
     if log and low <= 0:
-        raise ValueError(f"log needs low above 0; it is {low}.")
+        raise ValueError(f"log needs a low above 0; it is {low}.")
     if step is not None and step <= 0:
         raise ValueError(f"step is {step}; it is above 0.")
     if step is not None and abs(round((high - low) / step) * step - (high - low)) > 1e-9 * max(1.0, abs(high)):
         raise ValueError(f"high {high} is not low {low} plus a whole number of steps of {step}; both ends count.")
 
 
-def _ordered(parameters: list[Parameter]) -> list[Parameter]:
+def _parents_first(parameters: list[Parameter]) -> list[Parameter]:
     """Parents before the parameters whose `when` names them; otherwise as written."""
     waiting, placed = list(parameters), list[Parameter]()
     while waiting:
         names = {p.key for p in waiting}
         ready = [p for p in waiting if not names & set(p.when)]
         if not ready:
-            raise Refusal(f"space: the `when` of {' and '.join(sorted(names))} depend on each other in a circle.")
+            raise InvalidInput(f"space: the `when` of {' and '.join(sorted(names))} depend on each other.")
         placed += ready
         waiting = [p for p in waiting if p not in ready]
     return placed

@@ -1,41 +1,48 @@
-"""When a study has had enough: the total, the budget, the target, patience, or failures in a row."""
+"""The stopping criteria of a study: number of trials, budget, target, patience, failures in a row."""
 
 from collections.abc import Sequence
 
-from src.records import State, TrialRecord
-from src.settings import StudySettings
+from src.config.settings import StudySettings
+from src.core.metric import gain
+from src.core.records import State, TrialRecord
 
 
-def ranked(trials: Sequence[TrialRecord], direction: str) -> list[TrialRecord]:
-    """The COMPLETE trials, the best score first; of equals the earlier one."""
-    return sorted(_scored(trials), key=lambda t: _place(t, direction))
+def rank_trials(trials: Sequence[TrialRecord], direction: str) -> list[TrialRecord]:
+    """The COMPLETE trials, best score first; of equal scores the earlier trial first."""
+    return sorted(_complete_trials(trials), key=lambda t: _sort_key(t, direction))
 
 
-def best_of(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
-    """The first of the ranking, if there is one."""
-    return min(_scored(trials), key=lambda t: _place(t, direction), default=None)
+def best_trial(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
+    """The COMPLETE trial with the best score, or None."""
+    return min(_complete_trials(trials), key=lambda t: _sort_key(t, direction), default=None)
 
 
-def _scored(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+def _complete_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [t for t in trials if t.state == State.COMPLETE and t.score is not None]
 
 
-def _place(trial: TrialRecord, direction: str) -> tuple[float, int]:
-    score = trial.score or 0.0
-    return -score if direction == "maximize" else score, trial.number
+def _sort_key(trial: TrialRecord, direction: str) -> tuple[float, int]:
+    return -gain(trial.score or 0.0, direction), trial.number
 
 
-def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float) -> str | None:
-    """Why no further trial is to start, or None. `ended`: the trials with a final state, in the order they ended."""
+def stop_reason(ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float) -> str | None:
+    """The stopping criterion that is met, in words, or None.
+
+    Args:
+        ended: trials with a final state, in the order in which they ended.
+        study: the criteria.
+        direction: maximize or minimize.
+        spent_seconds: of searching so far.
+    """
     if len(ended) >= study.n_trials:
         return f"all {study.n_trials} trials are done"
-    if over_budget(study, spent_seconds):
+    if is_over_budget(study, spent_seconds):
         return f"the budget of {study.budget_minutes:g} minutes is spent"
-    if reason := failing(ended, study):
+    if reason := failure_streak(ended, study):
         return reason
     if study.target is None and study.patience is None:
         return None
-    best = best_of(ended, direction)
+    best = best_trial(ended, direction)
     if best is None or best.score is None:
         return None
     if study.target is not None and _reaches(best.score, study.target, direction):
@@ -46,20 +53,21 @@ def enough(ended: Sequence[TrialRecord], study: StudySettings, direction: str, s
     return None
 
 
-def over_budget(study: StudySettings, spent_seconds: float) -> bool:
+def is_over_budget(study: StudySettings, spent_seconds: float) -> bool:
+    """Whether study.budget_minutes is spent."""
     return study.budget_minutes is not None and spent_seconds >= study.budget_minutes * 60
 
 
-def failing(ended: Sequence[TrialRecord], study: StudySettings) -> str | None:
-    """The last `max_failures` trials all failed: say so, with the last one's reason."""
+def failure_streak(ended: Sequence[TrialRecord], study: StudySettings) -> str | None:
+    """In words, that the last study.max_failures trials all failed; None if they did not."""
     last = ended[-study.max_failures :]
     if len(last) < study.max_failures or any(t.state != State.FAIL for t in last):
         return None
     return (
         f"{len(last)} trials in a row failed (study.max_failures), the last, trial {last[-1].number}, because "
-        f"{last[-1].reason}"
+        f"{last[-1].result.reason}"
     )
 
 
 def _reaches(score: float, target: float, direction: str) -> bool:
-    return score >= target if direction == "maximize" else score <= target
+    return gain(score, direction) >= gain(target, direction)

@@ -1,10 +1,11 @@
-"""A study and its trials: created once, continued by the same command, exact in number."""
+"""A study and its trials, shared by all processes that search."""
 
 import json
 import uuid
 from bisect import insort
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,312 +14,320 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from src.errors import Refusal
-from src.paths import write_whole
-from src.records import Outcome, State, TrialRecord
+from src.config.settings import Settings, StorageSettings, StudySettings
+from src.core.errors import InvalidInput
+from src.core.paths import atomic_write
+from src.core.records import State, TrainingResult, TrialRecord
 from src.search import stopping
-from src.search.database import Steady, together
-from src.search.halving import Asha
-from src.search.proposals import FINAL, WholePoints, exhausted
+from src.search.asha import Asha, last_rung
+from src.search.instantiate import instantiate
+from src.search.sampler import FINAL_STATES, UniquePointSampler, is_exhausted
 from src.search.space import Space
-from src.search.storage import leases_of, load, open_storage
-from src.search.targets import build
-from src.settings import Settings, StorageSettings, StudySettings
+from src.search.storages.connect import load_optuna_study, open_leases, open_storage
 
-PLACES = ("model.checkpoint", "model.name")  # not part of a definition: the weights' hash is
+# the definition has the fingerprint of the weights instead
+LOCATION_KEYS = ("model.checkpoint", "model.name")
 DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
-LABELS = "data.label_names"  # in a study's definition
+LABELS_KEY = "data.label_names"  # in a study's definition
 
 
-class Book:
-    """One study as all its processes see it: claims, reports and results, over a shared storage and folder."""
+class Study:
+    """A study, as each of its processes sees it.
+
+    Trials are in an Optuna storage; checkpoints, runs and baselines in `folder`. Leases say which process runs which
+    trial (see storages/leases).
+    """
 
     def __init__(self, settings: Settings, space: Space, direction: str, folder: Path) -> None:
         self.settings, self.space, self.direction, self.folder = settings, space, direction, folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.leases = leases_of(settings.storage, settings.study.name, folder)
+        self.leases = open_leases(settings.storage, settings.study.name, folder)
         self.storage: BaseStorage = open_storage(settings.storage, folder)
-        self._study: optuna.Study | None = None
-        self._ended = _Ended()
-        self._entered, self._afterwards = 0, list[Callable[[], object]]()  # by the thread that has the lock
-        self.cleared: set[int] = set()  # ended trials whose weights were seen to be gone
+        self._optuna_study: optuna.Study | None = None
+        self._ended = _EndedTrials()
+        self.weights_deleted: set[int] = set()  # ended trials whose weights are known to be deleted
 
     @property
-    def lock(self) -> AbstractContextManager[None]:
-        """The study's; who has it sees the trials as they are. A database stores all that is done with it at once."""
-        return self._locked()
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self.leases.lock:
-            self._entered += 1
-            try:
-                with together(self.storage):
-                    yield
-            except BaseException:
-                self._afterwards.clear()
-                self._ended = _Ended()  # a database may have undone some of it
-                raise
-            finally:
-                self._entered -= 1
-            while self._afterwards and not self._entered:
-                self._afterwards.pop(0)()
-
-    def afterwards(self, act: Callable[[], object]) -> None:
-        """Do it when what this process does with the study's lock is stored: what is deleted then is not missed."""
-        self._afterwards.append(act)
+    def lock(self) -> AbstractContextManager[object]:
+        """The study's lock, over all its processes: trials are claimed, judged and ended while it is held."""
+        return self.leases.lock
 
     @property
     def name(self) -> str:
+        """The study's name."""
         return self.settings.study.name
 
     @property
-    def rules(self) -> StudySettings:
+    def study_settings(self) -> StudySettings:
+        """The group study of the settings."""
         return self.settings.study
 
     @property
-    def study(self) -> optuna.Study:
-        """The Optuna study, with this project's sampler and pruner around it."""
-        if self._study is None:
-            found = load(self.name, self.storage)
-            if found is None:
+    def optuna_study(self) -> optuna.Study:
+        """The Optuna study, with its sampler and pruner. Raises LookupError if it was not created yet."""
+        if self._optuna_study is None:
+            study = load_optuna_study(self.name, self.storage)
+            if study is None:
                 raise LookupError(f"there is no study {self.name}")
-            found.sampler = WholePoints(self.settings.sampler, self.space, self.rules.seed)
-            found.pruner = build(self.settings.pruner, "pruner")
-            found.get_trials(deepcopy=False)  # what a database has of them that have an end is read once
-            self.leases.alive(self.lease(0))  # and the session that has leases is there, before anybody waits for it
-            self._study = found
-        return self._study
+            study.sampler = UniquePointSampler(self.settings.sampler, self.space, self.study_settings.seed, study)
+            study.pruner = instantiate(self.settings.pruner, "pruner")
+            study.get_trials(deepcopy=False)  # fills Optuna's cache of finished trials before the lock is taken
+            self.leases.is_held(self.lease_name(0))  # opens the connection for leases before the lock is taken
+            self._optuna_study = study
+        return self._optuna_study
 
     # --- the study ---
 
-    def existing(self, definition: Mapping[str, Any]) -> bool:
-        """Whether the study exists; raises Refusal if it was defined otherwise."""
-        if not self.created():
+    def check_definition(self, definition: Mapping[str, Any]) -> bool:
+        """Whether the study exists. Raises InvalidInput if it exists with another definition."""
+        if not self.exists():
             return False
-        before = {LABELS: definition.get(LABELS), **self.study.user_attrs["definition"]}  # of old, without its labels
+        before = {
+            LABELS_KEY: definition.get(LABELS_KEY),
+            **self.optuna_study.user_attrs["definition"],
+        }  # of an earlier version, which did not store the labels
         changed = [
             f"{key} was {_brief(before.get(key))} and is {_brief(definition.get(key))}"
             for key in sorted({*before, *definition})
             if before.get(key) != definition.get(key)
         ]
         if changed:
-            raise Refusal(
-                f"The study {self.name} exists, defined otherwise: {'; '.join(changed)}. Trials of both would not "
+            raise InvalidInput(
+                f"The study {self.name} exists with another definition: {'; '.join(changed)}. Its trials would not "
                 f"compare. Either undo the change and continue it, or start another one: study.name={self.name}-2."
             )
         return True
 
-    def created(self) -> bool:
-        """Whether there is a study yet, wholly made."""
-        found = load(self.name, self.storage)
-        return found is not None and "definition" in found.user_attrs
+    def exists(self) -> bool:
+        """Whether the study was created completely."""
+        study = load_optuna_study(self.name, self.storage)
+        return study is not None and "definition" in study.user_attrs
 
     def create(self, definition: Mapping[str, Any]) -> None:
-        """Create the study if need be, and its first trials: the default recipe, then enqueued settings."""
+        """Create the study if it does not exist, and enqueue the default recipe and study.enqueue. Safe to repeat."""
         with self.lock:
-            if not self.existing(definition):
-                made = load(self.name, self.storage) or optuna.create_study(
+            if not self.check_definition(definition):
+                study = load_optuna_study(self.name, self.storage) or optuna.create_study(
                     study_name=self.name, storage=self.storage, direction=self.direction
                 )
-                made.set_user_attr("uid", uuid.uuid4().hex)
-                made.set_user_attr("definition", dict(definition))
-            known = self.study.get_trials(deepcopy=False)
+                study.set_user_attr("uid", uuid.uuid4().hex)
+                study.set_user_attr("definition", dict(definition))
+            known = self.optuna_study.get_trials(deepcopy=False)
             have = [t.system_attrs.get("fixed_params") for t in known]
-            first = self.space.default()
-            told = any(t.user_attrs.get("origin") == DEFAULT_RECIPE for t in known)
-            starts = [] if told or self.space.outside(first) else [(first, DEFAULT_RECIPE)]
-            starts += [(dict(point), "enqueued") for point in self.rules.enqueue]
-            room = max(0, self.rules.n_trials - len(known))
-            for point, origin in [s for s in starts if s[0] not in have][:room]:
-                self.study.enqueue_trial(point, user_attrs={"origin": origin})
+            first = self.space.default_params()
+            has_default = any(t.user_attrs.get("origin") == DEFAULT_RECIPE for t in known)
+            starts = [] if has_default or self.space.problems_with(first) else [(first, DEFAULT_RECIPE)]
+            starts += [(dict(params), "enqueued") for params in self.study_settings.enqueue]
+            room = max(0, self.study_settings.n_trials - len(known))
+            for params, origin in [s for s in starts if s[0] not in have][:room]:
+                self.optuna_study.enqueue_trial(params, user_attrs={"origin": origin})
 
     def trials(self) -> list[TrialRecord]:
-        """All trials that were begun, by number."""
-        return [self._known(t) for t in self.of_state(TrialState.RUNNING, *FINAL)]
+        """All trials that have started, by number."""
+        return [self._trial_record(t) for t in self.trials_in_state(TrialState.RUNNING, *FINAL_STATES)]
 
-    def ended(self) -> list[TrialRecord]:
-        """Trials with a final state, in the order they ended."""
+    def ended_trials(self) -> list[TrialRecord]:
+        """Trials with a final state, in the order in which they ended."""
         ended = self._ended
-        found = self.of_state(*FINAL)
-        if len(found) != len(ended.records):
-            for trial in found:
-                ended.known(trial)
+        trials = self.trials_in_state(*FINAL_STATES)
+        if len(trials) != len(ended.records):
+            for trial in trials:
+                ended.record_of(trial)
         return [ended.records[number] for _, number in ended.order]
 
-    def _known(self, trial: FrozenTrial) -> TrialRecord:
-        return self._ended.known(trial) if trial.state in FINAL else _record(trial)
+    def _trial_record(self, trial: FrozenTrial) -> TrialRecord:
+        return self._ended.record_of(trial) if trial.state in FINAL_STATES else _to_record(trial)
 
-    def baselines(self) -> dict[str, Outcome]:
-        """The baselines that are done, in the study's order."""
-        files = {name: self.folder / "baselines" / name / "outcome.json" for name in self.rules.baselines}
-        return {name: Outcome.from_json(file.read_text()) for name, file in files.items() if file.exists()}
+    def baseline_results(self) -> dict[str, TrainingResult]:
+        """The results of the baselines that have been evaluated, in the study's order."""
+        files = {name: self.folder / "baselines" / name / "outcome.json" for name in self.study_settings.baselines}
+        return {name: TrainingResult.from_json(file.read_text()) for name, file in files.items() if file.exists()}
 
-    def best(self) -> TrialRecord | None:
-        return stopping.best_of(self.trials(), self.direction)
+    def best_trial(self) -> TrialRecord | None:
+        """The COMPLETE trial with the best score, or None."""
+        return stopping.best_trial(self.trials(), self.direction)
 
-    def over(self) -> str | None:
-        """Why no trial is to start or to be continued any more, or None."""
-        spent = 0.0 if self.rules.budget_minutes is None else self.spent()
-        return stopping.enough(self.ended(), self.rules, self.direction, spent)
+    def stop_reason(self) -> str | None:
+        """Why no further trial starts or continues, or None."""
+        spent = 0.0 if self.study_settings.budget_minutes is None else self.seconds_spent()
+        return stopping.stop_reason(self.ended_trials(), self.study_settings, self.direction, spent)
 
-    def enough(self) -> str | None:
-        """Why the study is at its end, or None."""
-        if reason := self.over():
+    def end_reason(self) -> str | None:
+        """Why the study has ended, or None."""
+        if reason := self.stop_reason():
             return reason
-        if exhausted(self.space, self.study) and not self.unfinished():
+        if is_exhausted(self.space, self.optuna_study) and not self.unfinished_trials():
             return f"all {sum(1 for _ in self.space.points())} points of the space have been tried"
         return None
 
-    def in_work(self) -> list[int]:
-        """Numbers of trials that a living process works on."""
-        unfinished = self.unfinished()
-        held = self.held(unfinished)
+    def trials_in_progress(self) -> list[int]:
+        """Numbers of the trials that a living process works on."""
+        unfinished = self.unfinished_trials()
+        held = self.leased(unfinished)
         return [number for number in unfinished if number in held]
 
-    def unfinished(self) -> list[int]:
-        """Numbers of trials that were begun and have no end yet: in work, paused, or left by a dead process."""
-        return [t.number for t in self.of_state(TrialState.RUNNING)]
+    def unfinished_trials(self) -> list[int]:
+        """Numbers of the trials that have started and not ended: running, paused, or left by a process that died."""
+        return [t.number for t in self.trials_in_state(TrialState.RUNNING)]
 
     @property
-    def pauses(self) -> bool:
-        """Whether trials pause at rungs, to be continued or not."""
-        return isinstance(self.study.pruner, Asha)
+    def pauses_trials(self) -> bool:
+        """Whether trials pause at rungs and may continue later (pruner=asha)."""
+        return isinstance(self.optuna_study.pruner, Asha)
 
     @property
     def rungs(self) -> list[int]:
         """Where trials are judged, in percent of their schedules."""
-        return [round(share * 100) for share in self.rules.rungs]
+        return [round(share * 100) for share in self.study_settings.rungs]
 
-    def reached(self, rung: int) -> float:
-        """How much is done, of what is to be expected, of a trial that waits at `rung` (percent of its schedule)."""
-        pruner = self.study.pruner
-        return rung / 100 / (pruner.expected(rung, self.rungs) if isinstance(pruner, Asha) else 1.0)
+    def expected_progress(self, rung: int) -> float:
+        """How much of its expected training a trial has done that is paused at `rung`, from 0 to 1.
+
+        `rung`: in percent of its schedule.
+        """
+        pruner = self.optuna_study.pruner
+        return rung / 100 / (pruner.expected_fraction(rung, self.rungs) if isinstance(pruner, Asha) else 1.0)
 
     # --- time ---
 
-    def spent(self) -> float:
-        """Wall-clock seconds of searching, over all resumes."""
+    def seconds_spent(self) -> float:
+        """Wall-clock seconds of searching, over all launches."""
         return self._clock()["seconds"]
 
-    def spend(self, since: float, until: float) -> None:
-        """Add a stretch of searching (seconds since the epoch); what two launches share counts once."""
+    def add_time(self, since: float, until: float) -> None:
+        """Add a period of searching (seconds since the epoch). Periods of two launches that overlap count once."""
         with self.lock:
             clock = self._clock()
             seconds = clock["seconds"] + max(0.0, until - max(since, clock["until"]))
             new = {"seconds": seconds, "until": max(until, clock["until"])}
-            if self.leases.by_folder:
-                write_whole(self.folder / "spent.json", json.dumps(new))
+            if self.leases.needs_shared_folder:
+                atomic_write(self.folder / "spent.json", json.dumps(new))
             else:
-                self.study.set_user_attr("spent", new)
+                self.optuna_study.set_user_attr("spent", new)
 
     def _clock(self) -> dict[str, float]:
         nothing = {"seconds": 0.0, "until": 0.0}
-        if not self.leases.by_folder:
-            return dict(self.study.user_attrs.get("spent", nothing))
+        if not self.leases.needs_shared_folder:
+            return dict(self.optuna_study.user_attrs.get("spent", nothing))
         try:
             clock: dict[str, float] = json.loads((self.folder / "spent.json").read_text())
         except FileNotFoundError:
             return nothing
         return clock
 
-    # --- what the life of a trial needs (life.py) ---
+    # --- for trial_lifecycle ---
 
-    def of_state(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states)
+    def trials_in_state(self, *states: TrialState) -> list[FrozenTrial]:
+        """Optuna's trials in these states."""
+        return self.optuna_study.get_trials(deepcopy=False, states=states)
 
-    def frozen(self, number: int) -> FrozenTrial:
-        storage = self.study._storage  # Optuna's cache of the ended ones included
-        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number))
+    def trial_id(self, number: int) -> int:
+        """The id by which the storage knows trial `number`."""
+        study_id = self.storage.get_study_id_from_name(self.name)
+        return self.storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+    def frozen_trial(self, number: int) -> FrozenTrial:
+        """Trial `number` as the storage has it now."""
+        return self.storage.get_trial(self.trial_id(number))
 
     def trial_folder(self, number: int) -> Path:
+        """The folder of trial `number`."""
         return self.folder / "trials" / f"{number:04d}"
 
     def training_folder(self, number: int) -> Path:
         """Checkpoints and best weights of trial `number`."""
         return self.trial_folder(number) / "training"
 
-    def lease(self, number: int) -> str:
-        """What a process holds that works on trial `number`."""
+    def lease_name(self, number: int) -> str:
+        """The name of the lease that a process holds while it works on trial `number`."""
         return f"trials/{number:04d}"
 
-    def take(self, frozen: FrozenTrial) -> None:
-        """Work on the trial, which nobody does. Call with the lock held."""
-        self.leases.take(self.lease(frozen.number))
-        if self.leases.sure and isinstance(self.storage, Steady):
-            self.storage.keep(frozen._trial_id)
+    def acquire(self, frozen: FrozenTrial) -> None:
+        """Take the lease of a trial that no living process works on. Call with the lock held."""
+        self.leases.acquire(self.lease_name(frozen.number))
 
-    def drop(self, frozen: FrozenTrial) -> None:
-        """Work on it no more."""
-        if isinstance(self.storage, Steady):
-            self.storage.let_go(frozen._trial_id)
-        self.leases.drop(self.lease(frozen.number))
+    def release(self, frozen: FrozenTrial) -> None:
+        """Give the lease of a trial back."""
+        self.leases.release(self.lease_name(frozen.number))
 
-    def held(self, numbers: Sequence[int]) -> set[int]:
-        """Those of these trials that living processes work on."""
-        found = self.leases.held([self.lease(number) for number in numbers])
-        return {number for number in numbers if self.lease(number) in found}
+    def leased(self, numbers: Sequence[int]) -> set[int]:
+        """Those of `numbers` whose trials a living process works on."""
+        names = self.leases.held_names([self.lease_name(number) for number in numbers])
+        return {number for number in numbers if self.lease_name(number) in names}
 
 
-class _Ended:
-    """Records of trials that have an end, made once: nothing of these changes any more. Threads may share it."""
+class _EndedTrials:
+    """Caches the records of ended trials, which do not change. Threads may share it."""
 
     def __init__(self) -> None:
         self.records = dict[int, TrialRecord]()
         self.order = list[tuple[datetime, int]]()  # when they ended, and their numbers
 
-    def known(self, trial: FrozenTrial) -> TrialRecord:
+    def record_of(self, trial: FrozenTrial) -> TrialRecord:
         if (known := self.records.get(trial.number)) is not None:
             return known
         assert trial.datetime_complete is not None
-        made = _record(trial)
-        if (first := self.records.setdefault(trial.number, made)) is made:
+        record = _to_record(trial)
+        if (first := self.records.setdefault(trial.number, record)) is record:
             insort(self.order, (trial.datetime_complete, trial.number))
         return first
 
 
-def attributes(storage: StorageSettings, name: str) -> dict[str, Any]:
-    """What a study in a database knows of itself. Raises LookupError if there is no such study."""
-    found = load(name, open_storage(storage, Path()))
-    if found is None:
+def study_attributes(storage: StorageSettings, name: str) -> dict[str, Any]:
+    """The user attributes of a study in a database. Raises LookupError if there is no such study."""
+    study = load_optuna_study(name, open_storage(storage, Path()))
+    if study is None:
         raise LookupError(f"there is no study {name}")
-    return dict(found.user_attrs)
+    return dict(study.user_attrs)
 
 
-def definition(settings: Settings, space: Space, fingerprint: str, weights: str) -> dict[str, Any]:
-    """What must stay the same for a study's trials to compare, as plain data."""
+def data_fingerprint(settings: Settings, folder: Path) -> str | None:
+    """The fingerprint of the data of the study in `folder`; None if it was not created yet."""
+    if not folder.is_dir():
+        return None
+    study = load_optuna_study(settings.study.name, open_storage(settings.storage, folder))
+    return None if study is None else study.user_attrs.get("definition", {}).get("data")
+
+
+def study_definition(
+    settings: Settings, space: Space, fingerprint: str, label_names: Sequence[str], weights: str
+) -> dict[str, Any]:
+    """The settings that must not change while a study exists, as plain data.
+
+    Args:
+        settings: of the study.
+        space: that is searched.
+        fingerprint: of the data.
+        label_names: of the data, by label index.
+        weights: fingerprint of the recipe's pretrained model.
+    """
     searched = {p.key for p in space.parameters}
-    recipe = {k: v for k, v in settings.recipe.flat().items() if k not in searched and k not in PLACES}
+    recipe = {k: v for k, v in settings.recipe.flatten().items() if k not in searched and k not in LOCATION_KEYS}
     return {
         "space": space.describe(),
         "metric": settings.study.metric,
         "rungs": list(settings.study.rungs),
         "rung_examples": settings.study.rung_examples,
         "data": fingerprint,
-        LABELS: list(settings.data.label_names),
+        LABELS_KEY: list(label_names),
         "weights": weights,
         **{key: value for key, value in recipe.items() if value is not None},
     }
 
 
-def _record(trial: FrozenTrial) -> TrialRecord:
-    outcome = trial.user_attrs.get("outcome", {})
-    score = trial.value if trial.state == TrialState.COMPLETE else outcome.get("score")
+def _to_record(trial: FrozenTrial) -> TrialRecord:
+    state = State[trial.state.name]
+    result = replace(TrainingResult(**{"state": state, **trial.user_attrs.get("outcome", {})}), state=state)
+    if state == State.COMPLETE:
+        result = replace(result, score=trial.value)
+    rung = last_rung(trial)
     return TrialRecord(
         number=trial.number,
-        state=State[trial.state.name],
         params=dict(trial.params),
-        score=score,
-        reason=outcome.get("reason"),
-        rung=max(trial.intermediate_values, default=None),
-        rung_score=trial.intermediate_values[max(trial.intermediate_values)] if trial.intermediate_values else None,
-        share=outcome.get("share"),
-        steps=outcome.get("steps"),
-        seconds=outcome.get("seconds"),
-        metrics=outcome.get("metrics", {}),
+        result=result,
+        rung=rung,
+        rung_score=None if rung is None else trial.intermediate_values[rung],
         run_id=trial.user_attrs.get("run_id"),
-        megabytes=outcome.get("megabytes"),
-        ms_per_1000_texts=outcome.get("ms_per_1000_texts"),
         origin=str(trial.user_attrs.get("origin", "sampler")),
     )
 

@@ -1,1 +1,1 @@
-"""From predictions to a verdict: intervals, tests and tables. Knows arrays and records only."""
+"""Computes verdicts from predictions: intervals, tests and tables. Depends on numpy, scipy and records only."""

@@ -3,51 +3,53 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from src.verdict.record import Against, ContenderRecord, Interval, Verdict
+from src.core.formatting import plural, short_params
+from src.verdict.records import ContenderRecord, Interval, PairwiseResult, Verdict
 
 WINNER = " *"
 Table = tuple[list[str], list[list[str]]]  # the head, and the rows
 
 
-def all_of(verdict: Verdict) -> list[Table]:
-    return [validation(verdict), test(verdict), comparisons(verdict)]
+def all_tables(verdict: Verdict) -> list[Table]:
+    """The tables of a verdict, in the order in which they are shown."""
+    return [validation_table(verdict), test_table(verdict), comparison_table(verdict)]
 
 
-def validation(verdict: Verdict) -> Table:
+def validation_table(verdict: Verdict) -> Table:
     """A row per contender: the search's score, the mean over fresh seeds and its spread, optimism, cost, settings."""
     head = ["on validation", "search", verdict.metric, "± over seeds", "optimism", "MB", "ms per 1000", "settings"]
-    return head, [_on_validation(verdict, c) for c in verdict.contenders]
+    return head, [_validation_row(verdict, c) for c in verdict.contenders]
 
 
-def test(verdict: Verdict) -> Table:
+def test_table(verdict: Verdict) -> Table:
     """A row per contender that the test split was opened for: every metric with its 95 % interval."""
-    shown = [c for c in verdict.contenders if c.test]
-    metrics = [m for m in shown[0].test if m != "loss" or verdict.metric == "loss"]
+    tested = [c for c in verdict.contenders if c.test]
+    metrics = [m for m in tested[0].test if m != "loss" or verdict.metric == "loss"]
     metrics = [verdict.metric, *(m for m in metrics if m != verdict.metric)]
-    rows = [[_name(verdict, c), *(_interval(c.test[m]) for m in metrics)] for c in shown]
+    rows = [[_name(verdict, c), *(_interval(c.test[m]) for m in metrics)] for c in tested]
     return [f"on {verdict.test_examples} test examples", *metrics], rows
 
 
-def comparisons(verdict: Verdict) -> Table:
+def comparison_table(verdict: Verdict) -> Table:
     """A row per contender that the winner was compared with."""
     head = [f"{verdict.winner} against", f"{verdict.metric} difference", "verdict", "only winner right",
             "only other right", "McNemar p"]  # fmt: skip
-    return head, [_against(a) for a in verdict.against]
+    return head, [_comparison_row(a) for a in verdict.against]
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """What it comes to, in words; the first one is the verdict."""
+    """The verdict in sentences; the first one is the decision."""
     words = []
     for against in verdict.against:
         kind = verdict.contender(against.other).kind
         if kind != "baseline" or against.other == verdict.best_baseline:
             role = "the best baseline, " if kind == "baseline" else ""
             words.append(f"{verdict.winner} against {role}{against.other}: {against.verdict.upper()} "
-                         f"({signed(against.difference)} {verdict.metric}).")  # fmt: skip
+                         f"({signed_interval(against.difference)} {verdict.metric}).")  # fmt: skip
     if verdict.contender(verdict.winner).kind == "default":
         words.append("The winner is the default recipe: no tuned settings did better on fresh seeds.")
     top = verdict.search_top
-    chosen = f"the search's own top, {top}, was not" if top != verdict.winner else "as in the search"
+    chosen = f"the best in the search was {top}" if top != verdict.winner else "as in the search"
     winner = verdict.contender(verdict.winner)
     words.append(
         f"Best of {verdict.chosen_among} candidates on fresh seeds: {verdict.winner} ({chosen}); optimism of the "
@@ -59,15 +61,16 @@ def sentences(verdict: Verdict) -> list[str]:
     words.append(
         f"{verdict.test_examples} test examples, {len(verdict.seeds)} fresh seeds; 95 % intervals over examples and "
         f"seeds, differences widened for the choice among {verdict.chosen_among}; {asked}. This test split has been "
-        f"opened {verdict.openings} time{'s' * (verdict.openings != 1)}."
+        f"opened {plural(verdict.openings, 'time')}."
     )
     return words
 
 
-def as_markdown(verdict: Verdict) -> str:
-    drawn = [markdown(*table) for table in all_of(verdict)]
+def to_markdown(verdict: Verdict) -> str:
+    """The verdict as a Markdown page."""
+    rendered = [markdown_table(*table) for table in all_tables(verdict)]
     notes = [f"Note: {note}." for note in verdict.notes]
-    parts = [f"# Verdict on {verdict.study}", *sentences(verdict), *drawn, *notes, _small(verdict)]
+    parts = [f"# Verdict on {verdict.study}", *sentences(verdict), *rendered, *notes, _small(verdict)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -76,8 +79,8 @@ def _name(verdict: Verdict, row: ContenderRecord) -> str:
     return row.name + (f" ({row.about})" if row.about and row.kind != "tuned" else "") + mark
 
 
-def _on_validation(verdict: Verdict, row: ContenderRecord) -> list[str]:
-    settings = row.problem or " ".join(f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in row.params.items())
+def _validation_row(verdict: Verdict, row: ContenderRecord) -> list[str]:
+    settings = row.problem or short_params(row.params)
     return [
         _name(verdict, row),
         _number(row.search_score),
@@ -90,8 +93,15 @@ def _on_validation(verdict: Verdict, row: ContenderRecord) -> list[str]:
     ]
 
 
-def _against(row: Against) -> list[str]:
-    return [row.other, signed(row.difference), row.verdict, str(row.only_winner), str(row.only_other), f"{row.p:.3g}"]
+def _comparison_row(row: PairwiseResult) -> list[str]:
+    return [
+        row.other,
+        signed_interval(row.difference),
+        row.verdict,
+        str(row.only_winner),
+        str(row.only_other),
+        f"{row.p:.3g}",
+    ]
 
 
 def _small(verdict: Verdict) -> str:
@@ -99,15 +109,19 @@ def _small(verdict: Verdict) -> str:
     return f"Data {verdict.data}, fingerprints: {prints}. Seeds: {', '.join(map(str, verdict.seeds))}. {verdict.made}."
 
 
-def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
-    """A Markdown table; all columns but the first `left` ones, and settings, are set to the right."""
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """A Markdown table. The first `left` columns and the settings are aligned left, the others right."""
     ruler = ["---" if i < left or name == "settings" else "---:" for i, name in enumerate(head)]
-    lines = [[plain(cell) for cell in head], ruler, *([plain(cell) for cell in row] for row in rows)]
+    lines = [
+        [escape_markdown(cell) for cell in head],
+        ruler,
+        *([escape_markdown(cell) for cell in row] for row in rows),
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def plain(value: object) -> str:
-    """In one line, and with no column, code, tag, link or picture that comes from data."""
+def escape_markdown(value: object) -> str:
+    """The value on one line, with Markdown's and HTML's special characters escaped, since it may come from data."""
     text = "" if value is None else " ".join(str(value).split())
     return re.sub(r"([|\\`<>]|(?<=\])\()", r"\\\1", text)
 
@@ -116,13 +130,10 @@ def _interval(found: Interval) -> str:
     return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
 
 
-def signed(found: Interval) -> str:
+def signed_interval(found: Interval) -> str:
+    """A difference with its sign and interval."""
     return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.pages.card import card
-from src.pages.findings import Findings
-from src.pages.report import report
+from src.reports.model_card import render_card
+from src.reports.report import render_report
+from src.reports.search_record import JudgedSearch
 
 HERE = Path(__file__).parent / "starter"
 MODEL = "models:/starter@champion"
@@ -17,11 +17,11 @@ MODEL = "models:/starter@champion"
 def main(study: Path) -> None:
     """Findings, card, report, and every contender's answers on the test split; the system's release is left out."""
     comparison = study / "comparison"
-    found = Findings.from_json((comparison / "findings.json").read_text())
-    machine = found.history.machine.rsplit(" ", 1)[0]
-    found = replace(found, history=replace(found.history, machine=machine, commit=None))
+    result = JudgedSearch.from_json((comparison / "findings.json").read_text())
+    machine = result.history.machine.rsplit(" ", 1)[0]
+    result = replace(result, history=replace(result.history, machine=machine, commit=None))
     answers = {}
-    for contender in found.verdict.contenders:
+    for contender in result.verdict.contenders:
         if contender.test and contender.repeats:
             files = [comparison / "repeats" / contender.key / str(r.seed) / "test.npy" for r in contender.repeats]
         else:
@@ -29,12 +29,12 @@ def main(study: Path) -> None:
         if files:
             answers[contender.name] = np.stack([np.load(f) for f in files])
     np.savez_compressed(HERE / "answers.npz", **answers)
-    (HERE / "findings.json").write_text(found.to_json())
-    (HERE / "card.md").write_text(card(found, MODEL))
-    (HERE / "report.md").write_text(report(found.history, None, found)["report.md"])
+    (HERE / "findings.json").write_text(result.to_json())
+    (HERE / "card.md").write_text(render_card(result, MODEL))
+    (HERE / "report.md").write_text(render_report(result.history, None, result)["report.md"])
 
 
-def results(found: Findings) -> list[str]:
+def results(found: JudgedSearch) -> list[str]:
     """The README's table of results: each contender's test accuracy, and the winner's lead over the others."""
     names = {
         "tfidf_logreg": "TF-IDF + logistic regression",
@@ -60,4 +60,4 @@ def results(found: Findings) -> list[str]:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    print(*results(Findings.from_json((HERE / "findings.json").read_text())), sep="\n")
+    print(*results(JudgedSearch.from_json((HERE / "findings.json").read_text())), sep="\n")

@@ -1,0 +1,122 @@
+"""Runs a command: prints its errors, sets the exit code, and exits quickly."""
+
+import atexit
+import errno
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO, cast
+
+from src.console import messages
+from src.core.errors import CommandFailed, InvalidInput, NotReproduced, PromotionDeclined, StorageUnavailable
+
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+EXIT_CODES = {InvalidInput: 2, PromotionDeclined: 3}  # else 1
+_started = threading.Event()
+
+
+@contextmanager
+def handle_errors() -> Iterator[None]:
+    """Print an expected error without a traceback, and exit: InvalidInput 2, PromotionDeclined 3, Ctrl-C 130, others 1.
+
+    With HYDRA_FULL_ERROR=1, and for unexpected errors, the traceback is shown.
+    """
+    _started.set()
+    try:
+        yield
+    except KeyboardInterrupt:
+        messages.print_error("Stopped. Nothing that was done so far is lost; the same command continues it.")
+        raise SystemExit(130) from None
+    except Exception as error:
+        words = _message(error)
+        if words is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        messages.print_error(words)
+        raise SystemExit(EXIT_CODES.get(type(error), 1)) from None
+
+
+def _message(error: Exception) -> str | None:
+    """The text to print for an expected error; None for an unexpected one."""
+    if isinstance(error, InvalidInput):
+        return str(error)
+    if isinstance(error, (PromotionDeclined, NotReproduced, CommandFailed)):
+        return f"\n{error}"
+    if isinstance(error, StorageUnavailable):
+        return (
+            f"\nThe study's records cannot be reached: {error}. Everything trained so far is kept; once they can, the "
+            "same command continues it."
+        )
+    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
+        where = f" ({error.filename})" if error.filename else ""
+        return (
+            f"\nNothing more can be written: {error.strerror}{where}. Everything trained so far is kept; make room, "
+            "and the same command continues it."
+        )
+    return None
+
+
+def has_started() -> bool:
+    """Whether Trialbook's own part of the command has started. Before that, Hydra composes the config."""
+    return _started.is_set()
+
+
+class _HeldStream:
+    """A stream that holds text back until Trialbook's own part of the command starts."""
+
+    def __init__(self, stream: TextIO, kept: list[str]) -> None:
+        self.stream, self.held = stream, kept
+
+    def write(self, text: str) -> int:
+        self.held.append(text)
+        return self.pass_on() if has_started() else len(text)
+
+    def pass_on(self) -> int:
+        text = "".join(self.held)
+        self.held.clear()
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def hold_stderr() -> Iterator[list[str]]:
+    """Hold back what is written to stderr until Trialbook's own part of the command starts.
+
+    Yields the list of held texts; what is removed from it is never written.
+    """
+    held = _HeldStream(sys.stderr, [])
+    sys.stderr = cast("TextIO", held)
+    try:
+        yield held.held
+    finally:
+        sys.stderr = held.stream
+        with suppress(OSError):  # the terminal may be gone
+            held.pass_on()
+
+
+def run_and_exit(command: Callable[[], object]) -> None:
+    """Run a command and exit at once, without the seconds that Python needs to unload torch and other modules.
+
+    Functions registered with atexit during the command still run. Unexpected errors end the process as usual.
+    """
+    code: list[int] = []
+    atexit.register(_exit_now, code)
+    try:
+        command()
+        code.append(0)
+    except SystemExit as end:
+        code.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+
+
+def _exit_now(code: list[int]) -> None:
+    if code:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code[0])

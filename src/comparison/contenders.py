@@ -1,0 +1,258 @@
+"""The contenders of a comparison (baselines, default recipe, best settings of the study, champion), and its seeds."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from src.comparison.saved_study import CONFIG_FILE, SavedStudy
+from src.config import compose
+from src.config.settings import ComparisonSettings, Settings
+from src.core.cache import content_key
+from src.core.errors import InvalidInput
+from src.core.paths import atomic_write
+from src.core.records import Params, Record, TrainingResult, TrialRecord
+from src.search import stopping
+from src.search.study import DEFAULT_RECIPE
+from src.tracking import run_tree
+from src.training.pretrained import BEST_DIR
+
+BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
+CONTENDERS_FILE, LOCK_FILE = "line-up.json", "launch.lock"
+SEED_STREAM = 2007  # keeps the fresh seeds different from other seeds derived from the study's seed
+TRAINING_DIR = "training"  # in a seed run's folder: checkpoints and best weights
+
+
+@dataclass(frozen=True)
+class Contender(Record):
+    """One contender.
+
+    `key` names its folder: for a recipe, a hash of everything but the seed that a training depends on.
+    """
+
+    name: str
+    kind: str
+    key: str
+    about: str
+    yaml: str = ""  # of a recipe: the whole config of the training
+    trial: int | None = None
+    search_score: float | None = None
+    version: str = ""  # of the champion, in the registry
+    uri: str = ""  # of the champion's model
+    note: str = ""
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether it is a recipe, which is trained on fresh seeds."""
+        return self.kind in (DEFAULT, TUNED)
+
+    def settings(self, seed: int | None = None) -> Settings:
+        """The settings of its training, with `seed` in place of the stored one."""
+        return compose.restore_settings(self.yaml, seed)
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """The contenders of one comparison, and its fresh seeds."""
+
+    contenders: tuple[Contender, ...]
+    seeds: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    def with_champion(self, champion: Contender) -> "Contenders":
+        """The same with the current champion."""
+        notes = (f"the champion ({champion.about}) {champion.note}",) if champion.note else ()
+        return replace(self, contenders=(*self.contenders, champion), notes=(*self.notes, *notes))
+
+    @property
+    def candidates(self) -> list[Contender]:
+        """The recipes from which the winner is selected: tuned ones, best first, then the default recipe."""
+        return [*self.tuned_recipes, *(c for c in self.contenders if c.kind == DEFAULT)]
+
+    @property
+    def tuned_recipes(self) -> list[Contender]:
+        """Recipes with settings that the search found, best first."""
+        return [c for c in self.contenders if c.kind == TUNED]
+
+    @property
+    def recipes(self) -> list[Contender]:
+        """All recipes: they are trained on fresh seeds."""
+        return [c for c in self.contenders if c.is_recipe]
+
+    @property
+    def without_training(self) -> list[Contender]:
+        """Baselines and the champion, which are evaluated as they are."""
+        return [c for c in self.contenders if not c.is_recipe]
+
+    @property
+    def champion(self) -> Contender | None:
+        """The current champion, if it is compared."""
+        return next((c for c in self.contenders if c.kind == CHAMPION), None)
+
+    @property
+    def key(self) -> str:
+        """A hash that changes with everything that changes what is compared."""
+        return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds))
+
+    @property
+    def key_without_champion(self) -> str:
+        """The key without the champion."""
+        return replace(self, contenders=tuple(c for c in self.contenders if c.kind != CHAMPION)).key
+
+    def write(self, folder: Path) -> None:
+        """Save them in a comparison's folder, for its workers."""
+        content = {**asdict(self), "contenders": [asdict(c) for c in self.contenders]}
+        atomic_write(folder / CONTENDERS_FILE, json.dumps(content, indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> "Contenders":
+        """Read them from a comparison's folder."""
+        stored = json.loads((folder / CONTENDERS_FILE).read_text())
+        contenders = tuple(Contender(**c) for c in stored["contenders"])
+        return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]))
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One training of a recipe, from one fresh seed."""
+
+    contender: Contender
+    seed: int
+    folder: Path
+
+    @property
+    def training_dir(self) -> Path:
+        """The folder of its checkpoints and weights."""
+        return self.folder / TRAINING_DIR
+
+    @property
+    def weights_dir(self) -> Path:
+        """The weights; they exist from the end of the training until the comparison deletes them."""
+        return self.training_dir / BEST_DIR
+
+    @property
+    def test_probabilities_path(self) -> Path:
+        """The file of probabilities on the test split, [n_examples, n_labels]."""
+        return self.folder / "test.npy"
+
+    def result(self) -> TrainingResult | None:
+        """Its result, or None if it has not ended."""
+        file = self.folder / "outcome.json"
+        return TrainingResult.from_json(file.read_text()) if file.exists() else None
+
+
+def seed_runs(comparison: Contenders, folder: Path) -> Iterator[SeedRun]:
+    """Every training of the comparison, seed by seed, so that all recipes progress at the same pace."""
+    for seed in comparison.seeds:
+        for contender in comparison.recipes:
+            yield seed_run(contender, seed, folder)
+
+
+def launch_lock(folder: Path) -> FileLock:
+    """The lock of the process that compares. `is_being_compared` takes it for a moment, hence the timeout."""
+    return FileLock(folder / LOCK_FILE, timeout=1)
+
+
+def is_being_compared(folder: Path) -> bool:
+    """Whether a living process runs the comparison in `folder`."""
+    if not (folder / LOCK_FILE).exists():
+        return False
+    try:
+        with launch_lock(folder).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def seed_run(contender: Contender, seed: int, folder: Path) -> SeedRun:
+    """The training of a contender from `seed`, in the comparison's `folder`."""
+    return SeedRun(contender, seed, seed_run_dir(contender.key, seed, folder))
+
+
+def seed_run_dir(key: str, seed: int, folder: Path) -> Path:
+    """The folder of one training."""
+    return folder / "repeats" / key / str(seed)
+
+
+def fixed_probabilities_path(contender: Contender, folder: Path) -> Path:
+    """The file of a contender that is not trained: its probabilities on the test split."""
+    return folder / "fixed" / contender.key / "test.npy"
+
+
+def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Contenders:
+    """The contenders of a study. Raises InvalidInput if it has no tuned settings to compare."""
+    study = saved.study
+    if held := study.trials_in_progress():
+        raise InvalidInput(
+            f"The study {saved.name} is being searched: trials {', '.join(map(str, held))} are in work. Compare when "
+            "it is over."
+        )
+    done = study.baseline_results()
+    baselines = [
+        Contender(name, BASELINE, f"baseline-{name}", "", search_score=done[name].score)
+        for name in study.study_settings.baselines
+        if name in done and done[name].score is not None
+    ]
+    ranked = stopping.rank_trials(study.trials(), study.direction)
+    tried = next((t for t in ranked if t.origin == DEFAULT_RECIPE), None)
+    # The config may have changed since: values of what is searched change nothing in a study that has begun.
+    yaml = _trial_config(saved, tried) if tried else (study.folder / CONFIG_FILE).read_text()
+    default = _recipe(saved, "default", DEFAULT, yaml, tried)
+    tuned: list[Contender] = []
+    for trial in ranked:
+        if len(tuned) == settings.top_k:
+            break
+        recipe = _recipe(saved, f"trial-{trial.number}", TUNED, _trial_config(saved, trial), trial)
+        if recipe.key not in {c.key for c in (default, *tuned)}:
+            tuned.append(recipe)
+    if not tuned and not study.end_reason():
+        raise InvalidInput(
+            f"The study {saved.name} is not over, and no trial with tuned settings is COMPLETE yet: "
+            f"{len(study.ended_trials())} of {study.study_settings.n_trials} trials have ended. Continue it with the "
+            "same command, and compare then."
+        )
+    if not tuned:
+        raise InvalidInput(
+            f"The study {saved.name} has no COMPLETE trial with tuned settings: there is nothing to compare with the "
+            "default recipe. Continue the search: python -m src.sweep -m study.n_trials=<more>."
+        )
+    notes = [] if study.end_reason() else ["the study is not over; its search may find other settings yet"]
+    return Contenders((*baselines, default, *tuned), fresh_seeds(saved, settings.seeds), tuple(notes))
+
+
+def fresh_seeds(saved: SavedStudy, n: int) -> tuple[int, ...]:
+    """The first `n` seeds of a sequence drawn from the study's seed, without those that the search used."""
+    settings = saved.settings
+    used = {settings.recipe.seed, settings.study.seed}
+    row = np.random.default_rng([settings.study.seed, SEED_STREAM]).permutation(np.arange(1, 100_000))
+    return tuple(int(seed) for seed in row[: n + len(used)] if int(seed) not in used)[:n]
+
+
+def params_of(contender: Contender, keys: Sequence[str]) -> Params:
+    """The searched settings of a recipe, by dotted key."""
+    if not contender.yaml:
+        return {}
+    settings = contender.settings()
+    values = {**settings.choices, **settings.recipe.flatten()}
+    return {key: values[key] for key in keys if key in values}
+
+
+def _recipe(saved: SavedStudy, name: str, kind: str, yaml: str, trial: TrialRecord | None) -> Contender:
+    settings = compose.restore_settings(yaml)
+    objective = (settings.study.metric, settings.study.rungs, settings.study.rung_examples)
+    recipe = {k: v for k, v in settings.recipe.flatten().items() if k not in ("seed", "model.name")}
+    key = content_key(json.dumps([recipe, objective], sort_keys=True, default=str), saved.dataset.fingerprint)
+    about = "" if trial is None else f"trial {trial.number}"
+    return Contender(name, kind, key, about, yaml, trial.number if trial else None, trial.score if trial else None)
+
+
+def _trial_config(saved: SavedStudy, trial: TrialRecord) -> str:
+    config_yaml = run_tree.trial_run(saved.study, trial.number).read_text("config.yaml")
+    if config_yaml is None:
+        raise InvalidInput(
+            f"Trial {trial.number} of {saved.name} has no config on record: {saved.study.folder} is damaged."
+        )
+    return config_yaml

@@ -1,0 +1,212 @@
+"""The settings of a training or study as frozen dataclasses. `compose.py` reads them from Hydra's config."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+from src.core.records import Params
+
+
+@dataclass(frozen=True)
+class CarveRule:
+    """A split to carve out of another. `size` is a number of examples, or a fraction below 1."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    source: str
+    size: float
+
+
+@dataclass(frozen=True)
+class CsvSettings:
+    """How csv and tsv files are read. None: as the file shows."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    separator: str | None = None
+    quote: str | None = None  # the quotation mark; "none" if quotation marks are letters like any other
+    columns: list[str] = field(default_factory=list)  # names for a file without a header
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The group data: where texts and labels come from, and how splits are made."""
+
+    name: str
+    hub_id: str | None
+    revision: str | None
+    path: str | None
+    text_column: str
+    label_column: str
+    label_names: list[str] | dict[str, str] | None  # or value in the source -> name; None: those of the source
+    splits: dict[str, str | None]  # split -> its name in the source; None: one of the usual names
+    carve: dict[str, CarveRule]
+    subset: dict[str, int]
+    balance: bool
+    drop_parts: bool
+    max_examples: Any  # None, one number for every split, or a number per split
+    split_seed: int
+    id_column: str | None = None  # column that identifies each text of a split; None if there is none
+    encoding: str | None = None  # of text files; None: UTF-8
+    csv: CsvSettings = field(default_factory=CsvSettings)
+
+    def max_examples_of(self, split: str) -> int | None:
+        """Largest number of examples that `split` may have."""
+        if isinstance(self.max_examples, dict):
+            return self.max_examples.get(split)
+        return None if self.max_examples is None else int(self.max_examples)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Facts about a named checkpoint: its commit, the package that contains it, the hash of its weights."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    revision: str | None = None
+    package: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The group model: the pretrained model, and what is set in it."""
+
+    name: str
+    checkpoint: str
+    dropout: float | None  # None: the checkpoint's own
+    max_tokens: int
+    learning_rate: float  # of the default recipe; conf/optimizer refers to it
+    pins: dict[str, Pin] = field(default_factory=dict)
+
+    @property
+    def pin(self) -> Pin:
+        """The facts about `checkpoint`; empty if there are none."""
+        return self.pins.get(self.checkpoint, Pin())
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """The group study: the metric, the stopping criteria, and how trials are evaluated."""
+
+    name: str
+    metric: str
+    direction: str | None
+    n_trials: int
+    budget_minutes: float | None
+    target: float | None
+    patience: int | None
+    max_failures: int
+    rungs: list[float]
+    enqueue: list[dict[str, Any]]
+    baselines: list[str]
+    keep_checkpoints: int
+    rung_examples: int | None
+    disk_budget_gb: float | None
+    max_restarts: int
+    plan_only: bool
+    seed: int
+    ready_made: str | None = None  # the checkpoint of the baseline of that name; None: the model's own
+    join: str | None = None  # name of a study, started by another command, that this command's workers join
+    report: bool = True  # whether to write a report and analyse the best weights when the study ends
+
+
+@dataclass(frozen=True)
+class StorageSettings:
+    """The group storage: where the study is kept."""
+
+    url: str | None
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """The group tracking: the MLflow store and experiment."""
+
+    uri: str | None
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training depends on, except the data. The three groups have fields of TrainingArguments."""
+
+    model: ModelSettings
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    trainer: dict[str, Any]
+    seed: int
+
+    def flatten(self) -> Params:
+        """Dotted keys and values, as they are written on a command line."""
+        groups = {"optimizer": self.optimizer, "schedule": self.schedule, "trainer": self.trainer}
+        values: Params = {f"{group}.{key}": value for group, keys in groups.items() for key, value in keys.items()}
+        model = {f"model.{key}": getattr(self.model, key) for key in ("name", "checkpoint", "dropout", "max_tokens")}
+        return {**model, **values, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """The resources of one worker, and what it does if memory is not enough."""
+
+    oom_retry: bool = True  # whether to try again with a smaller micro-batch if memory runs out
+    cpus: int | None = None  # threads of one worker; None: its share of the machine
+    gpus: float = 0.0  # of one worker, for launchers that place workers by it; a fraction shares a GPU
+    devices_per_trial: int = 1  # GPUs (or processes, without any) that train one trial together
+    home: str | None = None  # folder of each machine for its workers; None: they share the launching machine's
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One composed config. `space`, `sampler` and `pruner` are plain data, which `search` reads."""
+
+    data: DataSettings
+    recipe: Recipe
+    study: StudySettings
+    space: dict[str, Any]
+    sampler: dict[str, Any]
+    pruner: dict[str, Any]
+    storage: StorageSettings
+    tracking: TrackingSettings
+    choices: dict[str, str]  # config group -> the option taken
+    workers: int | None  # None: as many as are fastest on this machine
+    overrides: tuple[str, ...]  # the command line's
+    yaml: str  # the whole composed config, as logged
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    progress: str = "auto"  # on the terminal: a live view where there is one; lines; or off
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """The settings of `compare`; all others are the study's."""
+
+    study: str | None  # None: the only one
+    registry: str | None  # registered model whose champion is compared; None: named like the data
+    seeds: int
+    top_k: int
+    margin: float  # difference of the metric that must be exceeded
+    plan_only: bool
+    workers: int | None
+    progress: str = "auto"
+
+
+@dataclass(frozen=True)
+class PublicationSettings:
+    """The settings of `publish`."""
+
+    repo: str
+    registry: str | None
+    tracking_uri: str | None
+    version: str | None  # None: the champion
+    private: bool
+    dry_run: bool
+    license: str | None = None  # the Hub's names: https://huggingface.co/docs/hub/repositories-licenses
+    language: tuple[str, ...] = ()  # of the texts, ISO 639-1
+
+
+@dataclass(frozen=True)
+class PromotionSettings:
+    """The settings of `promote`."""
+
+    study: str | None
+    registry: str | None
+    dry_run: bool
+    rollback: bool
+    again: bool  # also a version that was rolled back

@@ -1,0 +1,1 @@
+"""All output on the terminal, of the launching process and of workers."""

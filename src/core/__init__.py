@@ -1,0 +1,1 @@
+"""Records, errors, paths, caches and signals: what every other package may import."""

@@ -1,0 +1,179 @@
+"""Frozen records of trainings and trials, which are stored as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import TypeAdapter, model_serializer, model_validator
+
+Params = dict[str, Any]
+"""Dotted config keys and their values: one point of a search space."""
+
+
+class State(StrEnum):
+    """The state of a trial or training. The first three are final."""
+
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAIL = "FAIL"
+    PAUSED = "PAUSED"  # at a rung or after a signal; it continues from its checkpoint
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a trial in this state has ended."""
+        return self in (State.COMPLETE, State.PRUNED, State.FAIL)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base class of records, with JSON. Unknown keys are an error."""
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record that `text`, its JSON, describes."""
+        data = json.loads(text)
+        if unknown := set(data) - {f.name for f in fields(cls)}:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Evaluation(Record):
+    """Metrics on the validation split at one step of a training."""
+
+    step: int  # optimizer steps done
+    share: float  # of the trial's own schedule, in (0, 1]
+    examples: int  # training examples seen
+    metrics: Mapping[str, float]  # loss, accuracy, ... without prefix
+    seconds: float  # of the evaluation
+    whole: bool = True  # whether on the whole split, or on the subset that rungs are evaluated on
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share}, outside (0, 1]")
+
+
+@dataclass(frozen=True)
+class StopDecision:
+    """Ends a training now: as PRUNED, or as PAUSED with a checkpoint to continue from."""
+
+    state: State
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrainingResult(Record):
+    """How a training or a baseline ended. `score` is that of the best weights."""
+
+    state: str
+    score: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the kept evaluation
+    step: int | None = None  # of the kept evaluation
+    share: float | None = None  # how far the training got
+    steps: int | None = None  # optimizer steps done
+    seconds: float = 0.0
+    megabytes: float | None = None  # of the weights on disk
+    ms_per_1000_texts: float | None = None  # milliseconds of one processor thread, or one GPU
+    reason: str | None = None  # why it was pruned or failed
+
+
+@dataclass(frozen=True)
+class TrialRecord(Record):
+    """One trial as the study knows it. In JSON, the fields of `result` stand beside its own."""
+
+    number: int
+    params: Mapping[str, Any]
+    result: TrainingResult  # of a trial that has not ended: the state only
+    rung: int | None = None  # the last rung at which it was evaluated, in percent of its schedule
+    rung_score: float | None = None
+    run_id: str | None = None  # of its MLflow run
+    origin: str = "sampler"  # sampler, default recipe or enqueued
+
+    @property
+    def state(self) -> str:
+        """The state of its result."""
+        return self.result.state
+
+    @property
+    def score(self) -> float | None:
+        """The score of its result."""
+        return self.result.score
+
+    @model_serializer(mode="plain")
+    def to_dict(self) -> dict[str, Any]:
+        """All fields in one mapping, as they are stored."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "result"}
+        return {**own, **asdict(self.result)}
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The record that `text`, its JSON, describes."""
+        return TypeAdapter(cls).validate_json(text)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_dict(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "result" in values:
+            return values
+        own = {f.name for f in fields(cls)}
+        result = {key: value for key, value in values.items() if key not in own and value is not None}
+        if unknown := set(result) - {f.name for f in fields(TrainingResult)}:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        return {**{key: value for key, value in values.items() if key in own}, "result": result}
+
+
+@dataclass(frozen=True)
+class TimelineEntry(Record):
+    """What a worker did, and when (seconds since the epoch)."""
+
+    worker: int
+    what: str  # trial 3, baseline majority
+    began: float
+    ended: float
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class WeightChange(Record):
+    """How far training moved one part of a model.
+
+    `relative` is the norm of the change over the norm before, all weights of the part taken as one vector. It is None
+    if the part was zero before, as a bias that starts at 0.
+    """
+
+    part: str  # embeddings, layer 0, ..., classifier; or a single tensor's name
+    parameters: int
+    before: float  # Frobenius norms
+    moved: float
+
+    @property
+    def relative(self) -> float | None:
+        """The norm of the change over the norm before; None if that was 0."""
+        return self.moved / self.before if self.before > 0 else None
+
+
+@dataclass(frozen=True)
+class Calibration(Record):
+    """The speed of the default recipe on one worker, measured over a few training steps and evaluation batches."""
+
+    seconds_per_example: float  # of training, forward, backward and update
+    seconds_per_evaluated: (
+        float  # of evaluation, per example; estimated from the training's if measured in a trial's first steps
+    )
+    megabytes: float  # of one checkpoint's weights
+    device: str
+    threads: int
+    gpu_megabytes: float = 0.0  # peak memory on the GPU, 10**6 bytes
+    cut: float = 0.0  # fraction of the training texts with model.max_tokens tokens, which were most likely truncated

@@ -1,0 +1,244 @@
+"""Makes train, validation and test from raw splits: cleans, subsets, carves, removes overlap, caps."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from src.config.settings import DataSettings
+from src.core.errors import InvalidInput
+from src.data import leakage
+from src.data.labels import Labels, find_labels
+from src.data.loading import Frames, RawSplits
+from src.data.split_files import SPLITS
+
+KEY = "\0key"  # column, while splits are made: by which texts of different splits are the same
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Three frames with the columns text, label (index into the names), row (in the source) and extra columns."""
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    test: pd.DataFrame
+    labels: Labels
+    notes: dict[str, int] = field(default_factory=dict)  # counts of what was dropped or noticed
+    rows_read: dict[str, int] = field(default_factory=dict)  # split -> rows that the source has of it
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the split's texts and labels, in order."""
+        frame: pd.DataFrame = getattr(self, split)
+        digest = hashlib.sha256()
+        for text, label in zip(frame["text"], frame["label"], strict=True):
+            digest.update(f"{label}\t{text}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def make_splits(raw: RawSplits, data: DataSettings) -> Splits:
+    """Clean -> subset -> carve -> drop overlap -> cap; the order in which the config reads.
+
+    Every row of the source is in a split, or counted in the notes by the reason for which it is not.
+
+    Raises InvalidInput for labels that are hidden or outside the names, texts that are empty, and splits that are
+    missing without a rule to carve them.
+    """
+    where = str(data.path or data.hub_id)
+    for split, frame in raw.frames.items():
+        _check_rows(frame, split, data)
+    columns = {split: frame[data.label_column] for split, frame in raw.frames.items()}
+    labels = find_labels(columns, data, raw.class_names, where)
+    frames = {split: _clean(frame, labels, data) for split, frame in raw.frames.items()}
+    notes: dict[str, int] = {}
+    missing = [s for s in SPLITS if s not in frames and s not in data.carve]
+    if missing:
+        raise InvalidInput(
+            f"{where} has no split for {' and '.join(missing)} (data.splits is {data.splits}), and "
+            f"data.carve does not say what to cut out; for example "
+            f"+data.carve.{missing[0]}='{{source: train, size: 0.2}}'."
+        )
+    if "test" in frames:
+        frames["test"] = _subset(frames["test"], "test", data, notes)
+        frames["train"] = _without_texts_of(frames["train"], frames["test"], data, notes, "train", "test")
+    frames["train"] = _subset(frames["train"], "train", data, notes)
+    has_test = "test" in frames or data.carve["test"].source in frames
+    # test first, so that other splits are made from what is left
+    order = ("test", "validation") if has_test else ("validation", "test")
+    for split in order:
+        if split not in frames:
+            _carve(frames, split, data, notes)
+    if "validation" in raw.frames:
+        frames["validation"] = _subset(frames["validation"], "validation", data, notes)
+    frames["validation"] = _without_texts_of(frames["validation"], frames["test"], data, notes, "validation", "test")
+    frames["train"] = _without_texts_of(frames["train"], frames["test"], data, notes, "train", "test")
+    frames["train"] = _without_texts_of(frames["train"], frames["validation"], data, notes, "train", "validation")
+    final = {split: _cap(frames[split].drop(columns=KEY), split, data, notes) for split in SPLITS}
+    _count_overlaps(final, notes)
+    _check_classes(final, data)
+    return Splits(**final, labels=labels, notes=notes, rows_read={s: len(f) for s, f in raw.frames.items()})
+
+
+def label_counts(frame: pd.DataFrame, n_labels: int) -> list[int]:
+    """The number of rows of each label, by label index."""
+    return np.bincount(frame["label"].to_numpy(), minlength=n_labels).tolist()
+
+
+def describe_source(split: str, data: DataSettings, names: Mapping[str, str]) -> str:
+    """The part of the source that `split` was made from, in words. `names`: split -> its name in the source."""
+    rule = data.carve.get(split)
+    if split not in names and rule:
+        size = f"{rule.size:.0%}" if rule.size < 1 else f"{rule.size:g} examples"
+        return f"{size} of {names.get(rule.source, rule.source)}"
+    subset = data.subset.get(split)
+    few = f", {subset}{' balanced' if data.balance else ''} examples of it" if subset else ""
+    return f"{names[split]}{few}"
+
+
+def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
+    """Raise InvalidInput for rows without a text or label, and for ids that are not unique."""
+    where = f"the {split} split of {data.path or data.hub_id}"
+    for column, what in ((data.text_column, "a text"), (data.label_column, "a label")):
+        blank = frame[column].isna() | (frame[column].fillna("").str.strip() == "")
+        if blank.any():
+            rows = ", ".join(str(i + 1) for i in np.flatnonzero(blank)[:5])
+            more = " ..." if int(blank.sum()) > 5 else ""
+            raise InvalidInput(
+                f"{where} has {int(blank.sum())} rows without {what} (rows {rows}{more}; the first is row 1); every "
+                f"row needs one in the column {column!r}."
+            )
+    if data.id_column and (twice := frame[data.id_column].duplicated(keep=False)).any():
+        ids = ", ".join(str(i) for i in frame.loc[twice, data.id_column].unique()[:5])
+        raise InvalidInput(
+            f"{where} has {int(twice.sum())} rows that share an id with another ({ids} ...); data.id_column is "
+            f"{data.id_column!r}, and an id must be unique. Remove the copies, or set data.id_column=null."
+        )
+
+
+def _clean(frame: pd.DataFrame, labels: Labels, data: DataSettings) -> pd.DataFrame:
+    """The columns text, label (as indices), row and KEY, then the others."""
+    clean = pd.DataFrame(
+        {
+            "text": frame[data.text_column],
+            "label": labels.indices(frame[data.label_column]),
+            "row": range(len(frame)),
+            KEY: leakage.text_keys(frame[data.text_column]),
+        }
+    )
+    extra = [c for c in frame.columns if c not in (data.text_column, data.label_column, "text", "label", "row")]
+    return pd.concat([clean, frame[extra]], axis=1) if extra else clean
+
+
+def _subset(frame: pd.DataFrame, split: str, data: DataSettings, notes: dict[str, int]) -> pd.DataFrame:
+    size = data.subset.get(split)
+    if size is None:
+        return frame
+    _count(notes, f"{split}_left_out_by_subset", len(frame) - size)
+    return stratified_sample(frame, size, data.split_seed, data.balance, f"data.subset.{split}")
+
+
+def _count(notes: dict[str, int], key: str, n: int) -> None:
+    if n > 0:
+        notes[key] = notes.get(key, 0) + n
+
+
+def _carve(frames: Frames, split: str, data: DataSettings, notes: dict[str, int]) -> None:
+    """Carve `split` out of its source, stratified; with drop_parts, from whole sentences only."""
+    rule = data.carve[split]
+    if rule.source not in frames:
+        raise InvalidInput(
+            f"data.carve.{split}.source is {rule.source}, and {rule.source} is itself carved out of {split}; carve "
+            "one of them out of train."
+        )
+    source = frames[rule.source]
+    size = round(rule.size * len(source)) if rule.size < 1 else int(rule.size)
+    pool = source[leakage.is_no_phrase_of_another(source["text"])] if data.drop_parts else source
+    if not 0 < size < len(pool):
+        raise InvalidInput(
+            f"data.carve.{split}.size is {rule.size:g}, which asks for {size} of {len(pool)} examples in "
+            f"{rule.source}; both splits need some."
+        )
+    frames[split] = stratified_sample(pool, size, data.split_seed, data.balance, f"data.carve.{split}")
+    frames[rule.source] = source.drop(frames[split].index)
+    notes[f"{split}_carved_from_{rule.source}"] = size
+
+
+def stratified_sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, where: str) -> pd.DataFrame:
+    """A sample of the rows, in their old order.
+
+    Args:
+        frame: with a column label.
+        size: number of rows.
+        seed: of the sampling.
+        balance: equally many rows per label, instead of a stratified sample.
+        where: the setting's name, for the error.
+
+    Raises:
+        InvalidInput: there are too few rows.
+    """
+    from sklearn.model_selection import train_test_split
+
+    if size > len(frame):
+        raise InvalidInput(f"{where} asks for {size} examples; there are {len(frame)}.")
+    if balance:
+        labels = sorted(frame["label"].unique())
+        counts = {label: size // len(labels) + (i < size % len(labels)) for i, label in enumerate(labels)}
+        have = frame["label"].value_counts()
+        if short := [label for label in labels if have[label] < counts[label]]:
+            raise InvalidInput(
+                f"{where} asks for {size} balanced examples, {counts[short[0]]} of each label; label {short[0]} has "
+                f"only {have[short[0]]}."
+            )
+        picked = [frame[frame["label"] == label].sample(n, random_state=seed) for label, n in counts.items()]
+        return pd.concat(picked).sort_index()
+    if size == len(frame):
+        return frame
+    if frame["label"].value_counts().min() < 2 or min(size, len(frame) - size) < frame["label"].nunique():
+        return frame.sample(size, random_state=seed).sort_index()  # too few examples to stratify
+    chosen, _ = train_test_split(frame.index, train_size=size, stratify=frame["label"], random_state=seed)
+    return frame.loc[sorted(chosen)]
+
+
+def _without_texts_of(
+    frame: pd.DataFrame,
+    other: pd.DataFrame,
+    data: DataSettings,
+    notes: dict[str, int],
+    name: str,
+    other_name: str,
+) -> pd.DataFrame:
+    """`frame` without the texts (and, with drop_parts, the phrases) of `other`; counts what it drops."""
+    same = frame[KEY].isin(set(other[KEY])).to_numpy()
+    part = np.zeros(len(frame), dtype=bool)
+    if data.drop_parts and name == "train":
+        part = leakage.is_phrase_of(frame["text"], leakage.phrase_hashes(other["text"])) & ~same
+    for kind, dropped in (("same_text", same), ("part_of_text", part)):
+        _count(notes, f"{name}_dropped_{kind}_as_{other_name}", int(dropped.sum()))
+    return frame[~(same | part)]
+
+
+def _cap(frame: pd.DataFrame, split: str, data: DataSettings, notes: dict[str, int]) -> pd.DataFrame:
+    cap = data.max_examples_of(split)
+    if cap is not None and cap < len(frame):
+        _count(notes, f"{split}_left_out_by_max_examples", len(frame) - cap)
+        frame = stratified_sample(frame, cap, data.split_seed, data.balance, f"data.max_examples ({split})")
+    return frame.reset_index(drop=True)
+
+
+def _count_overlaps(final: Frames, notes: dict[str, int]) -> None:
+    notes["texts_with_conflicting_labels"] = leakage.count_conflicting_labels(pd.concat(final.values()))
+    for split in ("validation", "test"):
+        notes[f"{split}_near_duplicates_in_train"] = leakage.count_near_duplicates(
+            final[split]["text"], final["train"]["text"]
+        )
+
+
+def _check_classes(final: Frames, data: DataSettings) -> None:
+    problems: Iterable[str] = (
+        f"The {split} split of {data.name} has {len(frame)} examples of {frame['label'].nunique()} label; learning and "
+        "judging need at least two labels."
+        for split, frame in final.items()
+        if frame["label"].nunique() < 2
+    )
+    InvalidInput.raise_if_any(problems)

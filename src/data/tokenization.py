@@ -1,0 +1,44 @@
+"""Tokenizes splits, once per (texts, tokenizer, max_tokens)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from src.core.cache import content_key, make_once
+from src.data.dataset import PreparedDataset
+
+
+def tokenize_split(dataset: PreparedDataset, split: str, tokenizer: Any, max_tokens: int, cache: Path) -> Any:
+    """A datasets.Dataset with input_ids, attention_mask, labels and length, memory-mapped from the cache.
+
+    Texts are truncated to `max_tokens`, including special tokens.
+    """
+    import datasets
+
+    key = content_key(dataset.fingerprints[split], tokenizer_key(tokenizer), str(max_tokens))
+
+    def make(folder: Path) -> None:
+        frame = dataset.frame(split)
+        columns = {"input_ids": [], "attention_mask": []} | tokenizer(
+            frame["text"].tolist(), truncation=True, max_length=max_tokens, return_token_type_ids=False
+        )
+        lengths = [len(ids) for ids in columns["input_ids"]]
+        tokenized = datasets.Dataset.from_dict({**columns, "labels": frame["label"].tolist(), "length": lengths})
+        tokenized.save_to_disk(str(folder))
+
+    was_on = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_from_disk(str(make_once(cache / "tokens" / key, make)))
+    finally:
+        if was_on:
+            datasets.enable_progress_bars()
+
+
+def tokenizer_key(tokenizer: Any) -> str:
+    """Hash of everything that tokenization depends on: vocabulary, normalisation, special tokens."""
+    if not tokenizer.is_fast:
+        return content_key(type(tokenizer).__name__, str(sorted(tokenizer.get_vocab().items())))
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.update(truncation=None, padding=None)  # changes when the tokenizer is used
+    return content_key(type(tokenizer).__name__, json.dumps(state, sort_keys=True))

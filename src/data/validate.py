@@ -1,0 +1,90 @@
+"""Checks the settings of the data before a file is read."""
+
+from src.config.settings import DataSettings
+from src.core.errors import InvalidInput
+from src.data.files.delimited import NO_QUOTE
+from src.data.files.text_stream import checked_encoding
+from src.data.loading import read_options
+from src.data.split_files import SPLITS
+
+
+def check_data_settings(data: DataSettings) -> None:
+    """Raises InvalidInput with all problems of the data group together."""
+    problems = _labels(data)
+    for key, rules in (("splits", data.splits), ("carve", data.carve), ("subset", data.subset)):
+        if unknown := sorted(set(rules) - set(SPLITS)):
+            problems.append(f"data.{key} names {', '.join(unknown)}; the splits are {', '.join(SPLITS)}.")
+    if data.split_seed < 0:
+        problems.append(f"data.split_seed is {data.split_seed}; it is a whole number from 0.")
+    InvalidInput.raise_if_any([*problems, *_carve_rules(data), *_sizes(data), *_reading(data)])
+
+
+def _labels(data: DataSettings) -> list[str]:
+    """Problems with the label names and the columns."""
+    given, problems = data.label_names, list[str]()
+    if given is not None:
+        names = list(given.values()) if isinstance(given, dict) else given
+        if len(names) < 2:
+            problems.append(
+                f"data.label_names is {given}; learning needs at least two labels. null takes those of the file."
+            )
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            problems.append(f"data.label_names has {', '.join(twice)} twice; every label has a name of its own.")
+        if any(not name.strip() for name in names):
+            problems.append(f"data.label_names is {given}; a label's name is not empty.")
+    if data.text_column == data.label_column:
+        problems.append(
+            f"data.text_column and data.label_column are both {data.text_column}; they must be different columns."
+        )
+    return problems
+
+
+def _reading(data: DataSettings) -> list[str]:
+    """Problems with how files are to be read."""
+    problems, csv = list[str](), data.csv
+    try:
+        checked_encoding(read_options(data))
+    except InvalidInput as error:
+        problems += error.problems
+    if csv.separator is not None and (len(csv.separator) != 1 or csv.separator in "\r\n"):
+        problems.append(f"data.csv.separator is {csv.separator!r}; it is one character, such as ';' (a tab: '\\t').")
+    if csv.quote is not None and csv.quote != NO_QUOTE and len(csv.quote) != 1:
+        problems.append(f"data.csv.quote is {csv.quote!r}; it is one character, or {NO_QUOTE} if marks are letters.")
+    if twice := sorted({name for name in csv.columns if csv.columns.count(name) > 1}):
+        problems.append(f"data.csv.columns has {', '.join(twice)} twice; each column has a name of its own.")
+    return problems
+
+
+def _carve_rules(data: DataSettings) -> list[str]:
+    """Problems with the rules by which splits are carved out of others."""
+    problems = []
+    for split, rule in data.carve.items():
+        if rule.source not in SPLITS or rule.source == split:
+            problems.append(f"data.carve.{split}.source is {rule.source}; it is another split to cut {split} out of.")
+        if not rule.size > 0:
+            problems.append(f"data.carve.{split}.size is {rule.size:g}; it is a share below 1, or a number of texts.")
+    return problems
+
+
+def _sizes(data: DataSettings) -> list[str]:
+    """Problems with the sizes to which splits are reduced."""
+    max_examples = data.max_examples
+    problems = [
+        f"data.subset.{split} is {size}; a split needs at least 2 examples."
+        for split, size in data.subset.items()
+        if size < 2
+    ]
+    if isinstance(max_examples, dict) and (unknown := sorted(set(max_examples) - set(SPLITS))):
+        problems.append(f"data.max_examples names {', '.join(unknown)}; the splits are {', '.join(SPLITS)}.")
+    sizes = (
+        list(max_examples.values())
+        if isinstance(max_examples, dict)
+        else []
+        if max_examples is None
+        else [max_examples]
+    )
+    if bad := [size for size in sizes if isinstance(size, bool) or not isinstance(size, int) or size < 2]:
+        problems.append(
+            f"data.max_examples has {bad[0]!r}; it is null, a whole number from 2, or such a number for each split."
+        )
+    return problems

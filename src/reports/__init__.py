@@ -1,0 +1,1 @@
+"""Error analysis, figures, the study's report and the model card. Made from records only."""

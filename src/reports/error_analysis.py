@@ -1,0 +1,171 @@
+"""Analyses a classifier's errors: confusion, slices, calibration, and the errors with the highest probability."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+BINS = 10  # bins of the reliability diagram
+SLICE_VALUES = 20  # a column with more values is not sliced
+MIN_SLICE_EXAMPLES = 5  # fewest examples of a slice: from fewer, predictions on single test examples could be inferred
+MAX_NAME_LENGTH = 60  # characters of a slice's name
+MISSING = "(none)"
+LENGTH_PARTS = 4
+SHOWN_ERRORS = 100
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The examples with one value of one column."""
+
+    column: str
+    value: str
+    examples: int
+    accuracy: float
+    low: float  # 95 % interval (Wilson)
+    high: float
+    baseline: float | None  # accuracy of the best baseline on the same examples
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The examples whose predicted label has a probability in (low, high]."""
+
+    low: float
+    high: float
+    examples: int
+    confidence: float  # mean probability of the predicted label
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Misclassified:
+    """A misclassified example. Never one of the test split, since people read these."""
+
+    row: int  # in the source
+    text: str
+    label: str
+    predicted: str
+    chance: float
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """The error analysis of one set of weights on one split."""
+
+    split: str
+    examples: int
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]  # [true][predicted]
+    calibration_error: float
+    bins: tuple[Bin, ...]
+    slices: tuple[Slice, ...]
+    wrong: tuple[Misclassified, ...]  # the highest probability first; empty for the test split
+
+    @property
+    def errors(self) -> int:
+        """The number of misclassified examples."""
+        return sum(n for i, row in enumerate(self.confusion) for j, n in enumerate(row) if i != j)
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of examples that are classified correctly."""
+        return 1 - self.errors / self.examples
+
+
+def analyze_errors(
+    split: str,
+    frame: pd.DataFrame,
+    probabilities: np.ndarray,
+    names: tuple[str, ...],
+    baseline: np.ndarray | None = None,
+) -> ErrorAnalysis:
+    """Analyse `probabilities`, [n_examples, n_labels], as those of the best `baseline`, if there is one.
+
+    `frame` has the columns text, label, row and extra ones.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    labels, predicted = frame["label"].to_numpy(), probabilities.argmax(axis=1)
+    right = predicted == labels
+    others = None if baseline is None else baseline.argmax(axis=1) == labels
+    confusion = confusion_matrix(labels, predicted, labels=range(len(names)))
+    bins = tuple(_bins(probabilities.max(axis=1), right))
+    return ErrorAnalysis(
+        split=split,
+        examples=len(frame),
+        labels=names,
+        confusion=tuple(tuple(int(n) for n in row) for row in confusion),
+        calibration_error=sum(b.examples * abs(b.accuracy - b.confidence) for b in bins) / len(frame),
+        bins=bins,
+        slices=tuple(_slices(frame, right, others)),
+        wrong=() if split == "test" else tuple(_misclassified(frame, probabilities, names)),
+    )
+
+
+def _bins(sure: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
+    """Ten bins of equal width. Source: Guo et al. 2017, On Calibration of Modern Neural Networks."""
+    edges = np.linspace(0, 1, BINS + 1)
+    bin_indices = np.clip(np.digitize(sure, edges, right=True) - 1, 0, BINS - 1)
+    for i in range(BINS):
+        selected = bin_indices == i
+        if selected.any():
+            yield Bin(float(edges[i]), float(edges[i + 1]), int(selected.sum()), float(sure[selected].mean()),
+                      float(right[selected].mean()))  # fmt: skip
+
+
+def _slices(frame: pd.DataFrame, right: np.ndarray, others: np.ndarray | None) -> Iterator[Slice]:
+    """Slices by number of words, then by every extra column with few values of which none is rare."""
+    words = frame["text"].map(lambda text: len(text.split()))
+    columns = {"words": _length_quartiles(words)}
+    for name in frame.columns.difference(["text", "label", "row"], sort=False):
+        if (values := _categories(frame[name])) is not None:
+            columns["column words" if name == "words" else str(name)] = values
+    for name, values in columns.items():
+        for value in values.cat.categories:
+            selected = (values == value).to_numpy()
+            if selected.any():
+                yield _slice(name, str(value), right[selected], None if others is None else others[selected])
+
+
+def _categories(column: pd.Series) -> pd.Series | None:
+    """A column's values as names; None if there are too many, or if one has too few examples."""
+    names = column.map(lambda v: _short(v) if pd.api.types.is_scalar(v) and pd.notna(v) else None)
+    if any(not pd.api.types.is_scalar(v) for v in column):
+        return None
+    categories = names.astype(object).where(names.notna(), MISSING).astype("category")
+    counts = categories.value_counts()
+    return categories if 2 <= len(counts) <= SLICE_VALUES and counts.min() >= MIN_SLICE_EXAMPLES else None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 3]}..."
+
+
+def _slice(column: str, value: str, right: np.ndarray, others: np.ndarray | None) -> Slice:
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
+    baseline = None if others is None else float(others.mean())
+    return Slice(column, value, len(right), float(right.mean()), float(interval.low), float(interval.high), baseline)
+
+
+def _length_quartiles(words: pd.Series) -> pd.Series:
+    """Four parts of about equal size, named by their bounds; fewer if many texts have the same length."""
+    bounds = sorted({int(words.quantile(q / LENGTH_PARTS)) for q in range(1, LENGTH_PARTS)} - {int(words.max())})
+    names, low = [], int(words.min())
+    for high in [*bounds, int(words.max())]:
+        names.append(str(low) if low == high else f"{low} to {high}")
+        low = high + 1
+    return pd.cut(words, [-np.inf, *bounds, np.inf], labels=names)
+
+
+def _misclassified(frame: pd.DataFrame, probabilities: np.ndarray, names: tuple[str, ...]) -> Iterator[Misclassified]:
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    labels = frame["label"].to_numpy()
+    errors = np.flatnonzero(predicted != labels)
+    for i in errors[np.argsort(-sure[errors], kind="stable")][:SHOWN_ERRORS]:
+        row = frame.iloc[i]
+        yield Misclassified(int(row["row"]), str(row["text"]), names[labels[i]], names[predicted[i]], float(sure[i]))

@@ -1,0 +1,132 @@
+"""Records of a search, from which its report and its model card are made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from src.core.records import State, TimelineEntry, TrainingResult, TrialRecord, WeightChange
+from src.reports.error_analysis import ErrorAnalysis
+from src.verdict.records import Verdict
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data, and how they were split."""
+
+    name: str
+    place: str  # Hub id or path
+    hub_id: str | None
+    commit: str | None
+    label_names: tuple[str, ...]
+    sizes: dict[str, int]
+    fingerprints: dict[str, str]
+    notes: dict[str, int]
+    made_from: dict[str, str]  # split -> the part of the source that it was made from, in words
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """The checkpoint that trainings start from."""
+
+    name: str
+    source: str
+    commit: str | None
+    fingerprint: str
+    megabytes: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class TrialCurve:
+    """A trial's curves: points (training examples seen, value)."""
+
+    trial: int
+    score: tuple[tuple[float, float], ...]
+    loss: tuple[tuple[float, float], ...]  # of training
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """One search."""
+
+    study: str
+    uid: str
+    made: str
+    metric: str
+    direction: str
+    data: DataSource
+    base: StartingModel
+    space: dict[str, str]
+    default: dict[str, Any]
+    sampler: str
+    pruner: str
+    rungs: tuple[float, ...]
+    n_trials: int
+    limits: dict[str, float]  # budget_minutes, target and patience, if set
+    workers: int
+    seed: int
+    trials: tuple[TrialRecord, ...]
+    curves: tuple[TrialCurve, ...]
+    baselines: dict[str, TrainingResult]
+    importances: dict[str, float]  # of the searched settings; empty: too few trials
+    importances_by: str
+    stretches: tuple[TimelineEntry, ...]
+    seconds: float  # wall-clock, of searching
+    ending: str
+    best: int | None  # trial
+    changes: tuple[WeightChange, ...]  # of the best trial's weights, by layer
+    commands: dict[str, str]
+    run_id: str | None
+    machine: str
+    versions: dict[str, str]
+    commit: str | None  # git commit of Trialbook's code
+
+    def trials_in_state(self, state: State) -> list[TrialRecord]:
+        """The trials in this state."""
+        return [t for t in self.trials if t.state == state]
+
+    @property
+    def best_trial(self) -> TrialRecord | None:
+        """The best trial, or None."""
+        return next((t for t in self.trials if t.number == self.best), None)
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        return str(TypeAdapter(SearchRecord).dump_json(self, indent=1).decode())
+
+    @staticmethod
+    def from_json(text: str) -> "SearchRecord":
+        """The record that `text`, its JSON, describes."""
+        return TypeAdapter(SearchRecord).validate_json(text)
+
+
+@dataclass(frozen=True)
+class WeightInspection:
+    """The analysis of a training's best weights."""
+
+    layers: tuple[WeightChange, ...]  # weight change by layer
+    tensors: tuple[WeightChange, ...]
+    summary: str  # the model's parts
+    # on validation; None for a training of an earlier version, which stored no probabilities
+    analysis: ErrorAnalysis | None
+
+
+@dataclass(frozen=True)
+class JudgedSearch:
+    """A search, its verdict, and the weights that the verdict registers."""
+
+    history: SearchRecord
+    verdict: Verdict
+    test: ErrorAnalysis  # of the registered weights: numbers only
+    validation: ErrorAnalysis | None
+    changes: tuple[WeightChange, ...]  # by layer
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        return str(TypeAdapter(JudgedSearch).dump_json(self, indent=1).decode())
+
+    @staticmethod
+    def from_json(text: str) -> "JudgedSearch":
+        """The record that `text`, its JSON, describes."""
+        return TypeAdapter(JudgedSearch).validate_json(text)

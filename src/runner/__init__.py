@@ -1,1 +1,0 @@
-"""The order of things, one module per verb: what runs in the launching process, and what in its workers."""

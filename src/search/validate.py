@@ -1,0 +1,147 @@
+"""Checks a study's definition before anything is trained."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from src.config.settings import Settings
+from src.core.errors import InvalidInput, did_you_mean
+from src.search.instantiate import instantiate
+from src.search.sampler import build_sampler
+from src.search.space import Parameter, Space
+from src.training import arguments, objectives
+
+SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer")
+RANDOM_WHEN_CONDITIONAL = {"GPSampler": "GP", "QMCSampler": "QMC", "CmaEsSampler": "CMA-ES"}
+
+
+def check_study(settings: Settings, space: Space, options: Mapping[str, list[str]]) -> list[str]:
+    """Returns warnings. Raises InvalidInput with all problems together. `options`: the options of each config group."""
+    problems: list[str] = []
+    for parameter in space.parameters:
+        problems += _key_problems(parameter, settings, space, options) + _condition_problems(parameter, space)
+    if not space.parameters:
+        problems.append(
+            "space is empty: a study needs at least one key to search (python -m src.train trains a single "
+            "configuration)."
+        )
+    problems += _study_problems(settings, space) + _enqueued_problems(settings, space)
+    study, node = settings.study, settings.pruner
+    attempts: tuple[Callable[[], object], ...] = (
+        lambda: build_sampler(settings.sampler, study.seed),
+        lambda: instantiate(node, "pruner"),
+    )
+    for attempt in attempts:
+        try:
+            attempt()
+        except InvalidInput as error:
+            problems += error.problems
+    InvalidInput.raise_if_any(problems)
+    return _warnings(settings, space)
+
+
+def check_labels(settings: Settings, n_labels: int) -> str:
+    """Returns the metric's direction. Raises InvalidInput for what does not go with so many labels."""
+    study = settings.study
+    direction = objectives.resolve_direction(study.metric, study.direction, n_labels)
+    if study.rung_examples is not None and study.rung_examples < 2 * n_labels:
+        raise InvalidInput(
+            f"study.rung_examples is {study.rung_examples}, and the data have {n_labels} labels; it is at least two "
+            "per label, or null for all of validation: study.rung_examples=null."
+        )
+    return direction
+
+
+def _key_problems(
+    parameter: Parameter, settings: Settings, space: Space, options: Mapping[str, list[str]]
+) -> list[str]:
+    key, group = parameter.key, parameter.key.split(".", maxsplit=1)[0]
+    if key == "seed" or key.endswith(".seed"):
+        return [f"space.{key}: a seed cannot be searched; the search would only pick a lucky one."]
+    if group not in SEARCHABLE_GROUPS:
+        return [f"space.{key}: only {', '.join(SEARCHABLE_GROUPS)} can be searched; the data and the study stay fixed."]
+    if "." not in key:
+        unknown = [str(c) for c in parameter.values() or [] if c not in options[group]]
+        if unknown or parameter.values() is None:
+            return [f"space.{key}: {', '.join(unknown) or 'a range'} is no option of the group {group}; it has "
+                    f"{', '.join(options[group])}."]  # fmt: skip
+        return []
+    searched_groups = {p.key for p in space.parameters if "." not in p.key}
+    if key not in space.base and group not in searched_groups:
+        near = did_you_mean(key, space.base)
+        if group not in arguments.OPEN_GROUPS:
+            return [f"space.{key}: the config has no {key}; searching it would change nothing.{near}"]
+        return [
+            f"space.{key}: the config has no {key}, so the default recipe has no value for it.{near} If it is a "
+            f"field of transformers.TrainingArguments, give it one beside the space: +{key}=<value>."
+        ]
+    if key in ("model.name", "model.pins", "model.learning_rate"):
+        return [f"space.{key}: nothing in a training reads {key}; to search models, use space.model.choices."]
+    if (why := arguments.unused_arguments(settings.recipe).get(key)) and not parameter.when:
+        return [f"space.{key}: it would have no effect, because {why}."]
+    values = parameter.values() or parameter.bounds()
+    wrong = arguments.out_of_limits(key, parameter.bounds()) or arguments.not_divisible(
+        key, values, settings.worker.devices_per_trial
+    )
+    return [f"space.{key} has {wrong}."] if wrong else []
+
+
+def _condition_problems(parameter: Parameter, space: Space) -> list[str]:
+    problems = []
+    by_key = {p.key: p for p in space.parameters}
+    for key, allowed in parameter.when.items():
+        if key not in by_key and key not in space.base:
+            problems.append(f"space.{parameter.key}.when: {key} is neither searched nor in the config.")
+        elif key in by_key and (bad := [v for v in allowed if not by_key[key].contains(v)]):
+            problems.append(f"space.{parameter.key}.when: {key} never is {bad[0]}; it is searched in {by_key[key]}.")
+        elif key not in by_key and space.base[key] not in allowed:
+            problems.append(
+                f"space.{parameter.key}.when: {key} is always {space.base[key]}, so the parameter would never be used."
+            )
+    return problems
+
+
+def _study_problems(settings: Settings, space: Space) -> list[str]:
+    study, problems = settings.study, []
+    least = {"n_trials": 1, "max_failures": 1, "keep_checkpoints": 1, "max_restarts": 0, "seed": 0}
+    problems += [
+        f"study.{key} is {getattr(study, key)}; it is at least {low}." for key, low in least.items()
+        if getattr(study, key) < low
+    ]  # fmt: skip
+    if study.patience is not None and study.patience < 1:
+        problems.append(f"study.patience is {study.patience}; it is at least 1, or null.")
+    if study.disk_budget_gb is not None and study.disk_budget_gb <= 0:
+        problems.append(f"study.disk_budget_gb is {study.disk_budget_gb}; it is above 0, or null.")
+    if study.budget_minutes is not None and not study.budget_minutes > 0:
+        problems.append(f"study.budget_minutes is {study.budget_minutes}; it is above 0, or null.")
+    rungs = study.rungs
+    if not rungs or rungs[-1] != 1 or sorted(set(rungs)) != rungs or not 0 < rungs[0] <= 1:
+        problems.append(f"study.rungs is {rungs}; it is a rising list of shares of the schedule that ends with 1.0.")
+    if not all(math.isfinite(r) for r in rungs):
+        problems.append(f"study.rungs is {rungs}; its entries are numbers.")
+    if unknown := [b for b in study.baselines if b not in objectives.BASELINES]:
+        problems.append(f"study.baselines names {', '.join(unknown)}; there are {', '.join(objectives.BASELINES)}.")
+    sampler = str(settings.sampler.get("_target_", "")).rsplit(".", 1)[-1]
+    if sampler in ("BruteForceSampler", "GridSampler") and not space.is_finite():
+        open_ended = [p.key for p in space.parameters if p.values() is None]
+        problems.append(f"sampler=grid needs a finite space; give {', '.join(open_ended)} a step or choices.")
+    if sampler == "CmaEsSampler" and not any(p.values() is None or len(p.values() or ()) > 1 for p in space.parameters):
+        problems.append("sampler=cmaes needs at least one range of numbers to search.")
+    return problems
+
+
+def _enqueued_problems(settings: Settings, space: Space) -> list[str]:
+    return [
+        f"study.enqueue[{i}]: {problem}."
+        for i, params in enumerate(settings.study.enqueue)
+        for problem in space.problems_with(params)
+    ]
+
+
+def _warnings(settings: Settings, space: Space) -> list[str]:
+    warnings = []
+    sampler = str(settings.sampler.get("_target_", "")).rsplit(".", 1)[-1]
+    if (name := RANDOM_WHEN_CONDITIONAL.get(sampler)) and space.conditional_keys:
+        warnings.append(f"{name} samples conditional parameters at random: {', '.join(space.conditional_keys)}.")
+    if outside := space.problems_with(space.default_params()):
+        warnings.append(f"The default recipe lies outside the space, so it is not trial 0: {'; '.join(outside)}.")
+    return warnings

@@ -1,0 +1,88 @@
+"""The best model of a study, logged once as an MLflow model that loads as a transformers pipeline."""
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+from src.tracking.store import TrackingStore
+
+ARTIFACT = "model"
+LABEL, SCORE = "label", "score"
+
+
+def log_model(store: TrackingStore, run_id: str, folder: Path) -> str:
+    """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI.
+
+    MLflow opens and ends the run on the way: repeat its status afterwards, also after an error.
+    """
+    import mlflow
+    from mlflow.models import infer_signature
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+    signature = infer_signature(["a text"], {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
+    # MLflow asks the Hub for a card, and warns that there is none
+    logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(store.uri)
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.transformers.log_model(
+            classify,
+            name=ARTIFACT,
+            task="text-classification",
+            signature=signature,
+            model_config={"truncation": True},
+            pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
+        )
+    return str(logged.model_uri)
+
+
+def find_logged_model(store: TrackingStore, run_id: str) -> str | None:
+    """The URI of the model that the run has logged completely; None if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    for output in store.client.get_run(run_id).outputs.model_outputs:
+        try:
+            model = store.client.get_logged_model(output.model_id)
+        except MlflowException:  # deleted since
+            continue
+        if str(model.status) in ("READY", "LoggedModelStatus.READY"):
+            return str(model.model_uri)
+    return None
+
+
+def attach_files(store: TrackingStore, uri: str, folder: Path, subfolder: str) -> None:
+    """Add the files in `folder` to a logged model, in `subfolder`. Files of the same name are replaced."""
+    store.client.log_model_artifacts(uri.removeprefix("models:/"), str(folder), subfolder)
+
+
+def artifact_location(store: TrackingStore, uri: str) -> str:
+    """The location of the logged model's files, which a registered version calls its source."""
+    return str(store.client.get_logged_model(uri.removeprefix("models:/")).artifact_location)
+
+
+def download_attached(store: TrackingStore, source: str, file: str, folder: Path) -> Path | None:
+    """Download a file that was added to the model at `source` into `folder`; None if there is none."""
+    import mlflow
+
+    mlflow.set_tracking_uri(store.uri)
+    subfolder, _, _ = file.rpartition("/")
+    paths = {item.path for item in mlflow.artifacts.list_artifacts(artifact_uri=f"{source}/{subfolder}") or []}
+    if not any(path.endswith(file) for path in paths):
+        return None
+    return Path(mlflow.artifacts.download_artifacts(f"{source}/{file}", dst_path=str(folder)))
+
+
+def delete_model(store: TrackingStore, uri: str) -> None:
+    """Delete a logged model with its files."""
+    import shutil
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname
+
+    model_id = uri.removeprefix("models:/")
+    logged = store.client.get_logged_model(model_id)
+    store.client.delete_logged_model(model_id)
+    location = urlparse(logged.artifact_location)
+    if location.scheme in ("", "file"):
+        shutil.rmtree(url2pathname(location.path), ignore_errors=True)

@@ -1,0 +1,239 @@
+"""Writes the MLflow runs of studies, trials and comparisons: params, metrics, tags and artifacts."""
+
+import json
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from src.config.settings import Settings
+from src.core.errors import mask_secrets
+from src.core.metric import MAXIMIZE
+from src.core.records import State, TrainingResult, WeightChange
+from src.data.dataset import PreparedDataset
+from src.reports.error_analysis import ErrorAnalysis
+from src.reports.search_record import JudgedSearch, SearchRecord, WeightInspection
+from src.search.study import Study
+from src.tracking import environment, logged_model, run_reader, ui_views
+from src.tracking.run_log import RunLog, Table
+from src.tracking.store import TrackingStore
+from src.training.pretrained import BEST_DIR, PretrainedModel
+from src.verdict import tables
+from src.verdict.records import ContenderRecord, Verdict
+
+# artifacts of a study with a verdict: on its run, and with the registered model
+CARD_DIR, FINDINGS_FILE = ("card", "findings.json")
+
+
+def common_tags(dataset: PreparedDataset, study: str) -> dict[str, str]:
+    """Tags that every run carries."""
+    prints = {f"data.fingerprint.{split}": value for split, value in dataset.fingerprints.items()}
+    commit = environment.git_commit()
+    return {
+        "study": study,
+        "data": dataset.name,
+        "data.fingerprint": dataset.fingerprint,
+        **prints,
+        **({"data.commit": dataset.commit} if dataset.commit else {}),
+        "machine": environment.machine(),
+        "launched.by": environment.command_line(),
+        "mlflow.source.name": "trialbook",
+        **({"mlflow.source.git.commit": commit} if commit else {}),
+    }
+
+
+def save_trials_view(store: TrackingStore, study: Study) -> None:
+    """Save a view for MLflow's UI: the study's trials, best first, with the searched settings."""
+    searched = [f"params.`{p.key}`" for p in study.space.parameters]
+    columns = [*searched, "metrics.`score`", "tags.`trial.state`", "tags.`trial.origin`"]
+    runs = f"tags.study = '{study.name}' and tags.kind = 'trial'"
+    name, order = (
+        f"{study.name}: trials",
+        ui_views.SortOrder("metrics.`score`", descending=study.direction == MAXIMIZE),
+    )
+    ui_views.save_view(store, trials_view_key(study), name, runs, order, columns)
+
+
+def trials_view_key(study: Study) -> str:
+    """The key of that view."""
+    return f"trialbook-{study.name}"
+
+
+def weights_tags(checkpoint: PretrainedModel) -> dict[str, str | None]:
+    """Tags that say which weights a model started from."""
+    return {
+        "model.source": checkpoint.source,
+        "model.commit": checkpoint.revision,
+        "model.weights": checkpoint.fingerprint,
+    }
+
+
+def record_config(run: RunLog, settings: Settings) -> None:
+    """Record the composed config and the library versions as artifacts."""
+    run.log_text("config.yaml", settings.yaml)
+    run.log_text("environment.json", json.dumps(environment.versions(), indent=1))
+
+
+def record_training_config(run: RunLog, settings: Settings, first: Sequence[str], overrides: Sequence[str]) -> None:
+    """Record params, config, library versions, and the command that repeats the training.
+
+    Args:
+        run: of the training.
+        settings: of the training.
+        first: params to log before the others.
+        overrides: of the command that repeats it.
+    """
+    flat = {k: v for k, v in settings.recipe.flatten().items() if v is not None}
+    choices = {key: settings.choices[key] for key in first if key in settings.choices}
+    record_config(run, settings)
+    run.set_tags({"command": mask_secrets(shlex.join(["python", "-m", "src.train", *overrides]))})
+    run.log_params({**choices, **{k: flat[k] for k in first if k in flat}, **flat, "data.name": settings.data.name})
+
+
+def final_metrics(result: TrainingResult) -> dict[str, float | None]:
+    """The metrics that are recorded at the end of a training."""
+    return {
+        "score": result.score,
+        "share_of_schedule": result.share,
+        "seconds": result.seconds,
+        "model/megabytes": result.megabytes,
+        "model/ms_per_1000_texts": result.ms_per_1000_texts,
+    }
+
+
+def record_result(run: RunLog, result: TrainingResult) -> None:
+    """Record how a training ended or paused: metrics, tags, status."""
+    state = State(result.state)
+    if state.is_final:
+        run.log_metrics(result.steps or 0, {k: v for k, v in final_metrics(result).items() if v is not None})
+    run.set_tags({"trial.state": state, "trial.steps": result.steps, "trial.reason": result.reason or ""})
+    run.set_status(state)
+
+
+def record_contender(run: RunLog, row: ContenderRecord, verdict: Verdict) -> None:
+    """Record a contender's means with their intervals. A verdict's number is the step."""
+    numbers = {"search/score": row.search_score, "validation/score": row.validation, "validation/spread": row.spread,
+               "optimism": row.optimism, "model/megabytes": row.megabytes,
+               "model/ms_per_1000_texts": row.ms_per_1000_texts}  # fmt: skip
+    for name, interval in row.test.items():
+        numbers |= {
+            f"test/{name}": interval.value,
+            f"test/{name}.low": interval.low,
+            f"test/{name}.high": interval.high,
+        }
+    run.log_metrics(verdict.number, {name: value for name, value in numbers.items() if value is not None})
+    opened = {"test.openings": verdict.openings} if row.test else {}
+    run.set_tags({"registered.seed": row.registered_seed, "problem": row.problem, **opened, "verdict": verdict.winner})
+
+
+def record_verdict(run: RunLog, verdict: Verdict) -> None:
+    """Record the verdict on the study's run: three artifacts, and tags to search by."""
+    from src.reports import rendering
+
+    run.log_text("comparison/verdict.md", tables.to_markdown(verdict))
+    page = rendering.to_html(tables.to_markdown(verdict), f"Verdict on {verdict.study}", {})
+    run.log_text("comparison/verdict.html", page)
+    run.log_text("comparison/verdict.json", verdict.to_json())
+    verdict_tags = {f"verdict.against.{a.other}": a.verdict for a in verdict.against}
+    run.set_tags({**verdict_tags, "verdict.winner": verdict.winner, "test.openings": verdict.openings})
+
+
+def record_report(
+    run: RunLog, history: SearchRecord, best: ErrorAnalysis | None, judged: JudgedSearch | None, verdict: Verdict | None
+) -> None:
+    """Record the study's report on its run: Markdown, HTML, figures, and the record that they show.
+
+    Args:
+        run: of the study.
+        history: record of the search.
+        best: error analysis of the best trial on validation, if there is no verdict yet.
+        judged: the search with its verdict, if there is one.
+        verdict: one whose weights have not been analysed, if there is one.
+    """
+    from src.reports import report
+
+    for file, content in report.render_report(history, best, judged, verdict).items():
+        run.log_text(f"report/{file}", content)
+    run.log_text("report/history.json", history.to_json())
+
+
+def record_card(run: RunLog, judged: JudgedSearch) -> None:
+    """Record the model card on the study's run."""
+    from src.reports import figures, model_card, rendering
+
+    run.log_text(f"{CARD_DIR}/README.md", model_card.render_card(judged, challenger_uri(judged.verdict), "svg"))
+    run.log_text(f"{CARD_DIR}/{FINDINGS_FILE}", judged.to_json())
+    for name, figure in model_card.card_figures(judged).items():
+        run.log_text(f"{CARD_DIR}/{rendering.FIGURES}/{name}.svg", figures.to_svg(figure))
+
+
+def record_inspection(run: RunLog, inspection: WeightInspection) -> None:
+    """Record how far training moved each layer, the model's summary, and its errors on validation."""
+    from src.reports import figures
+
+    run.log_text("inspection/model.txt", inspection.summary)
+    run.log_text("inspection/changes.svg", figures.to_svg(figures.weight_changes(inspection.layers)))
+    columns = ("part", "parameters", "norm before", "norm of the change", "relative change")
+    tables_by_file: dict[str, Table] = {
+        "inspection/layers.json": (columns, [_change_row(c) for c in inspection.layers]),
+        "inspection/tensors.json": (columns, [_change_row(c) for c in inspection.tensors]),
+    }
+    if (analysis := inspection.analysis) is not None:
+        wrong = [(w.row, w.text, w.label, w.predicted, w.chance) for w in analysis.wrong]
+        slices = [(s.column, s.value, s.examples, s.accuracy, s.low, s.high) for s in analysis.slices]
+        tables_by_file |= {
+            "errors/errors.json": (("row", "text", "label", "predicted", "chance"), wrong),
+            "errors/slices.json": (("column", "value", "examples", "accuracy", "low", "high"), slices),
+        }
+        for name, figure in figures.error_figures(analysis).items():
+            run.log_text(f"errors/{name}.svg", figures.to_svg(figure))
+        run.log_metrics(1, {run_reader.CALIBRATION: analysis.calibration_error})
+    run.log_tables(tables_by_file)
+
+
+def _change_row(row: WeightChange) -> tuple[object, ...]:
+    return row.part, row.parameters, row.before, row.moved, row.relative
+
+
+def log_best_model(store: TrackingStore, run: RunLog, training: Path) -> str:
+    """Log the weights in `training`/best as a model of the run, once. Returns the model's URI."""
+    try:
+        run_id = run.ensure_run_id(store)
+        uri = logged_model.find_logged_model(store, run_id) or logged_model.log_model(
+            store, run_id, training / BEST_DIR
+        )
+        run.set_tags({"model.uri": uri})
+    finally:
+        run.repeat_status()
+        run.send_to(store)
+    return uri
+
+
+def attach_card(store: TrackingStore, uri: str, judged: JudgedSearch) -> None:
+    """Add card, figures and record to the files of a logged model."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_card(folder, judged, uri)
+        (folder / FINDINGS_FILE).write_text(judged.to_json())
+        logged_model.attach_files(store, uri, folder, CARD_DIR)
+
+
+def write_card(folder: Path, judged: JudgedSearch, model: str, **metadata: Any) -> None:
+    """Write README.md and its figures into `folder`; `model`: the address that the card says to load."""
+    from src.reports import figures, model_card, rendering
+
+    (folder / "README.md").write_text(model_card.render_card(judged, model, **metadata))
+    (folder / rendering.FIGURES).mkdir()
+    for name, figure in model_card.card_figures(judged).items():
+        (folder / rendering.FIGURES / f"{name}.png").write_bytes(figures.to_png(figure))
+
+
+def challenger_uri(verdict: Verdict) -> str:
+    """The address of the winner's model once it is registered; it may not become champion."""
+    return f"models:/{verdict.registry}@challenger"
+
+
+def load_snippet(uri: str) -> str:
+    """Python code that loads the model at `uri` and classifies a text."""
+    return f'mlflow.transformers.load_model({uri!r})("a warm, funny film")'

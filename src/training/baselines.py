@@ -1,0 +1,198 @@
+"""Baselines on the same validation split: majority class, TF-IDF with logistic regression, untuned models."""
+
+import io
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from src.config.settings import Recipe, Settings
+from src.core.records import State, TrainingResult
+from src.training import devices, label_mapping, metrics
+from src.training.callbacks import Objective
+from src.training.pretrained import PretrainedModel
+from src.training.trainer import TokenizedData, evaluate_untrained
+
+Classifier = Any  # predict_proba(texts) -> [n_examples, n_labels], classes_
+# the choice between words and characters is made on a part of train, or it would cost more than the baseline itself
+CHOICE_TEXTS, CHOICE_CHARACTERS, CHOICE_FOLDS = 2000, 1000, 3
+ANALYZERS: dict[str, dict[str, Any]] = {
+    "words": {"ngram_range": (1, 2)},
+    "characters": {"analyzer": "char_wb", "ngram_range": (1, 5), "max_features": 2**18},
+}
+
+
+def fit_majority(texts: pd.Series, labels: pd.Series) -> Classifier:
+    """Always the most frequent label of train."""
+    from sklearn.dummy import DummyClassifier
+
+    return DummyClassifier(strategy="prior").fit(texts, labels)
+
+
+def fit_tfidf_logreg(texts: pd.Series, labels: pd.Series) -> Classifier:
+    """TF-IDF (sublinear), then logistic regression with L2 and C=10, of words and word pairs or of 1 to 5 characters.
+
+    Cross-validation on train decides between the two: characters suit scripts without blanks, and typing errors.
+    """
+    kind = choose_analyzer(texts, labels)
+    return _tfidf_logreg(kind).fit(texts, labels)
+
+
+def choose_analyzer(texts: pd.Series, labels: pd.Series) -> str:
+    """The key of ANALYZERS with the higher accuracy in cross-validation on at most CHOICE_TEXTS texts of train.
+
+    Words, where both are as good or there are too few texts to tell; characters, where there are no words.
+    """
+    from sklearn.model_selection import cross_val_score
+
+    sample = texts.str[:CHOICE_CHARACTERS]
+    if len(sample) > CHOICE_TEXTS:
+        sample = sample.sample(CHOICE_TEXTS, random_state=0)
+    answers = labels.loc[sample.index]
+    if not _has_words(texts):
+        return "characters"
+    if answers.value_counts().max() < CHOICE_FOLDS:
+        return "words"
+    scores = {}
+    for kind in ANALYZERS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a fold without any word, whose score is then the least
+            folds = cross_val_score(_tfidf_logreg(kind), sample, answers, cv=CHOICE_FOLDS, error_score=-1.0)
+        scores[kind] = float(folds.mean())
+    return "characters" if scores["characters"] > scores["words"] else "words"
+
+
+def _has_words(texts: pd.Series) -> bool:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    analyze = TfidfVectorizer(**ANALYZERS["words"]).build_analyzer()
+    return any(analyze(text) for text in texts)
+
+
+def _tfidf_logreg(kind: str) -> Classifier:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind]), LogisticRegression(C=10.0, max_iter=2000)
+    )
+
+
+CLASSIC: dict[str, Callable[[pd.Series, pd.Series], Classifier]] = {
+    "majority": fit_majority,
+    "tfidf_logreg": fit_tfidf_logreg,
+}
+
+
+def evaluate_classic(
+    name: str, train: pd.DataFrame, validation: pd.DataFrame, objective: Objective, n_labels: int
+) -> TrainingResult:
+    """Fit a baseline and evaluate it on validation.
+
+    Args:
+        name: majority or tfidf_logreg.
+        train: columns text, label.
+        validation: columns text, label.
+        objective: whose metric is the score.
+        n_labels: of the data.
+    """
+    began = time.monotonic()
+    model = CLASSIC[name](train["text"], train["label"])
+    fitted = time.monotonic()
+    probabilities = _probabilities(model, validation["text"], n_labels)
+    seconds = time.monotonic() - fitted
+    result = _result(probabilities, validation, objective, seconds)
+    return replace(result, seconds=time.monotonic() - began, megabytes=_megabytes(model))
+
+
+def predict_classic(name: str, train: pd.DataFrame, texts: pd.Series, n_labels: int) -> np.ndarray:
+    """Fit the baseline `name` on `train`; its probabilities for `texts`, [n_texts, n_labels]."""
+    return _probabilities(CLASSIC[name](train["text"], train["label"]), texts, n_labels)
+
+
+def _probabilities(model: Classifier, texts: pd.Series, n_labels: int) -> np.ndarray:
+    """Probabilities [n_texts, n_labels]; 0 for a label that train does not have."""
+    probabilities = np.zeros((len(texts), n_labels))
+    probabilities[:, model.classes_] = model.predict_proba(texts)
+    return probabilities
+
+
+def evaluate_ready_made(
+    settings: Settings,
+    checkpoint: PretrainedModel,
+    label_names: tuple[str, ...],
+    validation: pd.DataFrame,
+    objective: Objective,
+) -> TrainingResult:
+    """Evaluate a model with a classification head of its own, without training (see label_mapping).
+
+    Args:
+        settings: of the study.
+        checkpoint: the model.
+        label_names: of the data, by index.
+        validation: columns text, label.
+        objective: whose metric is the score.
+    """
+    began = time.monotonic()
+    probabilities = label_mapping.predict_probabilities(checkpoint, settings, label_names, validation["text"].tolist())
+    seconds = time.monotonic() - began
+    of_one = seconds * _compute_units(settings.recipe)
+    return replace(
+        _result(probabilities, validation, objective, of_one), seconds=seconds, megabytes=checkpoint.megabytes
+    )
+
+
+def evaluate_untuned(
+    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, objective: Objective, folder: Path
+) -> TrainingResult:
+    """Evaluate the model without fine-tuning. A head that it lacks is random, from the recipe's seed.
+
+    Args:
+        recipe: the default recipe.
+        checkpoint: the pretrained model.
+        data: tokenized.
+        objective: whose metric is the score.
+        folder: for the Trainer's files.
+    """
+    began = time.monotonic()
+    evaluation = evaluate_untrained(recipe, checkpoint, data, folder)
+    return TrainingResult(
+        state=State.COMPLETE,
+        score=evaluation.metrics[objective.metric],
+        metrics=evaluation.metrics,
+        seconds=time.monotonic() - began,
+        megabytes=checkpoint.megabytes,
+        ms_per_1000_texts=evaluation.seconds / len(data.validation) * 1e6 * _compute_units(recipe),
+    )
+
+
+def _compute_units(recipe: Recipe) -> int:
+    return devices.compute_units(bool(recipe.trainer.get("use_cpu")))
+
+
+def _result(
+    probabilities: np.ndarray, validation: pd.DataFrame, objective: Objective, seconds: float
+) -> TrainingResult:
+    """The result for `probabilities` [n_examples, n_labels]; `seconds`: of predicting them with one thread."""
+    labels = validation["label"].to_numpy()
+    values = metrics.compute_metrics(labels, probabilities)
+    true_probabilities = probabilities[np.arange(len(labels)), labels]
+    values["loss"] = float(-np.log(np.clip(true_probabilities, 1e-12, None)).mean())
+    return TrainingResult(
+        State.COMPLETE, values[objective.metric], values, ms_per_1000_texts=seconds / len(validation) * 1e6
+    )
+
+
+def _megabytes(model: Classifier) -> float:
+    """Size of the fitted model in MB (10**6 bytes), as joblib stores it."""
+    import joblib
+
+    stream = io.BytesIO()
+    joblib.dump(model, stream)
+    return len(stream.getvalue()) / 1e6

@@ -1,0 +1,63 @@
+"""The head of a checkpoint that was fine-tuned before: kept by the names of its labels, or replaced."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+CLASSIFIER_SUFFIX = "ForSequenceClassification"  # of the architecture of a checkpoint with such a head
+
+
+def head_labels(config: Any) -> tuple[str, ...] | None:
+    """The labels of the checkpoint's own head, by index; None if it has none. `config`: the checkpoint's own."""
+    architectures = config.architectures or []
+    if not any(name.endswith(CLASSIFIER_SUFFIX) for name in architectures):
+        return None
+    return tuple(str(name) for _, name in sorted(config.id2label.items()))
+
+
+def label_order(own: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """For each label of the data, its index in the head; None if the head has other labels. Case does not count."""
+    index = {label.casefold(): i for i, label in enumerate(own)}
+    order = [index.get(name.casefold()) for name in names]
+    if len(index) != len(names) or None in order or len(own) != len(names):
+        return None
+    return [i for i in order if i is not None]
+
+
+def adapt_head(model: Any, own: Sequence[str], names: Sequence[str], seed: int) -> None:
+    """Make the head of a loaded classifier one for `names`.
+
+    A head for the same labels is kept, its outputs in the order of `names`. Any other one is replaced by a random one:
+    by its positions alone nobody knows what its labels mean.
+
+    Args:
+        model: of transformers, with weights.
+        own: labels of the head that was loaded, by index.
+        names: labels of the data, by index.
+        seed: of a random head.
+    """
+    from transformers import AutoModelForSequenceClassification, set_seed
+
+    order = label_order(own, names)
+    head = {k: p for k, p in model.named_parameters() if not k.startswith(f"{model.base_model_prefix}.")}
+    with torch.no_grad():
+        if order is None:
+            set_seed(seed)
+            fresh = dict(AutoModelForSequenceClassification.from_config(model.config).named_parameters())
+            for name, parameter in head.items():
+                parameter.copy_(fresh[name])
+        elif order != list(range(len(names))):
+            for parameter in head.values():
+                if parameter.shape[0] == len(names):  # of the last layer
+                    parameter.copy_(parameter[order].clone())
+
+
+def note_on_head(checkpoint: str, own: Sequence[str] | None, names: Sequence[str]) -> str | None:
+    """What to say about the head of a checkpoint before it is fine-tuned; None if there is nothing to say."""
+    if own is None or list(own) == list(names):
+        return None
+    shown = ", ".join(own[:5]) + (" ..." if len(own) > 5 else "")
+    if label_order(own, names) is None:
+        return f"{checkpoint} has a head for other labels ({shown}), so every training begins with a new one"
+    return f"{checkpoint} has a head for {shown}; it is kept, each label by its name"

@@ -1,0 +1,72 @@
+"""Predicts texts with a fine-tuned classifier."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from src.config.settings import ModelSettings
+from src.training.pretrained import PretrainedModel, build_classifier, load_tokenizer
+
+Classifier = Any  # a transformers text-classification pipeline
+BATCH_SIZE = 32
+
+
+def load_classifier(folder: Path, use_cpu: bool = False) -> Classifier:
+    """The classifier whose weights and tokenizer are in `folder`."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    return _pipeline(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), use_cpu)
+
+
+def untuned_classifier(
+    checkpoint: PretrainedModel, model: ModelSettings, label_names: tuple[str, ...], seed: int
+) -> Classifier:
+    """The pretrained model as a classifier without fine-tuning; a head that it lacks is random, from `seed`."""
+    tokenizer = load_tokenizer(checkpoint)
+    tokenizer.model_max_length = model.max_tokens
+    return _pipeline(build_classifier(checkpoint, model, label_names, seed), tokenizer, use_cpu=False)
+
+
+def label_names(classifier: Classifier) -> tuple[str, ...]:
+    """The classifier's labels, by index."""
+    return tuple(str(name) for _, name in sorted(classifier.model.config.id2label.items()))
+
+
+def predict_probabilities(
+    classifier: Classifier, texts: Sequence[str], batch: int = BATCH_SIZE, done: Callable[[], object] = lambda: None
+) -> np.ndarray:
+    """Probabilities of every label for every text, [n_texts, n_labels].
+
+    Texts are truncated at the tokenizer's model_max_length. The longest are predicted first, so that a batch that does
+    not fit into memory fails at once.
+
+    Args:
+        classifier: a text-classification pipeline.
+        texts: in any order.
+        batch: texts at a time.
+        done: called once per text.
+    """
+    names = label_names(classifier)
+    probabilities = np.zeros((len(texts), len(names)), dtype=np.float32)
+    order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
+
+    def stream() -> Iterator[str]:
+        yield from (texts[i] for i in order)
+
+    answers = classifier(stream(), batch_size=batch, top_k=None, truncation=True) if texts else []
+    for i, answer in zip(order, answers, strict=True):
+        scores = {a["label"]: a["score"] for a in answer}
+        probabilities[i] = [scores[name] for name in names]
+        done()
+    return probabilities
+
+
+def _pipeline(model: Any, tokenizer: Any, use_cpu: bool) -> Classifier:
+    import torch
+    from transformers import pipeline
+
+    device = "cuda:0" if torch.cuda.is_available() and not use_cpu else "cpu"
+    return pipeline("text-classification", model=model.eval(), tokenizer=tokenizer, device=device)

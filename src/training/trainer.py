@@ -1,0 +1,343 @@
+"""Fine-tuning with the Hugging Face Trainer."""
+
+import errno
+import gc
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import softmax
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import (
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from src.config.settings import Recipe
+from src.core.errors import first_line
+from src.core.records import Calibration, Evaluation, TrainingResult
+from src.data import splits
+from src.training import cpu_dropout, devices, metrics, old_checkpoints
+from src.training.callbacks import Objective, RungCallback, TrainingCallback, TrainingFailed, strip_eval_prefix
+from src.training.checkpoints import last_checkpoint
+from src.training.pretrained import PretrainedModel, build_classifier
+from src.training.throughput import FORWARD_FRACTION, MEASURED_STEPS, StepTimer, tokens_per_step
+
+OUT_OF_MEMORY, DISK_FULL = "out of memory", "the disk is full"  # how a failure's reason begins
+NO_MEMORY = (  # messages of torch's allocators, the system, cuBLAS and cuDNN, and oneDNN
+    "can't allocate memory", "not enough memory", "out of memory", "Cannot allocate memory", "STATUS_ALLOC_FAILED",
+    "could not create a primitive", "could not create a memory",
+)  # fmt: skip
+NO_SPACE = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
+
+
+@dataclass(frozen=True)
+class TokenizedData:
+    """Tokenized splits (columns input_ids, attention_mask, labels, length), their tokenizer and label names."""
+
+    train: Any
+    validation: Any
+    tokenizer: Any
+    label_names: tuple[str, ...]
+
+
+def fine_tune(
+    recipe: Recipe,
+    checkpoint: PretrainedModel,
+    data: TokenizedData,
+    objective: Objective,
+    callback: TrainingCallback,
+    folder: Path,
+) -> TrainingResult:
+    """Train a classifier; continue from the last complete checkpoint in `folder` if there is one.
+
+    Args:
+        recipe: model, optimizer, schedule, trainer arguments and seed.
+        checkpoint: the pretrained model to start from.
+        data: train and validation splits, tokenized.
+        objective: the metric, and the rungs at which the validation split is evaluated.
+        callback: follows the training, and may end it.
+        folder: of checkpoints; the best weights are saved in `folder`/best.
+
+    Returns:
+        The result. Its score is that of the best evaluation on the whole validation split, whose weights are kept.
+
+    Raises:
+        TrainingFailed: if a loss is NaN or infinite.
+    """
+    began = time.monotonic()
+    trainer = _build_trainer(recipe, checkpoint, data, folder)
+    validation = trainer.eval_dataset
+    rung_callback = RungCallback(
+        trainer, objective, callback, folder, (_rung_subset(validation, objective.rung_examples), validation)
+    )
+    start = last_checkpoint(folder)
+    if start is not None:
+        trainer.add_callback(rung_callback.restore(start))
+    else:
+        known = partial(_speed_of_first_steps, trainer, recipe, checkpoint, data)
+        trainer.add_callback(StepTimer(lambda meter: callback.on_speed_measured(known(meter))))
+    trainer.add_callback(rung_callback)
+    trainer.train(resume_from_checkpoint=str(start) if start else None)
+    return rung_callback.result(time.monotonic() - began)
+
+
+def _rung_subset(validation: Any, size: int | None) -> Any:
+    """A stratified subset of `validation`, always the same; all of it if `size` is None or not smaller."""
+    if size is None or size >= len(validation):
+        return validation
+    labels = pd.DataFrame({"label": validation["labels"][:]})
+    return validation.select(splits.stratified_sample(labels, size, 0, False, "study.rung_examples").index)
+
+
+def measure_speed(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path) -> Calibration:
+    """Time up to twelve optimizer steps and four evaluation batches of `recipe`; no weights are kept.
+
+    The texts of the steps are drawn at random. The first steps of a real epoch would not be typical: with texts grouped
+    by length, an epoch goes through the texts of fifty batches at a time, the longest first.
+
+    Args:
+        recipe: to measure.
+        checkpoint: the pretrained model.
+        data: tokenized.
+        folder: for the Trainer's files; it is deleted.
+
+    Returns:
+        Seconds per training example and per evaluated example, and the size of the weights.
+    """
+    meter = StepTimer()
+    batch = micro_batch_size(recipe) * int(recipe.trainer.get("gradient_accumulation_steps", 1))
+    rows_drawn = np.random.default_rng(recipe.seed).permutation(len(data.train))[: MEASURED_STEPS * batch]
+    trainer = _build_trainer(recipe, checkpoint, data, folder, max_steps=MEASURED_STEPS)
+    trainer.train_dataset = data.train.select(rows_drawn)
+    trainer.add_callback(meter)
+    trainer.train()
+    rows = range(0, len(data.validation), max(1, len(data.validation) // (4 * trainer.args.eval_batch_size)))
+    few = data.validation.select(rows)
+    evaluated = trainer.evaluate(few)
+    shutil.rmtree(folder, ignore_errors=True)
+    calibration = _calibration(
+        trainer, recipe, checkpoint, data, meter.seconds_per_step() / min(batch, len(data.train))
+    )
+    return replace(calibration, seconds_per_evaluated=evaluated["eval_runtime"] / len(few))
+
+
+def _speed_of_first_steps(
+    trainer: "_ClassifierTrainer", recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, meter: StepTimer
+) -> Calibration:
+    """The speed of a training, from the time of its first steps."""
+    args, lengths, sampler = trainer.args, data.train["length"][:], trainer._get_train_sampler()
+    order = list(sampler) if isinstance(sampler, _EpochSampler) else range(len(lengths))
+    tokens = tokens_per_step(lengths, order, args.train_batch_size, args.gradient_accumulation_steps)
+    return _calibration(trainer, recipe, checkpoint, data, meter.seconds_per_epoch(tokens) / len(lengths))
+
+
+def _calibration(
+    trainer: "_ClassifierTrainer",
+    recipe: Recipe,
+    checkpoint: PretrainedModel,
+    data: TokenizedData,
+    seconds_per_example: float,
+) -> Calibration:
+    """The seconds of an evaluated example are estimated from those of a training example (FORWARD_FRACTION)."""
+    seen, judged = (np.asarray(part["length"][:]) for part in (data.train, data.validation))
+    return Calibration(
+        seconds_per_example=seconds_per_example,
+        seconds_per_evaluated=seconds_per_example * FORWARD_FRACTION * judged.mean() / seen.mean(),
+        megabytes=checkpoint.megabytes,
+        device=str(trainer.args.device),
+        threads=torch.get_num_threads(),
+        gpu_megabytes=torch.cuda.max_memory_reserved() / 1e6 if trainer.args.device.type == "cuda" else 0.0,
+        cut=float(np.mean(seen >= recipe.model.max_tokens)),
+    )
+
+
+def evaluate_untrained(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path) -> Evaluation:
+    """Evaluate the model without fine-tuning on the whole validation split.
+
+    A head that it lacks is random, from the seed.
+    """
+    trainer = _build_trainer(recipe, checkpoint, data, folder)
+    metrics_with_prefix = trainer.evaluate()
+    shutil.rmtree(folder, ignore_errors=True)
+    return Evaluation(0, 1.0, 0, strip_eval_prefix(metrics_with_prefix), metrics_with_prefix["eval_runtime"])
+
+
+def failure_reason(error: Exception) -> str:
+    """Why a training failed, in one line. It begins with OUT_OF_MEMORY or DISK_FULL if that was the cause."""
+    first = first_line(error)
+    if isinstance(error, TrainingFailed):
+        return first
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in NO_MEMORY):
+        return f"{OUT_OF_MEMORY}: {first}"
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in NO_SPACE):
+        return f"{DISK_FULL}: {first}"
+    return f"{type(error).__name__}: {first}"
+
+
+def micro_batch_size(recipe: Recipe) -> int:
+    """Examples that go through the model at a time. The Trainer's default is 8."""
+    return int(recipe.trainer.get("per_device_train_batch_size", 8))
+
+
+def halve_micro_batch(recipe: Recipe, devices: int = 1) -> Recipe | None:
+    """The recipe with half the micro-batch and twice the accumulation steps; None if the micro-batch is odd."""
+    size = micro_batch_size(recipe)
+    if size % (2 * devices):
+        return None
+    steps = 2 * int(recipe.trainer.get("gradient_accumulation_steps", 1))
+    trainer = {**recipe.trainer, "per_device_train_batch_size": size // 2, "gradient_accumulation_steps": steps}
+    return replace(recipe, trainer=trainer)
+
+
+def reduce_micro_batch_to(size: int, recipe: Recipe, devices: int = 1) -> Recipe:
+    """The recipe with its micro-batch halved until it is at most `size`, and as many examples per update as before."""
+    while micro_batch_size(recipe) > size and (smaller := halve_micro_batch(recipe, devices)):
+        recipe = smaller
+    return recipe
+
+
+def free_memory() -> None:
+    """Free what a failed training has left in memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def resolve_precision(recipe: Recipe) -> str:
+    """The precision that `recipe` is trained in on this machine: bf16, fp16 or fp32."""
+    bf16, fp16 = recipe.trainer.get("bf16"), recipe.trainer.get("fp16")
+    if bf16 == "auto" and not fp16:
+        return devices.fast_precision(bool(recipe.trainer.get("use_cpu")))
+    return "fp16" if fp16 else "bf16" if bf16 else "fp32"
+
+
+def build_training_arguments(recipe: Recipe, folder: Path, **more: Any) -> TrainingArguments:
+    """TrainingArguments of the recipe, with the fields that Trialbook sets itself."""
+    values = {**recipe.optimizer, **recipe.schedule, **recipe.trainer, **more}
+    values.pop("require_gpu", None)
+    if values.get("bf16") == "auto":
+        values |= {kind: resolve_precision(recipe) == kind for kind in ("bf16", "fp16")}
+    if values.get("bf16") and not torch.accelerator.is_available():
+        values["use_cpu"] = True  # the Trainer does not detect it
+    values.setdefault("dataloader_pin_memory", torch.cuda.is_available())
+    if torch.distributed.is_initialized():  # each rank trains on its part of the recipe's batch
+        values["accelerator_config"] = {"split_batches": True}
+        values.setdefault("ddp_find_unused_parameters", False)  # listed architectures use all of their parameters
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        report_to="none",
+        seed=recipe.seed,
+        eval_strategy="no",  # RungCallback evaluates, at fractions of the schedule
+        save_strategy="no",  # RungCallback says when to save
+        logging_strategy="steps",
+        logging_nan_inf_filter=False,  # a loss of NaN must be visible
+        disable_tqdm=True,
+        **values,
+    )
+    if arguments.n_gpu > 1:  # the Trainer would use all GPUs, and multiply the batch size by their number
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _build_trainer(
+    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, **more: Any
+) -> "_ClassifierTrainer":
+    devices.keep_freed_memory()
+    by_length = np.argsort(data.validation["length"][:], kind="stable")[::-1].copy()
+    trainer: _ClassifierTrainer = _ClassifierTrainer(
+        model=build_classifier(checkpoint, recipe.model, data.label_names, recipe.seed),
+        args=build_training_arguments(recipe, folder, **more),
+        train_dataset=data.train,
+        eval_dataset=data.validation.select(by_length),  # texts of similar length together, the longest first
+        processing_class=data.tokenizer,
+        data_collator=DataCollatorWithPadding(data.tokenizer),
+        compute_metrics=lambda p: trainer.compute_and_keep(p.label_ids, p.predictions),
+    )
+    trainer.eval_order = by_length
+    if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
+        cpu_dropout.install(trainer.model)
+    # Most classifiers accept keyword arguments but ignore num_items_in_batch. The Trainer would assume that they divide
+    # the loss by it, and not divide by the accumulated steps: losses and gradients would be too large.
+    trainer.model_accepts_loss_kwargs = False
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _EpochSampler(Sampler[int]):
+    """Orders the texts by (seed, epoch) alone, so that a training can be resumed in the middle of an epoch."""
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, group: bool) -> None:
+        self.lengths, self.batch, self.seed, self.group, self.epoch = list(lengths), batch, seed, group, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        if self.group:
+            return iter(get_length_grouped_indices(self.lengths, self.batch, generator=generator))
+        return iter(torch.randperm(len(self.lengths), generator=generator).tolist())
+
+
+class _ClassifierTrainer(Trainer):
+    """The Trainer with samplers that can be resumed. It keeps the logits of its last evaluation."""
+
+    eval_order: np.ndarray  # rows of the validation split, in the order of evaluation
+    logits: np.ndarray  # of the last evaluation
+
+    def compute_and_keep(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+        """Metrics of an evaluation. Its logits are kept until the next one."""
+        self.logits = logits
+        return metrics.compute_metrics(labels, logits)
+
+    def validation_probabilities(self) -> np.ndarray:
+        """Probabilities of the last evaluation, [n_examples, n_labels], in the order of the validation split."""
+        probabilities = np.empty_like(self.logits)
+        probabilities[self.eval_order] = softmax(self.logits, axis=1)
+        return probabilities
+
+    def evaluation_loop(self, *given: Any, **named: Any) -> Any:
+        output = super().evaluation_loop(*given, **named)
+        # Over several devices the Trainer's mean includes texts that fill the last batch. Smoothing is for training.
+        if self.args.world_size > 1 or self.args.label_smoothing_factor:
+            logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+            output.metrics["eval_loss"] = cross_entropy(logits.float(), labels).item()
+        return output
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        optimizer.register_load_state_dict_pre_hook(self._complete_old_state)
+        return optimizer
+
+    def _complete_old_state(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        if old_checkpoints.fits(state_dict, optimizer):
+            return state_dict
+        padding, vocabulary = self.processing_class.pad_token_id, self.model.get_input_embeddings().num_embeddings
+        tokens = old_checkpoints.used_tokens(self.train_dataset, padding, vocabulary)
+        return old_checkpoints.with_all_rows(state_dict, optimizer, tokens)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        strategy = self.args.train_sampling_strategy
+        if strategy not in ("random", "group_by_length"):
+            return super()._get_train_sampler(data)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return _EpochSampler(self.train_dataset["length"][:], batch, self.args.seed, strategy == "group_by_length")
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        return SequentialSampler(eval_dataset)

@@ -1,0 +1,182 @@
+"""Bootstrap intervals over examples and seeds, paired on the same examples, and McNemar's test.
+
+Each draw resamples the examples, the same ones for all contenders, and independently the seeds of each contender (a
+crossed, or 'pigeonhole', bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Intervals over examples alone would call equal
+recipes different far too often.
+
+- A draw takes one seed less than there are: the variance over a few seeds is then unbiased (Rao & Wu 1988,
+  doi:10.1080/01621459.1988.10478591).
+- Resampling both counts the interaction of seeds and examples three times; resampling only examples, or only seeds,
+  counts it once. Twice the sum of these two variances minus the first one therefore counts it once.
+- Limits are the estimate plus and minus a t quantile times the standard error, with Welch and Satterthwaite's degrees
+  of freedom: for five seeds, or few examples of a rare label, the normal quantile is too small.
+- A difference that fewer examples carry than an exact sign test needs (six at 95 %) is not shown, whatever its
+  interval.
+
+How often equal recipes come out as different is tested by simulation (tests/verdict/test_verdict.py).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from scipy.special import expit
+
+from src.verdict import estimates
+
+N_DRAWS = 2000
+MAX_COUNTS = 4_000_000  # counts held at once
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A contender's probabilities, [n_seeds, n_examples, n_labels]; n_seeds is 1 for one that is not trained."""
+
+    probabilities: np.ndarray
+
+    @property
+    def n_seeds(self) -> int:
+        """The number of seeds."""
+        return len(self.probabilities)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval."""
+
+    value: float
+    low: float
+    high: float
+    error: float  # standard error
+
+
+class PairedBootstrap:
+    """The metrics of every contender in every draw of examples."""
+
+    def __init__(
+        self, labels: np.ndarray, answers: Mapping[str, Predictions], draws: int = N_DRAWS, seed: int = 0
+    ) -> None:
+        generator = np.random.default_rng(seed)
+        self.labels, self.predictions, self.n_examples = labels, answers, len(labels)
+        self.support = {name: estimates.support(labels, a.probabilities) for name, a in answers.items()}
+        self.point_estimates = {
+            name: estimates.metrics_per_seed(labels, a.probabilities) for name, a in answers.items()
+        }
+        parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in answers}
+        left = draws
+        while left:
+            size = min(left, max(1, MAX_COUNTS // self.n_examples))
+            counts = _example_counts(generator, size, self.n_examples)
+            for name, a in answers.items():
+                parts[name].append(estimates.weighted_metrics(labels, a.probabilities, counts))
+            left -= size
+        self._values = {
+            name: {metric: np.concatenate([part[metric] for part in each]) for metric in each[0]}
+            for name, each in parts.items()
+        }
+        self._seeds = {name: _seed_weights(generator, draws, a.n_seeds) for name, a in answers.items()}
+
+    def estimate(self, name: str, metric: str, level: float = 0.95) -> Estimate:
+        """The mean over the contender's seeds, with its interval.
+
+        The interval of a fraction is made on the logit scale: it stays within 0 and 1, and near the ends it is not too
+        narrow. If there are no errors, or only errors, it is the exact binomial one.
+        """
+        estimate = self._estimate({name: 1.0}, metric, 1 - level)
+        if metric == "loss":
+            return estimate
+        value, wrong = estimate.value, 1 - level
+        if not 0 < value < 1:
+            reach = 1 - (wrong / 2) ** (1 / self.support[name][metric])
+            low, high = (1 - reach, 1.0) if value >= 1 else (0.0, reach)
+            return Estimate(value, low, high, estimate.error)
+        reach = (estimate.high - value) / (value * (1 - value))
+        middle = math.log(value / (1 - value))
+        return Estimate(value, float(expit(middle - reach)), float(expit(middle + reach)), estimate.error)
+
+    def difference(self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1) -> Estimate:
+        """The difference `name` minus `other`, with its interval.
+
+        Args:
+            name: a contender.
+            other: another contender.
+            metric: that is compared.
+            level: of the interval, such as 0.95.
+            among: from how many candidates `name` was selected; the interval is widened for that (Bonferroni).
+        """
+        estimate = self._estimate({name: 1.0, other: -1.0}, metric, (1 - level) / among)
+        if metric == "loss":
+            return estimate
+        return Estimate(estimate.value, max(-1.0, estimate.low), min(1.0, estimate.high), estimate.error)
+
+    def differ_on_enough_examples(
+        self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1
+    ) -> bool:
+        """Whether an exact sign test could be significant if all examples on which they differ favoured one of them.
+
+        Args:
+            name: a contender.
+            other: another contender.
+            metric: says which examples count.
+            level: of the test, such as 0.95.
+            among: from how many candidates `name` was selected (Bonferroni).
+        """
+        if metric == "loss":
+            return True
+        first, second = self.predictions[name].probabilities, self.predictions[other].probabilities
+        return estimates.n_differing_examples(metric, self.labels, first, second) >= math.ceil(
+            math.log2(2 * among / (1 - level))
+        )
+
+    def _estimate(self, signs: Mapping[str, float], metric: str, error_rate: float) -> Estimate:
+        value, both, examples_only = 0.0, np.zeros(0), np.zeros(0)
+        parts: list[tuple[float, int]] = []  # variance, degrees of freedom
+        for name, sign in signs.items():
+            each, values = self.point_estimates[name][metric], self._values[name][metric]
+            value += sign * float(each.mean())
+            both = sign * (values * self._seeds[name]).sum(axis=1) + (both if both.size else 0.0)
+            examples_only = sign * values.mean(axis=1) + (examples_only if examples_only.size else 0.0)
+            if len(each) > 1:
+                parts.append((float(each.var(ddof=1)) / len(each), len(each) - 1))
+        seeds, examples = sum(v for v, _ in parts), float(examples_only.var(ddof=1))
+        parts.append((examples, max(1, min(self.support[name][metric] for name in signs) - 1)))
+        variance = max(2 * (seeds + examples) - float(both.var(ddof=1)), seeds, examples)
+        reach = math.sqrt(variance) * float(stats.t.ppf(1 - error_rate / 2, _degrees_of_freedom(variance, parts)))
+        return Estimate(value, value - reach, value + reach, math.sqrt(variance))
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of two predictors: on how many examples only one of them was right, and the exact two-sided p."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
+    """`first`, `second`: probabilities [n_examples, n_labels]. Source: McNemar 1947; exact binomial form."""
+    hit, other = first.argmax(axis=1) == labels, second.argmax(axis=1) == labels
+    a, b = int((hit & ~other).sum()), int((other & ~hit).sum())
+    return McNemar(a, b, float(stats.binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0)
+
+
+def _example_counts(generator: np.random.Generator, draws: int, n: int) -> np.ndarray:
+    """How often each of `n` examples is in each of `draws` draws of `n` with replacement, [n_draws, n]."""
+    rows = generator.integers(0, n, (draws, n)) + np.arange(draws)[:, None] * n
+    return np.bincount(rows.ravel(), minlength=draws * n).reshape(draws, n).astype(np.float64)
+
+
+def _seed_weights(generator: np.random.Generator, draws: int, repeats: int) -> np.ndarray:
+    """Weights [n_draws, n_seeds] of draws of one seed less than there are. A single seed always has weight 1."""
+    if repeats == 1:
+        return np.ones((draws, 1))
+    return generator.multinomial(repeats - 1, np.full(repeats, 1 / repeats), size=draws) / (repeats - 1)
+
+
+def _degrees_of_freedom(total: float, parts: list[tuple[float, int]]) -> float:
+    """Degrees of freedom of a variance `total` that is the sum of independent ones. Source: Welch and Satterthwaite."""
+    under = sum(v * v / d for v, d in parts)
+    return max(1.0, total * total / under) if under > 0 else 1e6

@@ -1,0 +1,129 @@
+"""Records of a comparison and its verdict, which are stored as JSON."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from src.core.metric import gain
+
+VERDICT_FILE = "verdict.json"  # the file, in a comparison's folder
+BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SeedRunRecord:
+    """One recipe trained once, from one fresh seed."""
+
+    seed: int
+    run_id: str | None
+    validation: dict[str, float]  # metrics of the weights that were kept
+    test: dict[str, float] = field(default_factory=dict)  # empty: the test split was not opened for it
+    seconds: float = 0.0  # of training
+
+
+@dataclass(frozen=True)
+class ContenderRecord:
+    """A contender (a baseline, the default recipe, tuned settings or the champion) and its results."""
+
+    name: str
+    kind: str  # baseline, default, tuned, champion
+    key: str  # of its recipe
+    about: str  # in words: the trial, the version
+    params: dict[str, Any]  # the searched settings
+    search_score: float | None
+    validation: float | None  # study.metric, the mean over fresh seeds; of a baseline, its own
+    spread: float | None  # standard deviation over the seeds
+    optimism: float | None  # how much better the search's score is than the mean over fresh seeds
+    registered_seed: int | None  # of the seed run with the median validation score, which is the one to register
+    repeats: tuple[SeedRunRecord, ...]
+    test: dict[str, Interval]  # empty: the test split was not opened for it
+    megabytes: float | None = None
+    ms_per_1000_texts: float | None = None
+    problem: str | None = None  # why it could not be evaluated
+
+    @property
+    def registered(self) -> SeedRunRecord:
+        """The seed run to register."""
+        return next(r for r in self.repeats if r.seed == self.registered_seed)
+
+
+@dataclass(frozen=True)
+class PairwiseResult:
+    """The winner compared with one other contender on the same test examples."""
+
+    other: str
+    metric: str
+    difference: Interval  # winner minus other
+    verdict: str
+    only_winner: int  # McNemar's test on the registered weights: examples that only the winner's got right,
+    only_other: int  # only the other's,
+    p: float  # and the exact two-sided p
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a comparison."""
+
+    number: int  # counts a study's verdicts, from 1
+    study: str
+    uid: str
+    key: str  # hash of the contenders, without the champion, and of the seeds
+    made: str  # when, ISO 8601
+    data: str
+    fingerprints: dict[str, str]
+    registry: str
+    metric: str
+    direction: str
+    margin: float
+    seeds: tuple[int, ...]
+    test_examples: int
+    chosen_among: int
+    contenders: tuple[ContenderRecord, ...]
+    winner: str
+    best_baseline: str
+    against: tuple[PairwiseResult, ...]
+    opening: int  # number of this opening of the test split, from 1
+    openings: int  # how often the test split had been opened when the verdict was written
+    champion: str | None  # the version that was the champion
+    champion_key: str  # identifies its model, since version numbers can be reused
+    notes: tuple[str, ...] = ()
+
+    def contender(self, name: str) -> ContenderRecord:
+        """The record of the contender `name`."""
+        return next(c for c in self.contenders if c.name == name)
+
+    def result_against(self, name: str) -> PairwiseResult | None:
+        """The winner against the contender `name`; None if they were not compared."""
+        return next((a for a in self.against if a.other == name), None)
+
+    @property
+    def search_top(self) -> str:
+        """The contender with the best score in the search."""
+        scores = {c.name: c.search_score for c in self.contenders if c.search_score is not None}
+        return max(scores, key=lambda name: gain(scores[name], self.direction))
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        return str(TypeAdapter(Verdict).dump_json(self, indent=1).decode())
+
+    @staticmethod
+    def from_json(text: str) -> "Verdict":
+        """The record that `text`, its JSON, describes."""
+        return TypeAdapter(Verdict).validate_json(text)
+
+
+def load_verdict(folder: Path) -> Verdict | None:
+    """The verdict in a comparison's folder, if there is one."""
+    file = folder / VERDICT_FILE
+    return Verdict.from_json(file.read_text()) if file.exists() else None

@@ -1,0 +1,222 @@
+"""What a worker keeps between trainings, and one training whose errors become results."""
+
+import os
+import shutil
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from src.config.settings import ModelSettings, Recipe, Settings
+from src.console.messages import notify
+from src.core.errors import StorageUnavailable
+from src.core.paths import Paths, atomic_write
+from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
+from src.data import dataset, tokenization
+from src.tracking import recorders, run_tree
+from src.tracking.run_log import RunLog
+from src.tracking.store import TrackingStore, tracking_uri
+from src.training import distributed, objectives, pretrained
+from src.training.callbacks import Objective, TrainingCallback
+from src.training.pretrained import PretrainedModel
+from src.training.trainer import (
+    DISK_FULL,
+    OUT_OF_MEMORY,
+    TokenizedData,
+    failure_reason,
+    free_memory,
+    halve_micro_batch,
+    micro_batch_size,
+    reduce_micro_batch_to,
+    resolve_precision,
+)
+from src.workers.worker_count import FIRST_TRIAL, calibration_key
+
+MICRO_BATCH_FILE = "micro_batch"  # in a training's folder: how many examples at a time fitted
+
+
+class WorkerContext:
+    """The settings, data and MLflow store of a worker, kept from trial to trial."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        paths: Paths,
+        store: TrackingStore | None = None,
+        begun_with: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self.settings, self.paths, self._store = settings, paths, store
+        self.dataset = dataset.prepare_dataset(settings.data, paths.cache_dir, begun_with)
+        metric, requested = settings.study.metric, settings.study.direction
+        direction = objectives.resolve_direction(metric, requested, len(self.dataset.label_names))
+        self.objective = Objective(metric, direction, settings.study.rungs, settings.study.rung_examples)
+        self._tokenized_data: dict[tuple[str, int], tuple[PretrainedModel, TokenizedData]] = {}
+
+    @property
+    def store(self) -> TrackingStore:
+        """The MLflow store.
+
+        Workers of a study read the experiment's id from its folder, so they start while a server is down.
+        """
+        if self._store is None:
+            uri = tracking_uri(self.settings.tracking, self.paths.root)
+            self._store = TrackingStore(
+                uri, run_tree.experiment_file(self.paths.study_dir(self.settings.study.name)).read_text()
+            )
+        return self._store
+
+    def tokenized_data(self, model: ModelSettings) -> tuple[PretrainedModel, TokenizedData]:
+        """The pretrained model and the data, tokenized for it; made once per model."""
+        key = (model.checkpoint, model.max_tokens)
+        if key not in self._tokenized_data:
+            checkpoint = pretrained.resolve(model, self.paths.cache_dir)
+            tokenizer = pretrained.load_tokenizer(checkpoint)
+            tokenizer.model_max_length = model.max_tokens  # saved with the weights: served texts are cut alike
+            train, validation = (
+                tokenization.tokenize_split(self.dataset, split, tokenizer, model.max_tokens, self.paths.cache_dir)
+                for split in ("train", "validation")
+            )
+            self._tokenized_data[key] = (
+                checkpoint,
+                TokenizedData(train, validation, tokenizer, self.dataset.label_names),
+            )
+        return self._tokenized_data[key]
+
+
+class TrackingCallback(TrainingCallback):
+    """Writes a training's curves and evaluations to its MLflow run."""
+
+    def __init__(self, run: RunLog, store: TrackingStore) -> None:
+        self.run, self.store = run, store
+
+    def on_log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the values."""
+        self.run.log_metrics(step, values)
+
+    def on_evaluation(self, evaluation: Evaluation) -> StopDecision | None:
+        """Send everything that was logged so far in one request."""
+        self.run.log_metrics(evaluation.step, curve_metrics(evaluation))
+        self.run.send_to(self.store)
+        return None
+
+
+def curve_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """An evaluation's metrics under the names of their curves.
+
+    validation/<name>, or rung/<name> if a part of the split was evaluated.
+    """
+    prefix = "validation" if evaluation.whole else "rung"
+    values = {f"{prefix}/{name}": value for name, value in evaluation.metrics.items()}
+    return {**values, "train/examples": float(evaluation.examples)}
+
+
+def attempt_training(
+    recipe: Recipe, context: WorkerContext, callback: TrackingCallback, folder: Path
+) -> TrainingResult:
+    """Train. An error becomes a FAIL result with its reason, and a traceback on the MLflow run.
+
+    If the disk is full, the training's own files are deleted, so that its end can be recorded.
+
+    Args:
+        recipe: to train.
+        context: of this worker.
+        callback: has the MLflow run.
+        folder: of checkpoints and weights.
+
+    Raises:
+        StorageUnavailable: the study's records cannot be written, which says nothing about the training.
+    """
+    each = context.settings.worker.devices_per_trial
+    callback.run.set_tags({"precision": resolve_precision(recipe), **({"devices": each} if each > 1 else {})})
+    try:
+        callback.run.set_tags(recorders.weights_tags(context.tokenized_data(recipe.model)[0]))
+        return train_within_memory(
+            recipe, context, callback, folder, lambda n: callback.run.set_tags({"micro_batch": n})
+        )
+    except StorageUnavailable:
+        raise
+    except Exception as error:  # one failing trial is a failed trial, never the end of the study
+        reason, trace = failure_reason(error), traceback.format_exc()
+    if reason.startswith(DISK_FULL):
+        shutil.rmtree(folder, ignore_errors=True)
+    callback.run.log_text("error.txt", trace)
+    return TrainingResult(State.FAIL, reason=reason)
+
+
+def train_within_memory(
+    recipe: Recipe,
+    context: WorkerContext,
+    callback: TrainingCallback,
+    folder: Path,
+    fits: Callable[[int], object] = lambda _: None,
+) -> TrainingResult:
+    """Train; if memory runs out, start again with half the micro-batch and twice the accumulation steps.
+
+    Args:
+        recipe: to train.
+        context: of this worker.
+        callback: follows the training.
+        folder: of its checkpoints and weights. It also holds the micro-batch that fitted, for a resumed training.
+        fits: called with the new micro-batch, in examples.
+    """
+    each, file = context.settings.worker.devices_per_trial, folder / MICRO_BATCH_FILE
+    if file.exists():
+        recipe = reduce_micro_batch_to(int(file.read_text()), recipe, each)
+    while True:
+        try:
+            checkpoint, data = context.tokenized_data(recipe.model)
+            return distributed.fine_tune(each, recipe, checkpoint, data, context.objective, callback, folder)
+        except StorageUnavailable:
+            raise
+        except Exception as error:
+            smaller = smaller_recipe(error, recipe, context.settings)
+            if smaller is None:
+                raise
+        shutil.rmtree(folder, ignore_errors=True)
+        free_memory()
+        recipe = smaller
+        atomic_write(file, str(micro_batch_size(recipe)))
+        fits(micro_batch_size(recipe))
+
+
+def smaller_recipe(error: Exception, recipe: Recipe, settings: Settings) -> Recipe | None:
+    """The recipe with half the micro-batch, if memory ran out and worker.oom_retry is set; else None."""
+    retry = settings.worker.oom_retry and failure_reason(error).startswith(OUT_OF_MEMORY)
+    return halve_micro_batch(recipe, settings.worker.devices_per_trial) if retry else None
+
+
+def measure_speed_once(context: WorkerContext, index: int, of: int) -> None:
+    """Measure the speed of the default recipe on worker `index`, unless it was measured before.
+
+    An error is printed and does not end the worker: trials that meet it record it.
+    """
+    measured = _calibration_path(context, index, of)
+    recipe: Recipe | None = None if measured.exists() else context.settings.recipe
+    while recipe is not None:
+        scratch = measured.parent / f"scratch-{os.getpid()}"
+        try:
+            checkpoint, data = context.tokenized_data(recipe.model)
+            calibration = distributed.measure_speed(
+                context.settings.worker.devices_per_trial, recipe, checkpoint, data, scratch
+            )
+            atomic_write(measured, calibration.to_json())
+            return
+        except Exception as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            recipe = smaller_recipe(error, recipe, context.settings)
+            if recipe is None:
+                notify(f"  note: worker {index} could not measure its speed: {failure_reason(error)}")
+        free_memory()
+
+
+def save_speed(context: WorkerContext, calibration: Calibration) -> None:
+    """Save the speed of the default recipe's own trial, which estimates the cost of later studies."""
+    with suppress(OSError):  # a full disk: no price is no reason to fail
+        atomic_write(_calibration_path(context, 0, FIRST_TRIAL), calibration.to_json())
+
+
+def _calibration_path(context: WorkerContext, index: int, of: int) -> Path:
+    return (
+        context.paths.calibration_dir(calibration_key(context.settings, context.dataset.fingerprint, of))
+        / f"{index}.json"
+    )

@@ -1,0 +1,1 @@
+"""A comparison: plan, run, monitor, evaluate."""

@@ -1,0 +1,162 @@
+"""Plans a comparison: checks the input, lists contenders and seeds, and estimates the cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.comparison import contenders, saved_study
+from src.comparison.contenders import CHAMPION, DEFAULT, TUNED, Contender, Contenders, SeedRun
+from src.comparison.saved_study import SavedStudy
+from src.comparison.selection import Selection, is_complete
+from src.config.settings import ComparisonSettings
+from src.console.output import StudyConsole
+from src.core.errors import InvalidInput, first_line
+from src.core.formatting import plural
+from src.core.paths import Paths
+from src.core.records import Calibration
+from src.tracking import registry
+from src.tracking.registry import ModelVersion
+from src.tracking.store import TrackingStore, open_store
+from src.training import inference, label_mapping, pretrained
+from src.verdict.power import Power
+from src.workers import worker_count
+from src.workers.cost import Speed
+from src.workers.worker_count import n_epochs
+from src.workflows.sweep.plan import machine_for
+
+
+@dataclass(frozen=True)
+class ComparisonPlan:
+    """A comparison that has passed every check. Nothing has been trained for it."""
+
+    settings: ComparisonSettings
+    saved_study: SavedStudy
+    contenders: Contenders
+    workers: int
+    store: TrackingStore
+    registry: str
+
+    @property
+    def folder(self) -> Path:
+        """The comparison's folder."""
+        return self.saved_study.comparison_dir
+
+    def remaining(self) -> list[SeedRun]:
+        """Seed runs that have not ended. A failed one is tried again until the winner is selected."""
+        if Selection.read(self.folder, self.contenders) is not None:
+            return []
+        every = list(contenders.seed_runs(self.contenders, self.folder))
+        return [r for r in every if not is_complete(r.result())]
+
+
+def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPlan:
+    """Everything that can be refused is refused here, before anything is trained."""
+    saved = saved_study.load_study(settings.study, paths)
+    comparison = contenders.select_contenders(saved, settings)
+    store = open_store(saved.settings.tracking, paths.root)
+    model = settings.registry or saved.registered_model
+    if now := registry.by_alias(store, model, registry.CHAMPION):
+        comparison = comparison.with_champion(_champion(store, now, saved))
+    _check_checkpoints(saved, comparison)
+    machine = machine_for(saved.settings)
+    trainings = len(comparison.recipes) * len(comparison.seeds)
+    workers = settings.workers or worker_count.choose_worker_count(
+        saved.settings, saved.paths, saved.dataset, machine, trainings
+    )
+    return ComparisonPlan(settings, saved, comparison, workers, store, model)
+
+
+def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) -> Contender:
+    """The champion as a contender. Raises InvalidInput if it answers with other labels than the study's data have."""
+    try:
+        labels = inference.label_names(registry.load_pipeline(store, version.uri))
+    except Exception as error:  # MLflow raises errors of any type; a model of another flavor cannot be a contender
+        raise InvalidInput(
+            f"The champion, version {version.number} of {version.model}, cannot be loaded as a transformers "
+            f"classifier, so nothing can be compared with it: {first_line(error)}. Compare under another "
+            "name: registry.model=<name>."
+        ) from error
+    if set(labels) != set(saved.dataset.label_names):
+        raise InvalidInput(
+            f"The champion, version {version.number} of {version.model}, answers with {', '.join(labels)}; the data of "
+            f"{saved.name} have the labels {', '.join(saved.dataset.label_names)}. Compare under another name: "
+            "registry.model=<name>."
+        )
+    before = version.tags.get("data.fingerprint.test")
+    here = saved.dataset.fingerprints["test"]
+    source = version.tags.get(registry.DATA_SOURCE_TAG, saved.data_source)
+    if before != here and source != saved.data_source:
+        raise InvalidInput(
+            f"The champion, version {version.number} of {version.model}, was made from other data ({source}, here "
+            f"{saved.data_source}), so it does not stand in this comparison. Compare under another name: "
+            "registry.model=<name>."
+        )
+    note = "" if before == here else (
+        f"was made with another test split ({before or 'none on record'}, here {here}): it may have been trained on "
+        "these test examples, which would favour it"
+    )  # fmt: skip
+    about = f"{version.model} version {version.number}"
+    return Contender(CHAMPION, CHAMPION, version.key, about, uri=version.uri, version=version.number, note=note)
+
+
+def _check_checkpoints(saved: SavedStudy, comparison: Contenders) -> None:
+    """Raise InvalidInput if a recipe's checkpoint is missing, or the study's has changed since the search."""
+    if any(c.name == "ready_made" for c in comparison.without_training):
+        label_mapping.check_ready_made(saved.settings, saved.dataset.label_names, saved.paths.cache_dir)
+    for contender in comparison.recipes:
+        checkpoint = pretrained.resolve(contender.settings().recipe.model, saved.paths.cache_dir)
+        searched = saved.study.optuna_study.user_attrs["definition"]["weights"]
+        if contender.kind == DEFAULT and checkpoint.fingerprint != searched:
+            raise InvalidInput(
+                f"The weights of {checkpoint.id} in {checkpoint.folder} have changed since {saved.name} was searched: "
+                "their "
+                f"fingerprint was {searched} and is {checkpoint.fingerprint}. Put the old ones back, or search again."
+            )
+
+
+def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
+    """Print contenders, seeds, and the differences that the comparison can detect."""
+    comparison, dataset = plan.contenders, plan.saved_study.dataset
+    names = [f"{c.name} ({c.about})" if c.about and c.kind != TUNED else c.name for c in comparison.contenders]
+    candidates = ", ".join(c.name for c in comparison.candidates)
+    trainings = len(comparison.recipes) * len(comparison.seeds)
+    rows = {
+        "contenders": ", ".join(names),
+        "fresh seeds": f"{', '.join(map(str, comparison.seeds))}: {trainings} trainings, {len(plan.remaining())} to go",
+        "choice": f"the best of {candidates} by mean validation {console.study.metric}",
+        "then": f"the {dataset.sizes['test']} sealed test examples; a margin of {plan.settings.margin:g} is asked",
+        "can show": _power(plan),
+    }
+    console.print(f"Comparison of {plan.saved_study.name}: {plural(plan.workers, 'worker')}")
+    for name, text in rows.items():
+        console.print(f"  {name:<11}  {text}")
+    for note in comparison.notes:
+        console.print(f"  note: {note}")
+
+
+def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[Calibration]) -> float | None:
+    """Print what the rest will cost, estimated from the calibration. Returns the seconds; None if unknown."""
+    if not measured:
+        console.print("  expected: unknown, the speed could not be measured")
+        return None
+    sizes, n_rungs = plan.saved_study.dataset.sizes, len(plan.saved_study.settings.study.rungs)
+    speed, n_seeds = Speed.of(measured), len(plan.contenders.seeds)
+    recipes = [seed_run.contender.settings().recipe for seed_run in plan.remaining()]
+    seconds = sum(speed.training_seconds(sizes, n_epochs(recipe), n_rungs) for recipe in recipes)
+    seconds += (2 * n_seeds + 2) * sizes["test"] * speed.evaluation
+    saved = len(plan.contenders.recipes) * n_seeds  # until the winner is selected
+    console.price(measured, seconds / plan.workers, speed.disk_gigabytes(saved, plan.workers), "")
+    return seconds / plan.workers
+
+
+def _power(plan: ComparisonPlan) -> str:
+    """Which difference these examples and seeds can detect, and how many would detect half of it."""
+    metric = plan.saved_study.settings.study.metric
+    if metric == "loss":
+        return "not known beforehand for the loss"
+    scores = [c.search_score for c in plan.contenders.candidates if c.search_score is not None]
+    near = min(max([*scores, 0.55]), 0.95)
+    power = Power(
+        plan.saved_study.dataset.sizes["test"], len(plan.contenders.seeds), near, len(plan.contenders.candidates)
+    )
+    return power.describe(plan.settings.margin)

@@ -1,0 +1,164 @@
+"""Runs a comparison in the launching process: plan, train, select, open the test split, evaluate, record."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from filelock import Timeout
+
+from src.comparison import contenders
+from src.comparison.selection import Selection, best_baseline, best_recipe, median_seed, select_winner
+from src.console.output import StudyConsole
+from src.core.cache import content_key
+from src.core.errors import CommandFailed, InvalidInput
+from src.core.records import Calibration, State
+from src.data import test_split
+from src.tracking import recorders, registry, run_tree
+from src.training import pretrained
+from src.verdict.records import Verdict, load_verdict
+from src.workers.worker_count import calibrations
+from src.workflows.compare import evaluate, monitor
+from src.workflows.compare.plan import ComparisonPlan, print_plan, print_price
+from src.workflows.sweep import report
+
+Launch = Callable[
+    ..., object
+]  # starts so many workers on the comparison, with these overrides, and waits until they end
+
+
+def compare(plan: ComparisonPlan, launch: Launch) -> Verdict | None:
+    """Train, select, open the test split and evaluate, or the rest of it if an earlier command was stopped.
+
+    One command at a time; a second one is refused.
+
+    Raises:
+        CommandFailed: workers ended early, so that the comparison is not complete.
+    """
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with contenders.launch_lock(plan.folder):
+            settings = replace(plan.saved_study.settings, progress=plan.settings.progress)
+            return _compare(plan, launch, StudyConsole(settings))
+    except Timeout:
+        if plan.settings.plan_only:
+            _print_plan_only(plan, StudyConsole(plan.saved_study.settings))
+            return None
+        raise InvalidInput(
+            f"The study {plan.saved_study.name} is being compared by another process; look there, or wait "
+            "until it is done."
+        ) from None
+
+
+def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Verdict | None:
+    if standing := _valid_verdict(plan):
+        console.print(
+            f"The comparison of {standing.study} is done, and nothing in it has changed since {standing.made}."
+        )
+        if not evaluate.is_recorded(plan.folder, standing):
+            evaluate.record_verdict(plan.saved_study, standing, plan.store, console)
+        _write_report(plan, console)
+        evaluate.print_verdict(standing, console)
+        return standing
+    print_plan(plan, console)
+    expected = None
+    if plan.remaining():
+        if len(speed_measured(plan)) < plan.workers:
+            launch(plan.workers, "compare.plan_only=true")  # workers measure their speed, and end
+        expected = print_price(plan, console, speed_measured(plan))
+    if plan.settings.plan_only:
+        console.print("  compare.plan_only=true: nothing was trained, and the test split stays sealed.")
+        return None
+    _prepare(plan)
+    if plan.remaining():
+        with monitor.ComparisonMonitor(plan, console, expected):
+            launch(plan.workers)
+    selection = Selection.read(plan.folder, plan.contenders) or _select(plan)
+    among = len(plan.contenders.candidates)
+    console.print(
+        f"\nBest of {among} on fresh-seed validation: {selection.winner}. Opening {selection.opening} of the test "
+        "split."
+    )
+    if not evaluate.all_answered(selection):
+        launch(plan.workers)
+    if not evaluate.all_answered(selection):
+        raise CommandFailed(
+            "Predictions on the test split are missing: workers ended early. The same command continues."
+        )
+    verdict = evaluate.evaluate(plan.saved_study, selection, plan.settings.margin, plan.registry)
+    evaluate.record_verdict(plan.saved_study, verdict, plan.store, console)
+    _write_report(plan, console)
+    evaluate.print_verdict(verdict, console)
+    return verdict
+
+
+def _print_plan_only(plan: ComparisonPlan, console: StudyConsole) -> None:
+    """Print the plan of a comparison that another process is running. Nothing is measured meanwhile."""
+    print_plan(plan, console)
+    if plan.remaining() and (calibrations_found := speed_measured(plan)):
+        print_price(plan, console, calibrations_found)
+    console.print("  It is being compared by another process; compare.plan_only=true: nothing was done here.")
+
+
+def _write_report(plan: ComparisonPlan, console: StudyConsole) -> None:
+    if plan.saved_study.settings.study.report:
+        problem = report.try_write_report(plan.saved_study, plan.store)
+        console.print(f"  note: {problem}" if problem else "\nOn the study's run: report/report.html, card/README.md")
+
+
+def speed_measured(plan: ComparisonPlan) -> list[Calibration]:
+    """The calibrations that the workers of this comparison have measured."""
+    saved = plan.saved_study
+    return calibrations(saved.paths, saved.settings, saved.dataset.fingerprint, plan.workers)
+
+
+def _valid_verdict(plan: ComparisonPlan) -> Verdict | None:
+    """The stored verdict, if nothing has changed since. Promoting its winner does not count as a change."""
+    verdict = load_verdict(plan.folder)
+    settings = (plan.registry, plan.settings.margin, plan.contenders.key_without_champion)
+    if verdict is None or (verdict.registry, verdict.margin, verdict.key) != settings:
+        return None
+    champion = plan.contenders.champion
+    if (champion.key if champion else "") == verdict.champion_key:
+        return verdict
+    version = registry.find_version(plan.store, plan.registry, champion.version) if champion else None
+    is_registered = version is not None and version.tags.get(registry.SEED_RUN_TAG) == evaluate.registered_name(verdict)
+    return verdict if is_registered else None
+
+
+def _prepare(plan: ComparisonPlan) -> None:
+    """Create the contenders' runs, write the contenders for the workers, and clear failed seed runs for another try."""
+    plan.contenders.write(plan.folder)
+    for seed_run in plan.remaining():
+        (seed_run.folder / "outcome.json").unlink(missing_ok=True)
+    for contender in plan.contenders.contenders:
+        run = run_tree.contender_run(plan.saved_study.study, plan.folder, contender.key, contender.name)
+        run.set_status(State.RUNNING)
+        facts = recorders.common_tags(plan.saved_study.dataset, plan.saved_study.name)
+        run.set_tags({**facts, "kind": "contender", "contender": contender.name, "contender.key": contender.key})
+        if contender.is_recipe:
+            model = contender.settings().recipe.model
+            run.set_tags(recorders.weights_tags(pretrained.resolve(model, plan.saved_study.paths.cache_dir)))
+        if not run.send_to(plan.store, retry_now=True):
+            raise InvalidInput(f"The MLflow store at {plan.store.address} does not take records: {run.problem}")
+
+
+def _select(plan: ComparisonPlan) -> Selection:
+    """Select the winner, and record that the test split is opened. An earlier selection is kept."""
+    left = [r for r in contenders.seed_runs(plan.contenders, plan.folder) if r.result() is None]
+    if left:
+        raise CommandFailed(f"{len(left)} trainings are not done: workers ended early. The same command goes on.")
+    metric, comparison, dataset = plan.saved_study.settings.study.metric, plan.contenders, plan.saved_study.dataset
+    chosen = select_winner(comparison, plan.folder, metric)
+    key = content_key(plan.saved_study.uid, comparison.key, chosen)
+    facts = {
+        "study": plan.saved_study.name, "winner": chosen, "contenders": [c.name for c in comparison.contenders],
+        "seeds": list(comparison.seeds),
+    }  # fmt: skip
+    opening = test_split.open_test_split(
+        dataset, plan.saved_study.paths.test_openings_path(dataset.fingerprints["test"]), key, facts
+    )
+    tuned = best_recipe(comparison.tuned_recipes, comparison, plan.folder, metric)
+    baseline = best_baseline(comparison, metric)
+    seed = median_seed(next(c for c in comparison.recipes if c.name == chosen), comparison, plan.folder)
+    selection = Selection(comparison, plan.folder, chosen, tuned, baseline, opening.number, key, seed)
+    selection.write()
+    return selection

@@ -1,0 +1,167 @@
+"""Classifies texts: chooses the model, reads the texts, writes labels and scores."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from src.console.output import Console, progress_bar
+from src.core.errors import CommandFailed, InvalidInput, first_line
+from src.core.paths import Paths, replacing
+from src.data.files.formats import FORMATS, format_of, open_table, stem_of, write_with_columns
+from src.data.files.table import BATCH_ROWS, NestedCell, Table
+from src.data.files.text_stream import compression_of
+from src.tracking.logged_model import LABEL, SCORE
+from src.tracking.store import TrackingStore, open_existing_store
+from src.training import inference
+from src.workflows.predict import texts
+from src.workflows.predict.answers import Answer, AnswerFile, Job
+from src.workflows.predict.model_choice import ChosenModel, choose_model, load_model
+from src.workflows.predict.request import PredictRequest
+
+
+def predict(request: PredictRequest, paths: Paths) -> None:
+    """Classify the texts, or the rows of the file. Raises InvalidInput if there is no text or no model."""
+    if request.batch_size < 1:
+        raise InvalidInput(f"--batch-size is {request.batch_size}; it is a whole number from 1 up.")
+    if request.file:
+        _predict_file(request, paths)
+    else:
+        _predict_texts(request, paths)
+
+
+def classify(classifier: Any, texts: Sequence[str], batch: int = inference.BATCH_SIZE) -> list[Answer]:
+    """The most likely label of each text, and its probability."""
+    names = inference.label_names(classifier)
+    probabilities = inference.predict_probabilities(classifier, texts, batch)
+    return [(names[int(row.argmax())], float(row.max())) for row in probabilities]
+
+
+def _predict_texts(request: PredictRequest, paths: Paths) -> None:
+    if request.out or request.resume or request.overwrite:
+        raise InvalidInput("--out, --resume and --overwrite go with --file; the answers to texts are printed.")
+    if not request.texts and sys.stdin.isatty():
+        raise InvalidInput(
+            'There is no text: python -m src.predict "a warm, funny film", or --file, or texts on the standard input, '
+            "one per line."
+        )
+    is_stdin = not request.texts or list(request.texts) == ["-"]
+    wanted = texts.stdin_texts(request) if is_stdin else iter(texts.argument_texts(request))
+    store, model = _find_model(request, paths)
+    classifier = load_model(store, model)
+    width = max(map(len, inference.label_names(classifier)))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have every character
+    console = Console()
+    for batch in texts.batches(wanted, request.batch_size):
+        for (label, score), text in zip(classify(classifier, batch, request.batch_size), batch, strict=True):
+            console.print(f"{label:<{width}}  {score:.4f}  {text}")
+
+
+def _predict_file(request: PredictRequest, paths: Paths) -> None:
+    if request.texts:
+        raise InvalidInput("There are texts and a --file on the command line; give one of the two.")
+    path = Path(str(request.file)).expanduser()
+    out = _output_path(request, path)
+    table = open_table(path, request.read_options) if not path.is_file() or path.stat().st_size else None
+    if table is None or not table.columns:
+        if path != out:
+            shutil.copyfile(path, out)
+        Console(stderr=True).print(f"{path} is empty; so is {out}.")
+        return
+    column = table.find_column(request.text_column, "--text-column")
+    names = _answer_columns(table)
+    n_rows = _check_texts(table, column)
+    store, model = _find_model(request, paths)
+    notes = Console(stderr=True)
+    for remark in table.remarks:
+        notes.print(f"note: {remark}.")
+    classifier = load_model(store, model)
+    kept = AnswerFile(out, Job.of(path, column, model.uri))
+    n_before = kept.begin(request.resume)
+    try:
+        wanted = islice(_texts(table, column), n_before, None)
+        with progress_bar("classifying", n_rows, n_before) as advance:
+            for batch in texts.batches(wanted, max(request.batch_size, BATCH_ROWS // 4)):
+                kept.add(classify(classifier, batch, request.batch_size))
+                advance(len(batch))
+    except (KeyboardInterrupt, Exception) as error:  # a model may fail with errors of any type
+        why = "Stopped" if isinstance(error, KeyboardInterrupt) else f"Stopped by an error ({first_line(error)})"
+        raise CommandFailed(
+            f"{why} after {kept.n_answers} of {n_rows} rows. Their answers are kept in {kept.path}; the same command "
+            "with --resume goes on with them."
+        ) from error
+    with replacing(out) as scratch:
+        write_with_columns(table, scratch, out, kept.frames(names))
+    kept.delete()
+    notes.print(f"{n_rows} rows with {' and '.join(names)}: {out}")
+
+
+def _answer_columns(table: Table) -> tuple[str, str]:
+    """The names of the columns that are added. Raises InvalidInput if the file has them already."""
+    has_such_columns = LABEL in table.columns or SCORE in table.columns
+    names = (f"predicted_{LABEL}", f"predicted_{SCORE}") if has_such_columns else (LABEL, SCORE)
+    if taken := [name for name in names if name in table.columns]:
+        raise InvalidInput(
+            f"{table.path} has a column {taken[0]!r} already, from an earlier prediction; rename it or take it out."
+        )
+    return names
+
+
+def _texts(table: Table, column: str) -> Iterator[str]:
+    for frame in table.batches([column]):
+        yield from frame[column]
+
+
+def _check_texts(table: Table, column: str) -> int:
+    """The number of rows. Raises InvalidInput if one has no text."""
+    blank, n_rows = [], 0
+    for number, cell in enumerate(_texts(table, column), start=1):
+        n_rows = number
+        if isinstance(cell, NestedCell):
+            raise InvalidInput(
+                f"--text-column is {column!r}, and {table.path} has a list, a mapping or bytes there in row {number}: "
+                f"{str(cell)[:80]}. A text is a text."
+            )
+        if cell is None or not cell.strip():
+            blank.append(number)
+    if blank:
+        rows = ", ".join(map(str, blank[:5])) + (" ..." if len(blank) > 5 else "")
+        raise InvalidInput(
+            f"{table.path} has {len(blank)} rows without a text in the column {column!r} (rows {rows}; the first is "
+            "row 1); every row needs one."
+        )
+    return n_rows
+
+
+def _find_model(request: PredictRequest, paths: Paths) -> tuple[TrackingStore, ChosenModel]:
+    store = open_existing_store(request.tracking_uri, paths.root)
+    try:
+        model = choose_model(request, store)
+    except InvalidInput:
+        raise
+    except Exception as error:  # a server that is down or refuses: MLflow and database drivers raise errors of any type
+        first = first_line(error)
+        raise InvalidInput(f"The MLflow store at {store.address} cannot be read: {first}") from error
+    Console(stderr=True).print(f"Answered by {model.name}.")  # on stderr, so that stdout has the labels only
+    return store, model
+
+
+def _output_path(request: PredictRequest, path: Path) -> Path:
+    if request.out:
+        out = Path(request.out).expanduser()
+    else:
+        compression = "" if compression_of(path) == ".zip" else compression_of(path)
+        out = path.with_name(f"{stem_of(path)}.predictions{format_of(path)}{compression}")
+    if not format_of(out) or compression_of(out) == ".zip":
+        raise InvalidInput(f"--out is {out}; the name of a file it writes ends in {', '.join(FORMATS)}.")
+    if not out.parent.is_dir():
+        raise InvalidInput(f"--out is {out}, and there is no folder {out.parent}.")
+    if out.exists() and path.exists() and out.samefile(path) and not request.overwrite:
+        raise InvalidInput(
+            f"--out is {out}, which is the --file itself. Give another name, or add --overwrite to replace the file by "
+            "one with two more columns."
+        )
+    return out

@@ -1,0 +1,1 @@
+"""A search: plan, run, monitor, finish, report."""

@@ -1,0 +1,138 @@
+"""Finishes a study after its workers have ended: delivers records and the best model, and prints the result."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from filelock import FileLock
+
+from src.comparison.saved_study import SavedStudy
+from src.config import compose
+from src.console.output import StudyConsole
+from src.core.errors import CommandFailed, first_line, mask_secrets
+from src.core.paths import atomic_write
+from src.core.records import State, TrialRecord
+from src.search import stopping, trial_lifecycle
+from src.search.study import Study
+from src.tracking import logged_model, recorders, run_tree, ui_views
+from src.tracking.run_log import RunLog
+from src.tracking.store import TrackingStore
+from src.workers import remote
+from src.workflows.sweep import report
+from src.workflows.sweep.plan import SweepPlan
+
+
+def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStore, console: StudyConsole) -> None:
+    """Complete the records, log the best model and print the result.
+
+    If workers of another command still run trials, that command finishes the study.
+
+    Raises:
+        CommandFailed: the study has failed, or its trials are not done.
+    """
+    trials = study.trials()
+    if elsewhere := study.trials_in_progress():
+        console.print(
+            f"\nTrials {', '.join(map(str, elsewhere))} are run by another command, which will finish the study."
+        )
+        return
+    if plan.settings.worker.home is not None:
+        try:
+            remote.collect_results(study, store)
+        except OSError as error:
+            raise CommandFailed(
+                f"What the workers of {study.name} have stored cannot be read from {store.address}: "
+                f"{first_line(error)}. The same command continues once it can."
+            ) from error
+    waiting = _end_runs(study, store, trials)
+    trial_lifecycle.delete_old_weights(study)
+    reason = study.end_reason()
+    console.result(trials, study.baseline_results(), study.direction)
+    console.ending(reason, Counter(str(t.state) for t in trials), study.seconds_spent())
+    best = study.best_trial()
+    if best is not None:
+        run.set_tags({"best.trial": best.number, "best.score": best.score})
+        uri = _log_best_model(study, run, store, best)
+        waiting = waiting if uri else "its model could not be logged"
+        console.best(best, compose.to_overrides(dict(best.params)), _where_to_look(plan, study, store, run, best, uri))
+    run.set_tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
+    run.set_status(State.COMPLETE if reason else State.PAUSED)
+    if not run.send_to(store, retry_now=True) or waiting:
+        console.print(
+            f"  note: records wait in {study.folder} ({run.problem or waiting}); the same command delivers them."
+        )
+    if problem := report.try_write_report(SavedStudy(plan.settings, study, plan.paths), store):
+        console.print(f"  note: {problem}")
+    if failing := stopping.failure_streak(study.ended_trials(), study.study_settings):
+        raise CommandFailed(f"The study {study.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
+    if not reason:
+        raise CommandFailed(
+            f"The study {study.name} is not done: its workers ended early. The same command continues it."
+        )
+    if best is not None:
+        console.print(f"\nNext: python -m src.compare study.name={study.name}")
+
+
+def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> str | None:
+    """Write run ends that a killed worker could not write, and deliver waiting records. Returns the problem, if any."""
+    problem = None
+    for trial in trials:
+        if State(trial.state).is_final:
+            run = run_tree.trial_run(study, trial.number)
+            if not run.has_ended:
+                recorders.record_result(run, trial.result)
+            run.send_to(store, retry_now=True)
+            problem = run.problem or problem
+    for name in study.study_settings.baselines:
+        run = run_tree.baseline_run(study, name)
+        run.send_to(store, retry_now=True)
+        problem = run.problem or problem
+    return problem
+
+
+def _log_best_model(study: Study, run: RunLog, store: TrackingStore, best: TrialRecord) -> str | None:
+    """Log the best trial's weights as a model, once, and delete the model of an earlier best. None: not yet."""
+    file = study.folder / "delivered-model"
+    with FileLock(study.folder / "delivered-model.lock"):  # two commands may finish a study at the same time
+        return _log_model_once(study, run, store, best, file)
+
+
+def _log_model_once(study: Study, run: RunLog, store: TrackingStore, best: TrialRecord, file: Path) -> str | None:
+    number, _, uri = file.read_text().partition(" ") if file.exists() else ("", "", "")
+    if number == str(best.number):
+        return uri
+    trial = run_tree.trial_run(study, best.number)
+    try:
+        new = recorders.log_best_model(store, trial, study.training_folder(best.number))
+        atomic_write(file, f"{best.number} {new}")
+        run.set_tags({"best.model": new})
+        if uri:
+            logged_model.delete_model(store, uri)
+    except Exception as error:  # a store that is down or full: the weights stay where they are until the next command
+        run.set_tags({"best.model.problem": str(error)[:500] or type(error).__name__})
+        return None
+    return new
+
+
+def _ui_address(store: TrackingStore) -> str:
+    """The address of MLflow's UI: the server's, or how to start one on a local store."""
+    return (
+        store.address
+        if store.uri.startswith("http")
+        else "python -m src.ui    or: mlflow ui, and http://127.0.0.1:5000"
+    )
+
+
+def _where_to_look(
+    plan: SweepPlan, study: Study, store: TrackingStore, run: RunLog, best: TrialRecord, uri: str | None
+) -> Mapping[str, str]:
+    return {
+        **({"model": uri, "load it": recorders.load_snippet(uri)} if uri else {}),
+        "its run": f"{run_tree.trial_run(study, best.number).known_run_id or 'not delivered yet'} in {store.address}",
+        "study's run": run.known_run_id or "not delivered yet",
+        **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
+        "browse": f"{_ui_address(store)}/{ui_views.view_path(store, recorders.trials_view_key(study))}",
+        "train it again": "python -m src.train "
+        + mask_secrets(shlex.join(report.trial_overrides(plan.settings.overrides, best))),
+    }

@@ -1,0 +1,235 @@
+"""Plans a study: checks the input and estimates the cost."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+
+from src.config import compose
+from src.config.settings import ModelSettings, Settings
+from src.console import data_summary
+from src.console.output import StudyConsole
+from src.core.errors import InvalidInput, first_line, mask_secrets
+from src.core.paths import Paths, check_writable
+from src.data import dataset
+from src.data.dataset import PreparedDataset
+from src.search import space as spaces
+from src.search import validate
+from src.search.space import Space
+from src.search.storages import connect
+from src.search.study import Study, data_fingerprint, study_definition
+from src.tracking import store
+from src.training import arguments, classification_head, devices, label_mapping, pretrained
+from src.training.pretrained import PretrainedModel
+from src.workers import remote as remote_workers
+from src.workers import worker_count
+from src.workers.cost import Speed
+from src.workers.worker_count import n_epochs
+
+MIN_CUT_SHOWN = 0.01  # fraction of training texts that are truncated
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A study that has passed every check. Nothing has been trained for it."""
+
+    settings: Settings
+    paths: Paths
+    space: Space
+    direction: str
+    dataset: PreparedDataset
+    pretrained: PretrainedModel
+    workers: int
+    warnings: tuple[str, ...]
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """The settings that must not change, or trials could not be compared."""
+        fingerprint, names = self.dataset.fingerprint, self.dataset.label_names
+        values = study_definition(self.settings, self.space, fingerprint, names, self.pretrained.fingerprint)
+        if "ready_made" in self.settings.study.baselines:
+            values["study.ready_made"] = label_mapping.check_ready_made(
+                self.settings, names, self.paths.cache_dir
+            ).fingerprint
+        return values
+
+    @property
+    def models(self) -> list[tuple[ModelSettings, PretrainedModel]]:
+        """Every model that a worker may need, and its local folder."""
+        models, cache = list(_searched_models(self.settings, self.space)), self.paths.cache_dir
+        if other := self.settings.study.ready_made:
+            models.append(replace(self.settings.recipe.model, checkpoint=other))
+        return [(model, pretrained.find(model, cache)) for model in models]
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.paths.study_dir(self.settings.study.name)
+
+    def existing_study(self) -> Study | None:
+        """The study that an earlier command created; None if there is none."""
+        study = self.open_study() if self.folder.exists() else None
+        return study if study and study.exists() else None
+
+    def open_study(self) -> Study:
+        """The study, whether or not it was created yet."""
+        return Study(self.settings, self.space, self.direction, self.folder)
+
+
+def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
+    """Check all input, the cheapest checks first. Writes caches, but no study and no run."""
+    arguments.check_arguments(settings.recipe, settings.worker.devices_per_trial)
+    space = spaces.build_space(settings)
+    warnings = validate.check_study(settings, space, compose.group_options())
+    _check_searched_groups(settings, space)
+    machine = machine_for(settings)
+    check_writable(paths.root)
+    remote_workers.check_remote(settings, paths.root)
+    store.check_store(settings.tracking, paths.root)
+    connect.check_storage(settings.storage)
+    checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
+    for model in _searched_models(settings, space):
+        if model != settings.recipe.model:
+            pretrained.resolve(model, paths.cache_dir)
+    begun_with = partial(data_fingerprint, settings, paths.study_dir(settings.study.name))
+    prepared = dataset.prepare_dataset(settings.data, paths.cache_dir, begun_with)
+    study_settings = settings.study
+    if "ready_made" in study_settings.baselines:
+        label_mapping.check_ready_made(settings, prepared.label_names, paths.cache_dir)
+    direction = validate.check_labels(settings, len(prepared.label_names))
+    workers = settings.workers or worker_count.choose_worker_count(
+        settings, paths, prepared, machine, study_settings.n_trials
+    )
+    if checkpoint.source != "random":
+        own = classification_head.head_labels(pretrained.own_config(checkpoint))
+        note = classification_head.note_on_head(checkpoint.id, own, prepared.label_names)
+        warnings += [note] if note else []
+    plan = SweepPlan(
+        settings, paths, space, direction, prepared, checkpoint, workers, (*warnings, *data_summary.remarks(prepared))
+    )
+    if study := plan.existing_study():
+        study.check_definition(plan.definition)
+    elif any(plan.folder.glob("trials/*")):
+        raise InvalidInput(
+            f"The folder {plan.folder} has trials of a study {study_settings.name} whose records are kept elsewhere: "
+            f"storage.url is {mask_secrets(settings.storage.url or 'null')} now (null: the journal in that folder). "
+            "Name the storage that it was searched with, or begin another study: study.name=<another>."
+        )
+    return plan
+
+
+def _searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
+    """Every model that a trial may use: each choice of the model group or checkpoint.
+
+    `max_tokens` is the largest that is searched; dropout is set if it is searched.
+    """
+    values = {p.key: p.bounds() for p in space.parameters}
+    tokens = max(values.get("model.max_tokens", [0]))
+    dropout = next(iter(values.get("model.dropout", ())), None)
+    without_model = [o for o in settings.overrides if not o.startswith("model=")]
+    models = [
+        compose.compose_settings([*without_model, f"model={choice}"]).recipe.model for choice in values.get("model", [])
+    ]
+    for model in [*models, settings.recipe.model]:
+        for checkpoint in values.get("model.checkpoint", [model.checkpoint]):
+            dropout_used = model.dropout if model.dropout is not None else dropout
+            yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens), dropout=dropout_used)
+
+
+def _check_searched_groups(settings: Settings, space: Space) -> None:
+    """Raise InvalidInput if an option of a searched config group cannot take the command's overrides."""
+    problems = []
+    for parameter in space.parameters:
+        group = parameter.key
+        for option in (parameter.values() or ()) if "." not in group else ():
+            others = [o for o in settings.overrides if not o.startswith(f"{group}=")]
+            try:
+                compose.compose_settings([*others, f"{group}={option}"])
+            except HydraException as error:
+                typed = [o for o in others if o.lstrip("+~").startswith(f"{group}.")]
+                problems.append(
+                    f"space.{group}: the option {option} does not go with {', '.join(typed) or 'the overrides'} "
+                    f"({first_line(error)}). Write ++ in front of what only some options know, or take {option} out."
+                )
+    InvalidInput.raise_if_any(problems)
+
+
+def refuse_shared_names(plans: Sequence[SweepPlan]) -> None:
+    """Raise InvalidInput if two studies of one command have the same name."""
+    for name, n in Counter(plan.settings.study.name for plan in plans).items():
+        if n > 1:
+            raise InvalidInput(
+                f"{n} of the studies on the command line are called {name}; let study.name say what differs, for "
+                "example study.name='${data.name}-${model.name}-${seed}'."
+            )
+
+
+def machine_for(settings: Settings) -> devices.Machine:
+    """The machine's resources, as trainings with these settings share them."""
+    machine = devices.detect_machine(bool(settings.recipe.trainer.get("use_cpu")), settings.worker.devices_per_trial)
+    if settings.recipe.trainer.get("require_gpu") and not machine.gpus:
+        raise InvalidInput("trainer=gpu asks for a GPU, but torch finds none; use trainer=cpu or trainer=auto.")
+    return machine
+
+
+def plan_rows(plan: SweepPlan) -> dict[str, str]:
+    """The lines of the plan about data and model."""
+    model = plan.settings.recipe.model
+    sampler, pruner = (str(n["_target_"]).rsplit(".", 1)[-1] for n in (plan.settings.sampler, plan.settings.pruner))
+    machine, trials = machine_for(plan.settings), plan.settings.study.n_trials
+    alone = devices.default_recipe_runs_alone(machine, plan.workers, trials) and not plan.space.problems_with(
+        plan.space.default_params()
+    )
+    return {
+        **data_summary.rows(plan.dataset),
+        "model": f"{model.checkpoint} ({plan.pretrained.source}, {plan.pretrained.megabytes:.0f} MB), at most "
+        f"{model.max_tokens} tokens",
+        "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
+        "of each schedule",
+        **(
+            {"first": f"the default recipe, by itself on all {machine.cores * machine.devices_per_trial} cores"}
+            if alone
+            else {}
+        ),
+        **(
+            {"each trial": f"on {machine.devices_per_trial} {'GPUs' if machine.gpus else 'processes'}"}
+            if machine.devices_per_trial > 1
+            else {}
+        ),
+    }
+
+
+def print_price(plan: SweepPlan, console: StudyConsole, ended: int) -> float | None:
+    """Print what the rest of the study will cost. Returns the seconds; None if unknown."""
+    measured = worker_count.calibrations_or_estimate(plan.settings, plan.paths, plan.dataset.fingerprint, plan.workers)
+    if not measured:
+        remote = plan.settings.worker.home is not None
+        console.print(
+            f"  expected: unknown, {'workers run on other machines' if remote else 'the speed could not be measured'}"
+        )
+        return None
+    speed, study = Speed.of(measured), plan.settings.study
+    one = speed.training_seconds(plan.dataset.sizes, _mean_epochs(plan), len(study.rungs))
+    left = max(0, study.n_trials - ended)
+    rounds = max(left / plan.workers, 1 if left else 0)
+    may_pause = study.n_trials if "Asha" in str(plan.settings.pruner.get("_target_")) else 0
+    delivered = study.keep_checkpoints + 1  # MLflow has a copy of the best
+    console.price(measured, one * rounds, speed.disk_gigabytes(delivered, plan.workers, may_pause))
+    if measured[0].cut >= MIN_CUT_SHOWN:
+        console.print(
+            f"  note: {measured[0].cut:.0%} of the training texts are cut at model.max_tokens="
+            f"{plan.settings.recipe.model.max_tokens} tokens"
+        )
+    return one * rounds
+
+
+def _mean_epochs(plan: SweepPlan) -> float:
+    for parameter in plan.space.parameters:
+        if parameter.key == "trainer.num_train_epochs":
+            values = parameter.values() or [parameter.distribution.low, parameter.distribution.high]
+            return float(sum(values) / len(values))
+    return n_epochs(plan.settings.recipe)

@@ -1,0 +1,42 @@
+"""Analyses the weights of a training: how they have changed, and their errors on validation."""
+
+from pathlib import Path
+
+import numpy as np
+
+from src.config.settings import Settings
+from src.core.paths import Paths
+from src.data.dataset import PreparedDataset
+from src.reports.error_analysis import ErrorAnalysis, analyze_errors
+from src.reports.search_record import WeightInspection
+from src.training import pretrained, weight_changes
+from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
+
+
+def inspect_weights(settings: Settings, training: Path, dataset: PreparedDataset, paths: Paths) -> WeightInspection:
+    """Analyse the best weights of a training. Takes some seconds.
+
+    Args:
+        settings: of the training.
+        training: its folder.
+        dataset: the data.
+        paths: of the cached models.
+    """
+    model, names = settings.recipe.model, dataset.label_names
+    checkpoint = pretrained.resolve(model, paths.cache_dir)
+    start = weight_changes.initial_model(checkpoint, model, names, settings.recipe.seed)
+    tensors = weight_changes.tensor_changes(start, training / BEST_DIR)
+    return WeightInspection(
+        layers=tuple(weight_changes.group_by_layer(tensors, start.base_model_prefix)),
+        tensors=tuple(tensors),
+        summary=weight_changes.model_summary(start, model.max_tokens),
+        analysis=validation_errors(training, dataset),
+    )
+
+
+def validation_errors(training: Path, dataset: PreparedDataset) -> ErrorAnalysis | None:
+    """The error analysis on validation, from the probabilities stored with the best weights."""
+    file = training / BEST_DIR / PROBABILITIES_FILE
+    if not file.exists():
+        return None
+    return analyze_errors("validation", dataset.frame("validation"), np.load(file), dataset.label_names)

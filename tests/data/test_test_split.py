@@ -1,0 +1,24 @@
+"""The test split is read by those who opened it, and every opening is counted once."""
+
+from pathlib import Path
+
+import pytest
+
+from src.data import dataset, test_split
+from tests.support.data import settings_of
+
+
+def test_openings_are_counted_once_each_and_for_all_studies(tmp_path: Path) -> None:
+    prepared = dataset.prepare_dataset(settings_of("data.max_examples=60").data, tmp_path / "cache")
+    ledger = tmp_path / "openings" / "x.jsonl"
+    with pytest.raises(ValueError, match="test is not open to the search"):
+        prepared.frame("test")
+    with pytest.raises(PermissionError, match="the test split of starter is sealed"):
+        test_split.read_test_split(prepared, ledger, test_split.SplitOpening(1, "a"))
+    first = test_split.open_test_split(prepared, ledger, "a", {"study": "one"})
+    again = test_split.open_test_split(prepared, ledger, "a", {"study": "one"})
+    second = test_split.open_test_split(prepared, ledger, "b", {"study": "two"})
+    assert (first.number, again.number, second.number) == (1, 1, 2)
+    assert test_split.opening_keys(ledger) == ["a", "b"]
+    assert len(test_split.read_test_split(prepared, ledger, first)) == prepared.sizes["test"] == 60
+    assert '"study": "two"' in ledger.read_text().splitlines()[1]

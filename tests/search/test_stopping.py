@@ -1,0 +1,53 @@
+"""When a study has had enough."""
+
+import dataclasses
+
+import pytest
+
+from src.config.settings import StudySettings
+from src.core.records import State, TrainingResult, TrialRecord
+from src.search.stopping import best_trial, stop_reason
+from tests.support.data import settings_of
+
+
+def rules(**changes: object) -> StudySettings:
+    return dataclasses.replace(settings_of("study.n_trials=10").study, **changes)
+
+
+def ended(*scores: float | None) -> list[TrialRecord]:
+    """Trials by score; None is a failed one."""
+    return [
+        TrialRecord(
+            i, {}, TrainingResult(State.FAIL, reason="boom") if s is None else TrainingResult(State.COMPLETE, s)
+        )
+        for i, s in enumerate(scores)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trials", "changes", "seconds", "says"),
+    [
+        (ended(0.5), {}, 0, None),
+        (ended(*[0.5] * 10), {}, 0, "all 10 trials are done"),
+        (ended(*[None, 0.5] * 5), {}, 0, "all 10 trials are done"),
+        (ended(0.5), {"budget_minutes": 2.0}, 119, None),
+        (ended(0.5), {"budget_minutes": 2.0}, 120, "the budget of 2 minutes is spent"),
+        (ended(0.5, 0.9), {"target": 0.9}, 0, "trial 1 reached the target of 0.9 with 0.9000"),
+        (ended(0.5, 0.8), {"target": 0.9}, 0, None),
+        (ended(0.9, 0.5), {"patience": 2}, 0, None),
+        (ended(0.9, 0.5, 0.9), {"patience": 2}, 0,
+         "2 trials in a row brought nothing better than trial 0 (study.patience)"),
+        (ended(0.9, None, None), {"max_failures": 3}, 0, None),
+        (ended(None, None, None), {"max_failures": 3}, 0,
+         "3 trials in a row failed (study.max_failures), the last, trial 2, because boom"),
+        (ended(None, None, 0.5, None), {"max_failures": 3}, 0, None),
+    ],
+)  # fmt: skip
+def test_enough(trials: list[TrialRecord], changes: dict[str, object], seconds: float, says: str | None) -> None:
+    assert stop_reason(trials, rules(**changes), "maximize", seconds) == says
+
+
+def test_less_is_better_when_minimising() -> None:
+    trials = ended(0.5, 0.2, 0.9)
+    assert best_trial(trials, "minimize").number == 1
+    assert stop_reason(trials, rules(target=0.2), "minimize", 0) == "trial 1 reached the target of 0.2 with 0.2000"

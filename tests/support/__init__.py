@@ -1,0 +1,1 @@
+"""Helpers and servers that tests of several packages use."""

@@ -1,0 +1,309 @@
+"""Intervals, tests and verdicts: right on known answers, and not wrong too often on contenders that are equal."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn import metrics as sklearn_metrics
+
+from src.reports import rendering
+from src.verdict import decision, estimates, tables
+from src.verdict.bootstrap import PairedBootstrap, Predictions, mcnemar
+from src.verdict.decision import Hypothesis
+from src.verdict.power import Power
+from src.verdict.records import ContenderRecord, Interval, PairwiseResult, SeedRunRecord, Verdict
+
+
+def chances_of(hits: np.ndarray) -> np.ndarray:
+    """Answers [..., 2] of a predictor that is right where `hits`; the true label is always 1."""
+    return np.stack([1 - hits.astype(float), hits.astype(float)], axis=-1)
+
+
+def simulated(
+    generator: np.random.Generator,
+    shape: tuple[int, int, int],
+    between_seeds: float,
+    better: float = 0.0,
+    fails: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right or wrong on validation and test, [n_recipes, n_seeds, n_examples] each; the last recipe is the reference.
+
+    `shape`: recipes, seeds, test examples. Examples differ in difficulty, each recipe finds some of them harder, each
+    seed is as good or bad on both splits.
+    """
+    recipes, seeds, examples = shape
+    seed = generator.normal(0, between_seeds, (recipes, seeds, 1))
+    seed -= 3.0 * (generator.random((recipes, seeds, 1)) < fails)  # seeds from which a training collapses
+    lead = np.full((recipes, 1, 1), better)
+    lead[-1] = 0.0
+
+    def split(n: int) -> np.ndarray:
+        difficulty = generator.normal(0, 2.0, n) + generator.normal(0, 0.5, (recipes, 1, n))
+        return 1.3 + difficulty + seed + lead + generator.normal(0, 1, (recipes, seeds, n)) > 0
+
+    return split(300), split(examples)
+
+
+def share_better(
+    comparisons: int, seeds: int, between_seeds: float, examples: int = 300, better: float = 0.0, fails: float = 0.0
+) -> float:
+    """How often the best of three on validation is called better than the fourth on test."""
+    generator = np.random.default_rng(int(1000 * between_seeds) + seeds)
+    labels, result = np.ones(examples, dtype=int), 0
+    for number in range(comparisons):
+        validation, test = simulated(generator, (4, seeds, examples), between_seeds, better, fails)
+        winner = int(validation[:3].mean(axis=(1, 2)).argmax())
+        answers = {"winner": Predictions(chances_of(test[winner])), "default": Predictions(chances_of(test[3]))}
+        draws = PairedBootstrap(labels, answers, draws=200, seed=number)
+        difference = draws.difference("winner", "default", "accuracy", among=3)
+        question = Hypothesis("winner", ("default",), "accuracy", 0.0, 3)
+        result += decision.decide(question, Interval(difference.value, difference.low, difference.high)) == "better"
+    return result / comparisons
+
+
+@pytest.mark.parametrize(("seeds", "between_seeds"), [(5, 0.0), (5, 0.2), (5, 1.0), (4, 0.2)])
+def test_equal_contenders_are_called_better_in_at_most_one_of_forty_comparisons(
+    seeds: int, between_seeds: float
+) -> None:
+    assert share_better(1000, seeds, between_seeds) <= 0.025
+
+
+@pytest.mark.parametrize(("seeds", "fails"), [(4, 0.5), (5, 0.3)])
+def test_equal_contenders_that_collapse_on_some_seeds(seeds: int, fails: float) -> None:
+    assert share_better(1000, seeds, 0.05, fails=fails) <= 0.025
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("between_seeds", [0.0, 0.1, 0.2, 1.0])
+@pytest.mark.parametrize(("seeds", "examples"), [(4, 600), (5, 600), (10, 600), (5, 100)])
+def test_equal_contenders_over_many_kinds_of_data(seeds: int, examples: int, between_seeds: float) -> None:
+    assert share_better(2000, seeds, between_seeds, examples) <= 0.025
+
+
+def test_a_large_difference_is_seen_and_a_margin_is_kept() -> None:
+    assert share_better(100, 5, 0.1, better=0.8) > 0.9
+    question = Hypothesis("a", ("b",), "accuracy", 0.02, 1)
+    assert decision.decide(question, Interval(0.03, 0.01, 0.05)) == "not shown"
+    assert decision.decide(question, Interval(0.05, 0.021, 0.08)) == "better"
+    assert decision.decide(question, Interval(-0.05, -0.08, -0.01)) == "worse"
+
+
+def test_of_a_loss_less_is_better() -> None:
+    question = Hypothesis("a", ("b",), "loss", 0.0, 1)
+    assert decision.decide(question, Interval(-0.2, -0.3, -0.1)) == "better"
+    assert decision.decide(question, Interval(0.2, 0.1, 0.3)) == "worse"
+    assert decision.best_name({"a": 0.3, "b": 0.2}, "loss") == "b"
+    assert decision.best_name({"a": 0.3, "b": 0.3, "c": 0.1}, "accuracy") == "a"
+
+
+def test_intervals_cover_the_truth_and_widen_with_the_seeds_spread() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.ones(400, dtype=int)
+    calm, wild = (generator.random((5, 400)) < 0.8 + shift[:, None]
+                  for shift in (np.zeros(5), np.array([-0.15, -0.08, 0.0, 0.08, 0.15])))  # fmt: skip
+    draws = PairedBootstrap(labels, {"calm": Predictions(chances_of(calm)), "wild": Predictions(chances_of(wild))})
+    one, two = draws.estimate("calm", "accuracy"), draws.estimate("wild", "accuracy")
+    assert one.low < 0.8 < one.high
+    assert two.high - two.low > 3 * (one.high - one.low)
+    assert (
+        draws.difference("calm", "wild", "accuracy", among=3).error
+        == draws.difference("calm", "wild", "accuracy").error
+    )
+    narrow, wide = draws.difference("calm", "wild", "accuracy"), draws.difference("calm", "wild", "accuracy", among=3)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("right", [0.97, 0.8, 0.5])
+def test_intervals_of_few_examples_cover_the_truth(right: float) -> None:
+    generator, covered = np.random.default_rng(4), 0
+    labels = np.ones(60, dtype=int)
+    for number in range(300):
+        hits = generator.random((5, 60)) < right
+        result = PairedBootstrap(labels, {"one": Predictions(chances_of(hits))}, draws=200, seed=number).estimate(
+            "one", "accuracy"
+        )
+        covered += result.low <= right <= result.high
+    assert covered / 300 > 0.92
+
+
+def test_no_errors_are_no_certainty() -> None:
+    result = PairedBootstrap(np.ones(60, dtype=int), {"one": Predictions(chances_of(np.ones((5, 60))))}).estimate(
+        "one", "accuracy"
+    )
+    assert (result.value, result.high) == (1.0, 1.0)
+    assert result.low == pytest.approx(0.025 ** (1 / 60))
+
+
+def test_macro_averages_are_over_the_labels_that_come() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.eye(3)[np.array([[0, 0, 1, 1]])]
+    assert estimates.metrics_per_seed(labels, probabilities)["f1_macro"][0] == 1.0
+    wanted = sklearn_metrics.f1_score(labels, [0, 2, 1, 1], average="macro", zero_division=0)
+    assert estimates.metrics_per_seed(labels, np.eye(3)[np.array([[0, 2, 1, 1]])])["f1_macro"][0] == pytest.approx(
+        wanted
+    )
+
+
+def test_a_single_predictor_has_the_binomial_interval() -> None:
+    labels = np.ones(500, dtype=int)
+    hits = np.arange(500) % 10 != 0
+    result = PairedBootstrap(labels, {"one": Predictions(chances_of(hits)[None])}, draws=4000).estimate(
+        "one", "accuracy"
+    )
+    reach = 1.965 * np.sqrt(0.9 * 0.1 / 500)
+    assert result.value == 0.9
+    assert result.high - result.low == pytest.approx(2 * reach, rel=0.05)
+
+
+@pytest.mark.parametrize("n_labels", [2, 4])
+def test_metrics_are_scikit_learns(n_labels: int) -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, n_labels, 200)
+    probabilities = generator.dirichlet(np.ones(n_labels), (3, 200))
+    result = estimates.metrics_per_seed(labels, probabilities)
+    average = "binary" if n_labels == 2 else "macro"
+    ending = "" if n_labels == 2 else "_macro"
+    for repeat in range(3):
+        picked = probabilities[repeat].argmax(axis=1)
+        assert result["accuracy"][repeat] == pytest.approx(sklearn_metrics.accuracy_score(labels, picked))
+        for name in ("f1", "precision", "recall"):
+            wanted = getattr(sklearn_metrics, f"{name}_score")(labels, picked, average=average, zero_division=0)
+            assert result[f"{name}{ending}"][repeat] == pytest.approx(wanted)
+        assert result["loss"][repeat] == pytest.approx(sklearn_metrics.log_loss(labels, probabilities[repeat]))
+
+
+def test_weights_are_repeated_examples() -> None:
+    generator = np.random.default_rng(2)
+    labels, probabilities = generator.integers(0, 2, 50), generator.dirichlet(np.ones(2), (2, 50))
+    counts = generator.integers(0, 4, (1, 50)).astype(float)
+    rows = np.repeat(np.arange(50), counts[0].astype(int))
+    weighted = estimates.weighted_metrics(labels, probabilities, counts)
+    for name, values in estimates.metrics_per_seed(labels[rows], probabilities[:, rows]).items():
+        assert weighted[name][0] == pytest.approx(values)
+
+
+def test_mcnemar_counts_who_alone_was_right() -> None:
+    labels = np.ones(20, dtype=int)
+    first = np.array([1] * 12 + [0] * 2 + [1] * 6)
+    second = np.array([0] * 12 + [1] * 2 + [1] * 6)
+    result = mcnemar(labels, chances_of(first), chances_of(second))
+    assert (result.only_first, result.only_second) == (12, 2)
+    assert result.p == pytest.approx(0.01293945, rel=1e-5)  # two-sided binomial of 2 in 14
+    assert mcnemar(labels, chances_of(first), chances_of(first)).p == 1.0
+
+
+def test_the_median_repeat_is_the_lower_one_of_two() -> None:
+    assert decision.median_index([0.5, 0.9, 0.7]) == 2
+    assert decision.median_index([0.5, 0.9, 0.7, 0.8]) == 2
+
+
+def test_what_can_be_shown_is_what_simulation_shows() -> None:
+    """The plan's promise against the whole procedure, on data whose spreads are the ones it supposes."""
+    generator, seeds, examples = np.random.default_rng(3), 5, 599
+    _, test = simulated(generator, (400, 2, 600), 0.15)
+    score = float(test.mean())
+    power = Power(examples, seeds, score, 3)
+    assert power.probability(power.smallest_difference()) == pytest.approx(0.8, abs=0.01)
+    assert power.probability(power.smallest_difference() / 3) < 0.3
+    more = power.examples_and_seeds_for(power.smallest_difference() / 2)
+    assert more is not None
+    assert more.examples > examples
+    assert more.smallest_difference() <= power.smallest_difference() / 2
+    assert f"{power.smallest_difference() * 100:.1f} points" in power.describe()
+    assert (
+        Power(599, 5, 0.83, 3).smallest_difference()
+        > Power(599, 10, 0.83, 3).smallest_difference()
+        > Power(5990, 10, 0.83, 3).smallest_difference()
+    )
+
+
+def example() -> Verdict:
+    interval = Interval(0.8, 0.75, 0.85)
+    repeats = (SeedRunRecord(7, "r7", {"accuracy": 0.81}, {"accuracy": 0.8}),)
+    shared = {"accuracy": interval, "f1": interval, "loss": interval}
+    return Verdict(
+        number=1, study="s|1", uid="u", key="k", made="2026-01-01T00:00:00+0000", data="starter",
+        fingerprints={"test": "abc"}, registry="starter", metric="accuracy", direction="maximize", margin=0.0,
+        seeds=(7, 8, 9), test_examples=100, chosen_among=2,
+        contenders=(
+            ContenderRecord("tfidf", "baseline", "b", "", {}, None, 0.7, None, None, None, (), dict(shared)),
+            ContenderRecord("default", "default", "d", "trial 0", {"a.lr": 1e-4}, 0.9, 0.79, 0.01, 0.11, 7, repeats,
+                            dict(shared)),
+            ContenderRecord("trial-3", "tuned", "t3", "trial 3", {"a.lr": 2e-4}, 0.85, 0.82, 0.01, 0.03, 7, repeats,
+                            dict(shared)),
+            ContenderRecord("trial-5", "tuned", "t5", "trial 5", {"a.lr": 3e-4}, 0.86, 0.8, 0.01, 0.06, 8, repeats, {}),
+        ),
+        winner="trial-3", best_baseline="tfidf",
+        against=(
+            PairwiseResult("tfidf", "accuracy", Interval(0.1, 0.05, 0.15), "better", 12, 2, 0.013),
+            PairwiseResult("default", "accuracy", Interval(0.01, -0.02, 0.04), "not shown", 5, 4, 1.0),
+        ),
+        opening=2, openings=2, champion=None, champion_key="", notes=("the <study> is not over",),
+    )  # fmt: skip
+
+
+def test_a_verdict_survives_json_and_names_the_searchs_top() -> None:
+    verdict = example()
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert verdict.search_top == "default"
+    assert verdict.contender("trial-5").test == {}
+
+
+def test_the_tables_say_it_all() -> None:
+    verdict = example()
+    text = tables.to_markdown(verdict)
+    assert "trial-3 against the best baseline, tfidf: BETTER (+0.1000 [+0.0500, +0.1500] accuracy)." in text
+    assert "trial-3 against default: NOT SHOWN (+0.0100 [-0.0200, +0.0400] accuracy)." in text
+    assert "the best in the search was default" in text
+    assert "optimism of the search: +0.0300" in text
+    assert "This test split has been opened 2 times." in text
+    assert "| trial-3 * | 0.8500 | 0.8200 | 0.0100 | +0.0300 |" in text
+    assert "0.8000 [0.7500, 0.8500]" in text
+    page = rendering.to_html(text, "Verdict", {})
+    assert "the &lt;study&gt; is not over" in page
+    assert page.count("trial-3 *</td>") == 2
+    assert "http" not in page  # self-contained
+
+
+@pytest.mark.parametrize("metric", ["recall", "f1", "precision"])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.2])
+def test_equal_predictors_of_a_rare_label_are_rarely_called_different(metric: str, share: float) -> None:
+    generator, wrong, times = np.random.default_rng(7), 0, 200
+    for number in range(times):
+        labels = (np.arange(200) < 200 * share).astype(int)
+        hard = generator.normal(0, 1.0, 200)
+        result = {
+            name: np.where(labels == 1, 1.0, -1.5) + hard + generator.normal(0, 1.0, (1, 200))
+            for name in ("one", "two")
+        }
+        answers = {name: Predictions(chances_of(expit(values))) for name, values in result.items()}
+        draws = PairedBootstrap(labels, answers, draws=200, seed=number)
+        difference = draws.difference("one", "two", metric)
+        decided = decision.decide(
+            Hypothesis("one", ("two",), metric, 0.0, 1),
+            Interval(difference.value, difference.low, difference.high),
+            draws.differ_on_enough_examples("one", "two", metric),
+        )
+        wrong += decided == "better"
+    assert wrong / times <= 0.025 + 0.02  # two standard errors of 200 times
+
+
+def test_two_examples_show_nothing() -> None:
+    labels = (np.arange(300) < 2).astype(int)
+    right, never = labels.astype(float), np.zeros(300)
+    answers = {"right": Predictions(chances_of(right)[None]), "never": Predictions(chances_of(never)[None])}
+    draws = PairedBootstrap(labels, answers)
+    assert draws.difference("right", "never", "recall").low < 0  # t with one degree of freedom
+    assert not draws.differ_on_enough_examples("right", "never", "recall")
+    exact = draws.estimate("right", "recall")
+    assert (exact.low, exact.high) == pytest.approx((0.025**0.5, 1.0))  # two of two, exact binomial
+
+
+def test_how_many_examples_tell_two_apart() -> None:
+    labels = np.array([1, 1, 0, 0])
+    first = chances_of(np.array([[1, 1, 0, 0], [1, 0, 0, 0]]))
+    second = chances_of(np.array([[0, 0, 0, 1]]))
+    assert estimates.n_differing_examples("accuracy", labels, first, second) == pytest.approx(2.5)
+    assert estimates.n_differing_examples("f1", labels, first, second) == pytest.approx(2.5)
+    assert estimates.n_differing_examples("recall", labels, first, second) == pytest.approx(1.5)
+    result = estimates.support(labels, first)
+    assert result == {"accuracy": 4, "loss": 4, "f1": 2, "precision": 1, "recall": 2}

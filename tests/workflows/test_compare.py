@@ -1,0 +1,558 @@
+"""From a study to a verdict to a champion: compare, promote, predict and reproduce on data that a tiny model learns."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from sklearn.metrics import accuracy_score, f1_score
+
+from src.comparison import saved_study, selection
+from src.comparison.contenders import DEFAULT, TUNED, Contender, Contenders, seed_runs
+from src.config.settings import ComparisonSettings, PromotionSettings
+from src.core.errors import InvalidInput, NotReproduced, PromotionDeclined
+from src.core.paths import Paths
+from src.core.records import State, TrainingResult
+from src.tracking import run_reader
+from src.tracking.store import open_store
+from src.workflows import promote, reproduce, train
+from src.workflows.compare import run as compare_run
+from src.workflows.compare.plan import plan_comparison
+from tests.support.commands import (
+    COMPARE,
+    INLINE,
+    LETTERS,
+    Done,
+    Dry,
+    Place,
+    clean_environment,
+    client_of,
+    runs_of,
+    verdict_of,
+)
+from tests.support.data import settings_of, write_letters, write_rows
+from tests.support.servers import free_port
+
+# --- compare ---
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ({"default": 0.9, "trial-2": 0.9, "trial-1": 0.9}, "default"),
+        ({"default": 0.8, "trial-2": 0.9, "trial-1": 0.9}, "trial-2"),
+        ({"default": 0.9, "trial-2": 0.8, "trial-1": 0.95}, "trial-1"),
+    ],
+)
+def test_of_equals_the_default_recipe_wins_and_then_the_better_in_the_search(
+    tmp_path: Path, scores: dict[str, float], best: str
+) -> None:
+    contenders = [Contender(name, DEFAULT if name == "default" else TUNED, name, "") for name in scores]
+    line_up = Contenders(tuple(contenders), (1, 2))
+    for repeat in seed_runs(line_up, tmp_path):
+        repeat.folder.mkdir(parents=True)
+        result = TrainingResult(State.COMPLETE, score=scores[repeat.contender.name])
+        (repeat.folder / "outcome.json").write_text(result.to_json())
+    assert selection.select_winner(line_up, tmp_path, "accuracy") == best
+
+
+def test_the_training_that_is_registered_stays_the_one_that_was_chosen(tmp_path: Path) -> None:
+    """Also if one that is trained again, for its weights, comes out otherwise."""
+    contender = Contender("default", DEFAULT, "default", "")
+    line_up = Contenders((contender,), (1, 2, 3))
+
+    def trained(seed: int, score: float) -> None:
+        (repeat,) = [r for r in seed_runs(line_up, tmp_path) if r.seed == seed]
+        repeat.folder.mkdir(parents=True, exist_ok=True)
+        (repeat.folder / "outcome.json").write_text(TrainingResult(State.COMPLETE, score=score).to_json())
+
+    for seed, score in ((1, 0.7), (2, 0.8), (3, 0.9)):
+        trained(seed, score)
+    written = selection.Selection(line_up, tmp_path, "default", "default", "", 1, "key", 2)
+    assert selection.median_seed(contender, line_up, tmp_path) == written.seed
+    written.write()
+    trained(1, 0.95)
+    kept = selection.Selection.read(tmp_path, line_up)
+    assert kept is not None
+    assert kept.registered_seed_run.seed == 2
+    assert selection.median_seed(contender, line_up, tmp_path) == 3
+
+
+def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(judged: tuple[Place, Done]) -> None:
+    _, done = judged
+    before, after = done.out.split("[1/8]")
+    assert "contenders   majority, default (trial 0), trial-" in before
+    assert "8 trainings, 8 to go" in before
+    assert re.search(
+        r"can show     a true difference between two recipes of \d+\.\d points in 80 of 100 cases, with 60 test ",
+        before,
+    )
+    assert "expected: about" in before
+    assert "Opening 1 of the test split." in after
+    assert after.index("[8/8]") < after.index("Opening 1")
+
+
+def test_the_winner_beats_the_best_baseline_on_the_sealed_test(judged: tuple[Place, Done]) -> None:
+    place, done = judged
+    verdict = verdict_of(place)
+    against = verdict.result_against(verdict.best_baseline)
+    assert against is not None
+    assert against.verdict == "better"
+    assert f"{verdict.winner} against the best baseline, {verdict.best_baseline}: BETTER" in done.out
+    assert "This test split has been opened 1 time." in done.out
+    assert (verdict.opening, verdict.openings, verdict.champion) == (1, 1, None)
+
+
+def test_fresh_seeds_are_none_of_the_searchs(judged: tuple[Place, Done]) -> None:
+    place, _ = judged
+    verdict = verdict_of(place)
+    assert len(set(verdict.seeds)) == 4
+    used = {int(r.data.params["seed"]) for r in runs_of(place, "trial")}
+    assert used == {42}
+    assert not used & set(verdict.seeds)
+    assert {int(r.data.params["seed"]) for r in runs_of(place, "repeat")} == set(verdict.seeds)
+
+
+def test_every_figure_can_be_worked_out_again_from_the_answers(judged: tuple[Place, Done], here: Paths) -> None:
+    place, _ = judged
+    verdict = verdict_of(place)
+    dataset = saved_study.load_study("letters", here).dataset
+    labels = pd.read_parquet(dataset.folder / "test.parquet")["label"].to_numpy()
+    winner = verdict.contender(verdict.winner)
+    folder = place.study("letters") / "comparison" / "repeats" / winner.key
+    accuracies, f1s = [], []
+    for repeat in winner.repeats:
+        picked = np.load(folder / str(repeat.seed) / "test.npy").argmax(axis=1)
+        accuracies.append(accuracy_score(labels, picked))
+        f1s.append(f1_score(labels, picked))
+        assert repeat.test["accuracy"] == pytest.approx(accuracies[-1])
+    assert winner.test["accuracy"].value == pytest.approx(np.mean(accuracies))
+    assert winner.test["f1"].value == pytest.approx(np.mean(f1s))
+    scored = [r.validation["accuracy"] for r in winner.repeats]
+    assert winner.validation == pytest.approx(np.mean(scored))
+    assert winner.optimism == pytest.approx(winner.search_score - np.mean(scored))
+    middle = next(r for r in winner.repeats if r.seed == winner.registered_seed)
+    assert sorted(scored)[1] == middle.validation["accuracy"]
+
+
+def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judged: tuple[Place, Done]) -> None:
+    place, _ = judged
+    (study,) = runs_of(place, "study")
+    result = {r.data.tags["contender"]: r for r in runs_of(place, "contender")}
+    assert {"majority", "default"} < set(result)
+    assert len(result) == 3
+    assert {r.data.tags["mlflow.parentRunId"] for r in result.values()} == {study.info.run_id}
+    assert {r.info.status for r in result.values()} == {"FINISHED"}
+    repeats = runs_of(place, "repeat")
+    assert len(repeats) == 8
+    for run in repeats:
+        assert run.data.tags["mlflow.parentRunId"] == result[run.data.tags["contender"]].info.run_id
+        assert {"validation/accuracy", "train/loss", "score"} <= set(run.data.metrics)
+    verdict = verdict_of(place)
+    opened = {r.data.tags["contender"] for r in repeats if "test/accuracy" in r.data.metrics}
+    assert opened == {"default", verdict.winner}
+    assert {"test/accuracy.low", "test/accuracy.high", "optimism"} <= set(result[verdict.winner].data.metrics)
+    client = client_of(place)
+    files = {f.path for f in client.list_artifacts(study.info.run_id, "comparison")}
+    assert files == {f"comparison/verdict.{ending}" for ending in ("md", "html", "json")}
+    assert study.data.tags[f"verdict.against.{verdict.best_baseline}"] == "better"
+    assert study.data.tags["test.openings"] == "1"
+
+
+def test_the_opening_stands_in_the_ledger_and_only_the_registered_weights_are_kept(judged: tuple[Place, Done]) -> None:
+    place, _ = judged
+    verdict = verdict_of(place)
+    (line,) = (place.folder / "mlruns" / "openings" / f"{verdict.fingerprints['test']}.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["study"], entry["winner"], entry["seeds"]) == ("letters", verdict.winner, list(verdict.seeds))
+    kept = list((place.study("letters") / "comparison").rglob("*.safetensors"))
+    winner = verdict.contender(verdict.winner)
+    assert [f.parts[-5:-2] for f in kept] == [(winner.key, str(winner.registered_seed), "training")]
+
+
+def test_the_same_comparison_again_trains_and_opens_nothing(judged: tuple[Place, Done], here: Paths) -> None:
+    place, _ = judged
+    before = verdict_of(place)
+    plan = plan_comparison(
+        ComparisonSettings(study=None, registry=None, seeds=4, top_k=1, margin=0.0, plan_only=False, workers=1), here
+    )
+
+    def launch(_: int) -> None:
+        raise AssertionError("nothing is to be done")
+
+    assert compare_run.compare(plan, launch) == before
+    wider = plan_comparison(
+        ComparisonSettings(study=None, registry=None, seeds=4, top_k=1, margin=0.9, plan_only=False, workers=2), here
+    )
+    result = compare_run.compare(wider, launch)
+    assert result is not None
+    assert (
+        result.result_against(before.best_baseline).verdict == "not shown"
+    )  # the margin alone changed: no training, no opening
+    assert result.openings == 1
+    assert compare_run.compare(plan, launch) != result
+
+
+def test_more_seeds_keep_what_is_trained(judged: tuple[Place, Done], here: Paths) -> None:
+    plan = plan_comparison(
+        ComparisonSettings(study="letters", registry=None, seeds=5, top_k=1, margin=0.0, plan_only=False, workers=2),
+        here,
+    )
+    assert plan.contenders.seeds[:4] == verdict_of(judged[0]).seeds
+    assert len(plan.remaining()) == 2
+
+
+def test_candidates_are_the_best_trials_and_the_default_recipe(here: Paths) -> None:
+    arguments = [
+        ComparisonSettings(study=None, registry=None, seeds=4, top_k=top_k, margin=0.0, plan_only=False, workers=1)
+        for top_k in (1, 2, 3)
+    ]
+    names = [[c.name for c in plan_comparison(each, here).contenders.candidates] for each in arguments]
+    assert [len(each) for each in names] == [2, 3, 3]  # the study has two trials beside the default recipe
+    assert all(each[-1] == "default" for each in names)
+
+
+def test_two_launches_at_once_are_refused(here: Paths) -> None:
+    plan = plan_comparison(
+        ComparisonSettings(study=None, registry=None, seeds=4, top_k=1, margin=0.0, plan_only=False, workers=1), here
+    )
+    with (
+        FileLock(plan.folder / "launch.lock"),
+        pytest.raises(InvalidInput, match="is being compared by another process"),
+    ):
+        compare_run.compare(plan, lambda _: None)
+
+
+def test_the_plan_is_told_beside_a_launch(here: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_comparison(
+        ComparisonSettings(study=None, registry=None, seeds=6, top_k=1, margin=0.0, plan_only=True, workers=1), here
+    )
+    with FileLock(plan.folder / "launch.lock"):
+        assert compare_run.compare(plan, lambda *_: pytest.fail("something was launched")) is None
+    out = capsys.readouterr().out
+    assert "4 to go" in out
+    assert "It is being compared by another process; compare.plan_only=true: nothing was done here." in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["study=letters"], "study=letters replaces the whole group by one word."),
+        (["compare.seeds=many"], "compare.seeds: Input should be a valid integer"),
+        (["workers=0"], "workers is 0; it is auto or a whole number from 1 to 1024."),
+    ],
+)
+def test_what_compare_refuses(here: Paths, arguments: list[str], says: str) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from src.config import reader
+    from src.config.groups import CONF_DIR
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("compare", overrides=arguments)
+    with pytest.raises(InvalidInput) as caught:
+        plan_comparison(reader.read_comparison_settings(cfg), here)
+    assert says in str(caught.value)
+
+
+def test_changed_data_and_a_study_without_tuned_settings_are_refused(
+    judged: tuple[Place, Done], tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "copy")
+    shutil.copytree(judged[0].folder / "mlruns" / "studies", place.folder / "mlruns" / "studies")
+    settings = place.study("letters") / "config.yaml"
+    rows = [(f"text {i}", i % 2) for i in range(60)]
+    other = write_rows(place.folder / "other.csv", rows)
+    settings.write_text(settings.read_text().replace("letters.csv", str(other)))
+    with pytest.raises(InvalidInput, match="The data of the study letters have changed since it was searched"):
+        _ = saved_study.load_study("letters", Paths(place.folder)).dataset
+    shutil.copytree(place.study("letters"), place.study("second"))
+    with pytest.raises(InvalidInput, match=r"there are 2: letters, second\. Name one: study\.name=<name>\."):
+        saved_study.load_study(None, Paths(place.folder))
+    with pytest.raises(InvalidInput, match="there is none yet; search first"):
+        saved_study.load_study(None, Paths(tmp_path / "empty"))
+
+
+# --- promote ---
+
+
+def test_a_dry_run_changes_nothing(dry: Dry) -> None:
+    assert dry.code == 0, dry.err
+    assert "would be registered as a version of letters, alias challenger" in dry.out
+    assert "would become champion: better than the best baseline, " in dry.out
+    assert dry.registered == []
+
+
+@pytest.mark.usefixtures("promoted")
+def test_the_winner_becomes_the_champion_with_its_evidence(judged: tuple[Place, Done]) -> None:
+    client, verdict = client_of(judged[0]), verdict_of(judged[0])
+    (model,) = client.search_registered_models()
+    assert (model.name, dict(model.aliases)) == ("letters", {"challenger": 1, "champion": 1})
+    version = client.get_model_version_by_alias("letters", "champion")
+    winner = verdict.contender(verdict.winner)
+    assert version.tags["verdict"] == "better"
+    assert version.tags["verdict.against"] == verdict.best_baseline
+    assert version.tags["seed"] == str(winner.registered_seed)
+    assert version.tags["data.fingerprint.test"] == verdict.fingerprints["test"]
+    assert {"config.sha256", "run.repeat", "run.study", "test.openings", "test.accuracy", "verdict.against.default",
+            "test.accuracy.mean_over_seeds", "champion.before"} <= set(version.tags)  # fmt: skip
+    assert version.run_id == version.tags["run.repeat"]
+    assert "# Verdict on letters" in version.description
+    mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
+    pipeline = mlflow.transformers.load_model("models:/letters@champion")
+    assert pipeline("abcdefgh hgfedcba")[0]["label"] == "low"
+    answers = mlflow.pyfunc.load_model("models:/letters@champion").predict(["stuvwxyz zyxwvuts", "abcdabcd efghefgh"])
+    assert answers["label"].tolist() == ["high", "low"]
+
+
+def test_promoting_again_says_that_it_is_done(promoted: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    promote.promote(
+        PromotionSettings(study="letters", registry=None, dry_run=False, rollback=False, again=False), promoted
+    )
+    assert "Version 1 of letters is this verdict's winner, and the champion already." in capsys.readouterr().out
+
+
+def test_a_comparison_whose_winner_became_champion_still_stands(promoted: Paths) -> None:
+    plan = plan_comparison(
+        ComparisonSettings(study=None, registry=None, seeds=4, top_k=1, margin=0.0, plan_only=False, workers=1),
+        promoted,
+    )
+    assert [c.name for c in plan.contenders.contenders][-1] == "champion"
+    assert compare_run.compare(plan, lambda _: pytest.fail("nothing is to be done")) is not None
+
+
+def test_a_version_that_was_rolled_back_is_not_promoted_by_itself(judged: tuple[Place, Done]) -> None:
+    verdict = verdict_of(judged[0])
+    down = promote.ModelVersion("letters", "1", "r", {"champion.rolled_back": "yesterday"})
+    decision = promote.decide(verdict, None, down)
+    assert not decision.moves
+    assert decision.why == ("version 1 was the champion and was rolled back on yesterday; promote.again=true moves the "
+                            "alias all the same")  # fmt: skip
+    assert promote.decide(verdict, None, down, again=True).moves
+
+
+def test_the_gate_is_closed_to_what_is_worse_than_the_default_recipe(judged: tuple[Place, Done]) -> None:
+    verdict = verdict_of(judged[0])
+    lost = [replace(a, verdict="worse") if a.other == "default" else a for a in verdict.against]
+    assert promote.decide(verdict, None).moves
+    decision = promote.decide(replace(verdict, against=tuple(lost)), None)
+    assert not decision.moves
+    assert "it is worse than the default recipe" in decision.why
+
+
+def test_what_promote_refuses_and_declines(promoted: Paths, judged: tuple[Place, Done], tmp_path: Path) -> None:
+    with pytest.raises(
+        PromotionDeclined, match="no earlier champion of letters to go back to: version 1 was its first one"
+    ):
+        promote.promote(
+            PromotionSettings(study=None, registry=None, dry_run=False, rollback=True, again=False), promoted
+        )
+    with pytest.raises(InvalidInput, match="the verdict on letters is about the registered model letters"):
+        promote.promote(
+            PromotionSettings(study=None, registry="other", dry_run=False, rollback=False, again=False), promoted
+        )
+    verdict = verdict_of(judged[0])
+    assert not promote.decide(verdict, promote.ModelVersion("letters", "7", "", {})).moves
+    assert "compare again" in promote.decide(verdict, promote.ModelVersion("letters", "7", "", {})).why
+    place = Place(tmp_path)
+    shutil.copytree(judged[0].study("letters"), place.study("letters"))
+    (place.study("letters") / "comparison" / "verdict.json").unlink()
+    write_letters(tmp_path / "letters.csv")
+    done = place.run("src.promote")
+    assert done.code == 2
+    assert "There is no verdict on the study letters, and nothing is registered without evidence." in done.err
+
+
+def test_a_champion_of_other_data_does_not_stand_in_a_comparison(promoted: Paths) -> None:
+    from src.tracking import registry
+    from src.workflows.compare import plan as compare_plan
+
+    saved = saved_study.load_study("letters", promoted)
+    store = open_store(saved.settings.tracking, promoted.root)
+    champion = registry.by_alias(store, "letters", registry.CHAMPION)
+    assert champion is not None
+    assert champion.tags[registry.DATA_SOURCE_TAG] == "letters.csv"
+    assert compare_plan._champion(store, champion, saved).note == ""
+    changed = champion.tags | {"data.fingerprint.test": "0123"}
+    assert "another test split" in compare_plan._champion(store, replace(champion, tags=changed), saved).note
+    other = replace(champion, tags=changed | {registry.DATA_SOURCE_TAG: "2023/letters.csv"})
+    with pytest.raises(InvalidInput, match=r"was made from other data \(2023/letters\.csv, here letters\.csv\)"):
+        compare_plan._champion(store, other, saved)
+
+
+# --- reproduce ---
+
+
+@pytest.fixture
+def threads() -> object:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("kind", ["trial", "repeat", "train"])
+def test_a_run_is_reproduced_to_the_last_bit(
+    here: Paths, judged: tuple[Place, Done], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kind == "train":
+        recipe = [a for a in LETTERS if not a.startswith(("study", "space", "workers"))]
+        train.train(settings_of(*recipe, "trainer.num_train_epochs=1", "model.dropout=0.3"), here)
+    run = runs_of(judged[0], kind)[0]
+    reproduce.reproduce(run.info.run_id, None, here)
+    message = capsys.readouterr().out
+    assert re.search(r"All \d\d+ recorded numbers of 1\d metrics are identical", message), message
+    assert client_of(judged[0]).get_run(run.info.run_id).data.tags["reproduced"] == "identical"
+    assert not list((judged[0].folder / "mlruns" / "trainings").glob("reproduce*"))
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_difference_is_shown_beside_what_changed(
+    here: Paths, judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs_of(judged[0], "trial")[1]
+    read = run_reader.read_run
+
+    def as_if_recorded_elsewhere(*arguments: object) -> run_reader.RecordedRun:
+        result = read(*arguments)  # type: ignore[arg-type]
+        curves = {**result.curves, "train/loss": {step: v + 0.5 for step, v in result.curves["train/loss"].items()}}
+        return run_reader.RecordedRun(
+            **{**vars(result), "curves": curves, "versions": {**result.versions, "torch": "1.0"}}
+        )
+
+    monkeypatch.setattr(run_reader, "read_run", as_if_recorded_elsewhere)
+    with pytest.raises(NotReproduced, match="did not come out the same"):
+        reproduce.reproduce(run.info.run_id, None, here)
+    message = capsys.readouterr().out
+    assert re.search(r"train/loss +\d+ +\d+ +0 +0\.5", message)
+    assert "torch was 1.0 and is " in message
+
+
+def test_what_reproduce_refuses(here: Paths, judged: tuple[Place, Done]) -> None:
+    with pytest.raises(InvalidInput, match="No run was given"):
+        reproduce.reproduce(None, None, here)
+    with pytest.raises(InvalidInput, match="has no run 0123"):
+        reproduce.reproduce("0123", None, here)
+    (study,) = runs_of(judged[0], "study")
+    with pytest.raises(InvalidInput, match="a run of kind study"):
+        reproduce.reproduce(study.info.run_id, None, here)
+
+
+# --- long ---
+
+
+@pytest.mark.heavy
+def test_a_worse_study_is_registered_and_declined(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    write_letters(tmp_path / "letters.csv")
+    weak = [a for a in LETTERS if "learning_rate" not in a] + ["study.name=weak", "trainer.num_train_epochs=1",
+            "model.learning_rate=1e-7", "space.optimizer.learning_rate.low=1e-7",
+            "space.optimizer.learning_rate.high=2e-7"]  # fmt: skip
+    strong = [*LETTERS, "study.name=letters"]
+    for arguments in (weak, strong):
+        assert place.sweep(*arguments).code == 0
+    assert place.run("src.compare", "study.name=weak", *COMPARE).code == 0
+    declined = place.run("src.promote", "study.name=weak")
+    assert declined.code == 3
+    assert "champion was not moved: it is" in declined.err
+    client = client_of(place)
+    assert dict(client.get_registered_model("letters").aliases) == {"challenger": 1}
+    challenger = place.run("src.predict", "abcd")
+    assert "letters version 1, the challenger: no version has passed the gate" in challenger.err
+    assert place.run("src.compare", "study.name=letters", *COMPARE).code == 0
+    assert place.run("src.promote", "study.name=letters").code == 0
+    assert dict(client.get_registered_model("letters").aliases) == {"challenger": 2, "champion": 2}
+    # The weak one again, now against the champion; the test split is opened for the third time.
+    again = place.run("src.compare", "study.name=weak", *COMPARE)
+    assert again.code == 0, again.err
+    assert "against champion: WORSE" in again.out
+    assert "This test split has been opened 3 times." in again.out
+    declined = place.run("src.promote", "study.name=weak")
+    assert declined.code == 3
+    assert "it is worse than the champion, version 2" in declined.err
+    assert dict(client.get_registered_model("letters").aliases) == {"challenger": 1, "champion": 2}
+    assert place.run("src.promote", "study.name=letters", "promote.rollback=true").code == 3
+
+
+@pytest.mark.long
+def test_more_seeds_open_the_test_again_and_lost_weights_are_trained_again(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    write_letters(tmp_path / "letters.csv")
+    assert place.sweep(*LETTERS, "study.name=letters", *INLINE).code == 0
+    assert place.run("src.compare", *COMPARE, *INLINE).code == 0
+    folder = place.study("letters") / "comparison"
+    first = verdict_of(place)
+    # A failed seed of the default recipe, and a kill before the verdict: the choice stands, and nothing is locked.
+    default = first.contender("default")
+    result = folder / "repeats" / default.key / str(first.seeds[0]) / "outcome.json"
+    kept = result.read_text()
+    result.write_text(json.dumps({**json.loads(kept), "state": "FAIL", "score": None, "reason": "out of memory"}))
+    (folder / "verdict.json").unlink()
+    done = place.run("src.compare", *COMPARE, *INLINE)
+    assert done.code == 0, done.err
+    assert verdict_of(place).contender("default").problem == "1 of 4 seeds failed"
+    assert verdict_of(place).result_against("default") is None
+    result.write_text(kept)
+    # More seeds: the weights of the earlier ones are gone, and one of them may be the median now.
+    done = place.run("src.compare", "compare.seeds=6", *COMPARE[1:], *INLINE)
+    assert done.code == 0, done.err
+    second = verdict_of(place)
+    assert (second.opening, second.openings, len(second.seeds)) == (2, 2, 6)
+    winner = second.contender(second.winner)
+    assert (folder / "repeats" / winner.key / str(winner.registered_seed) / "training" / "best").is_dir()
+    for before in first.contender(first.winner).repeats:
+        now = next(r for r in winner.repeats if r.seed == before.seed)
+        assert now.validation == before.validation
+    assert place.run("src.promote").code == 0
+    contender = next(r for r in runs_of(place, "contender") if r.data.tags["contender"] == second.winner)
+    history = client_of(place).get_metric_history(contender.info.run_id, "test/accuracy")
+    assert len({m.step for m in history}) == len(history) >= 2
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("promoted")
+def test_the_champion_is_served_over_http(judged: tuple[Place, Done]) -> None:
+    port = free_port()
+    env = clean_environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{judged[0].folder}/mlflow.db"}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        "models:/letters@champion",
+        "--env-manager",
+        "local",
+    ]
+    server = subprocess.Popen([*command, "--port", str(port)], cwd=judged[0].folder, env=env, start_new_session=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        answer = posted(f"http://127.0.0.1:{port}/invocations", {"inputs": ["stuvwxyz zyxw", "abcd abcd"]})
+        assert [row["label"] for row in answer["predictions"]] == ["high", "low"]
+        assert all(0.5 <= row["score"] <= 1 for row in answer["predictions"])
+    finally:
+        subprocess.run(["pkill", "-9", "-g", str(server.pid)], check=False)
+
+
+def posted(url: str, content: object) -> dict:
+    end = time.monotonic() + 90
+    request = urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    while True:
+        try:
+            with urllib.request.urlopen(request) as response:
+                return json.load(response)
+        except OSError:
+            assert time.monotonic() < end, "the server did not answer"
+            time.sleep(0.5)
