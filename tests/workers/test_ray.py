@@ -15,7 +15,7 @@ from tests.support import servers
 from tests.support.commands import LETTERS, clean_environment, wait_until
 from tests.support.data import write_letters
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(800)]
 pytest.importorskip("ray", reason="pip install -e '.[ray]'")
 
 
@@ -37,6 +37,7 @@ class Cluster:
             "NODE_HOME": str(place / "home"), "TRIALBOOK_STORAGE": self.database, "MLFLOW_TRACKING_URI": self.tracking,
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN,
             "RAY_TMPDIR": self.sessions,
+            "RAY_worker_niceness": "0",  # 15 by default: beside other tests the workers would get next to no time
             "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
             "RAY_grpc_client_keepalive_time_ms": "5000", "RAY_grpc_client_keepalive_timeout_ms": "5000",
         }  # fmt: skip
@@ -86,7 +87,7 @@ def test_a_node_that_loses_power_loses_no_work(cluster: Cluster) -> None:
     kept = cluster.folder / "files"
     wait_until(lambda: len(list(kept.rglob("trials/000*/training/manifest.json"))) > 1)  # both nodes have sent one
     servers.unplug("one")
-    assert sweep.wait(400) == 0, (cluster.folder / "head" / "err.txt").read_text()[-3000:]
+    assert sweep.wait(600) == 0, (cluster.folder / "head" / "err.txt").read_text()[-3000:]
     out = (cluster.folder / "head" / "out.txt").read_text()
     assert "all 3 trials are done" in out
     client = MlflowClient(cluster.tracking)
