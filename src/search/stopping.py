@@ -69,5 +69,14 @@ def failure_streak(ended: Sequence[TrialRecord], study: StudySettings) -> str | 
     )
 
 
+def only_failures(ended: Sequence[TrialRecord]) -> str | None:
+    """In words, that every trial failed, and why the first did; None if one did not, or if none has ended."""
+    if not ended or any(t.state != State.FAIL for t in ended):
+        return None
+    first = min(ended, key=lambda t: t.number)
+    each = "its only trial" if len(ended) == 1 else f"all {len(ended)} trials"
+    return f"{each} failed, the first, trial {first.number}, because {first.result.reason}"
+
+
 def _reaches(score: float, target: float, direction: str) -> bool:
     return gain(score, direction) >= gain(target, direction)

@@ -28,6 +28,7 @@ from src.search.storages.connect import load_optuna_study, open_leases, open_sto
 # the definition has the fingerprint of the weights instead
 LOCATION_KEYS = ("model.checkpoint", "model.name")
 DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
+CLOCK_DIFFERENCE_SECONDS = 60.0  # between two machines; a larger one means that a clock was set
 LABELS_KEY = "data.label_names"  # in a study's definition
 
 
@@ -194,12 +195,19 @@ class Study:
         """Wall-clock seconds of searching, over all launches."""
         return self._clock()["seconds"]
 
-    def add_time(self, since: float, until: float) -> None:
-        """Add a period of searching (seconds since the epoch). Periods of two launches that overlap count once."""
+    def add_time(self, elapsed: float, until: float) -> None:
+        """Add a period of searching. Periods of two launches that overlap count once.
+
+        Args:
+            elapsed: seconds that the period took, by a clock that nobody sets.
+            until: when it ended, in seconds since the epoch. A clock that was set back or forward in between changes
+                no sum: it only says how much of the period another launch has counted.
+        """
         with self.lock:
             clock = self._clock()
-            seconds = clock["seconds"] + max(0.0, until - max(since, clock["until"]))
-            new = {"seconds": seconds, "until": max(until, clock["until"])}
+            other = clock["until"] if clock["until"] <= until + CLOCK_DIFFERENCE_SECONDS else 0.0  # the clock was set
+            counted = min(max(0.0, other - (until - elapsed)), elapsed)
+            new = {"seconds": clock["seconds"] + elapsed - counted, "until": max(until, other)}
             if self.leases.needs_shared_folder:
                 atomic_write(self.folder / "spent.json", json.dumps(new))
             else:

@@ -21,8 +21,6 @@ RESERVED_FIELDS = {
 """Fields that Trialbook sets itself: the study decides when to evaluate, save and log."""
 OPEN_GROUPS = ("optimizer", "schedule", "trainer")  # hold fields of TrainingArguments, also ones not in conf/
 EXTRA_FIELDS = {"trainer": {"require_gpu"}}
-ADAM_FIELDS = {"adam_beta1", "adam_beta2", "adam_epsilon"}
-SCHEDULES_WITHOUT_WARMUP = {"constant"}
 
 
 @dataclass(frozen=True)
@@ -96,26 +94,18 @@ def training_argument_fields() -> frozenset[str]:
 
 
 def unused_arguments(recipe: Recipe) -> dict[str, str]:
-    """Dotted keys of `recipe` that have no effect, and why."""
-    optim = str(recipe.optimizer.get("optim", ""))
-    schedule = str(recipe.schedule.get("lr_scheduler_type", ""))
-    idle: dict[str, str] = {}
-    if not optim.startswith("adam"):
-        idle |= {f"optimizer.{key}": f"optimizer.optim is {optim}" for key in ADAM_FIELDS}
-    if schedule in SCHEDULES_WITHOUT_WARMUP:
-        idle["schedule.warmup_steps"] = f"schedule.lr_scheduler_type is {schedule}"
+    """Dotted keys of `recipe` that have no effect whatever is built from it, and why; dry_run finds the others."""
     if int(recipe.trainer.get("max_steps") or -1) > 0:
-        idle["trainer.num_train_epochs"] = "trainer.max_steps decides the length"
-    return idle
+        return {"trainer.num_train_epochs": "trainer.max_steps decides the length"}
+    return {}
 
 
 def check_arguments(recipe: Recipe, devices: int = 1) -> None:
-    """Raises InvalidInput for fields that are unknown to TrainingArguments, set by Trialbook, or without effect."""
+    """Raises InvalidInput for fields that TrainingArguments does not have, or Trialbook sets, and for wrong numbers."""
     groups: Mapping[str, Mapping[str, Any]] = {
         "optimizer": recipe.optimizer, "schedule": recipe.schedule, "trainer": recipe.trainer,
     }  # fmt: skip
     problems = []
-    idle = unused_arguments(recipe)
     for group, values in groups.items():
         for key in values:
             if key.startswith("hub_"):
@@ -128,8 +118,6 @@ def check_arguments(recipe: Recipe, devices: int = 1) -> None:
             elif key not in training_argument_fields() and key not in EXTRA_FIELDS.get(group, ()):
                 question = did_you_mean(key, training_argument_fields() - RESERVED_FIELDS)
                 problems.append(f"{group}.{key} is no field of transformers.TrainingArguments.{question}")
-            elif (why := idle.get(f"{group}.{key}")) and group != "trainer":
-                problems.append(f"{group}.{key} would have no effect, because {why}; remove it.")
     every = {**recipe.flatten(), "model.learning_rate": recipe.model.learning_rate}
     set_values = {key: value for key, value in every.items() if key != "model.dropout" or value is not None}
     problems += [f"{key} is {wrong}." for key, value in set_values.items() if (wrong := out_of_limits(key, [value]))]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import TrainerCallback
 
 from src.core.metric import gain
@@ -15,6 +16,8 @@ from src.core.paths import replacing
 from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
 from src.training import checkpoints, devices
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE, WEIGHTS_FILE
+
+NOT_ARGUMENTS = ("lr", "weight_decay")  # of an optimizer's defaults: its parameter groups have their own
 
 
 class TrainingFailed(Exception):
@@ -26,6 +29,9 @@ class TrainingCallback:
 
     It is not a transformers.TrainerCallback: RungCallback is, and calls it.
     """
+
+    def on_training_begins(self, built: Mapping[str, str]) -> None:
+        """The Trainer has built everything: precision, threads and optimizer, as the objects say (see built_with)."""
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Training metrics (train/loss, train/learning_rate, ...) at optimizer step `step`."""
@@ -83,8 +89,9 @@ class RungCallback(TrainerCallback):
 
     # --- what the Trainer calls ---
 
-    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Compute the steps at which rungs are reached."""
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, optimizer: Any = None, **_: Any) -> None:
+        """Compute the steps at which rungs are reached, and pass on what was built."""
+        self.callback.on_training_begins(built_with(self.trainer, optimizer))
         self.rung_of_step = {
             max(1, math.ceil(share * state.max_steps)): share for share in sorted(self.objective.rungs)
         }
@@ -206,6 +213,29 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, probabilities: np.nda
         tokenizer.save_pretrained(scratch)
         np.save(scratch / PROBABILITIES_FILE, probabilities.astype(np.float32))
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def built_with(trainer: Any, optimizer: Any) -> dict[str, str]:
+    """Tags of a training, read from its built objects.
+
+    Returns:
+        precision: bf16, fp16 or fp32; threads: of this process; optimizer: its class and arguments.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+    arguments = ", ".join(f"{key}={value}" for key, value in inner.defaults.items() if key not in NOT_ARGUMENTS)
+    return {
+        "precision": computed_precision(trainer),
+        "threads": str(torch.get_num_threads()),
+        "optimizer": f"{type(inner).__name__}({arguments})",
+    }
+
+
+def computed_precision(trainer: Any) -> str:
+    """The precision that a Trainer's forward pass computes in: bf16, fp16 or fp32, read from a product in it."""
+    one = torch.ones(1, 1, device=trainer.args.device)
+    with trainer.accelerator.autocast():
+        dtype = torch.nn.functional.linear(one, one).dtype
+    return {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32")
 
 
 def strip_eval_prefix(values: Mapping[str, float]) -> dict[str, float]:

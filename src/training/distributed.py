@@ -211,6 +211,10 @@ class PipeCallback(TrainingCallback):
         self.pipe.send(_Call(method, arguments))
         return self.pipe.recv()
 
+    def on_training_begins(self, built: Mapping[str, str]) -> None:
+        """Forward the call."""
+        self._ask("on_training_begins", built)
+
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Forward the call."""
         self._ask("on_log", step, values)
@@ -239,6 +243,11 @@ class SynchronizedCallback(TrainingCallback):
 
     def __init__(self, first: TrainingCallback | None) -> None:
         self.first = first
+
+    def on_training_begins(self, built: Mapping[str, str]) -> None:
+        """Call it on the first rank."""
+        if self.first is not None:
+            self.first.on_training_begins(built)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Call it on the first rank."""

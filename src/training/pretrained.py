@@ -209,19 +209,10 @@ def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, label_na
         label_names: by label index.
         seed: of a head that the model lacks, or that is for other labels (see classification_head).
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+    from transformers import AutoModelForSequenceClassification, set_seed
 
-    names = dict(enumerate(label_names))
     own = classification_head.head_labels(own_config(checkpoint))
-    config = AutoConfig.from_pretrained(
-        checkpoint.folder,
-        local_files_only=True,
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        problem_type="single_label_classification",
-    )
-    for field in DROPOUT_FIELDS.get(config.model_type, ()) if model.dropout is not None else ():
-        setattr(config, field, model.dropout)
+    config = classifier_config(checkpoint, model, label_names)
     set_seed(seed)
     classifier = AutoModelForSequenceClassification.from_pretrained(
         checkpoint.folder,
@@ -235,6 +226,23 @@ def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, label_na
     if own is not None and len(own) == len(label_names):
         classification_head.adapt_head(classifier, own, label_names, seed)
     return classifier
+
+
+def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, label_names: tuple[str, ...]) -> Any:
+    """The model's config with `label_names`, and `model.dropout` in every dropout unless it is None."""
+    from transformers import AutoConfig
+
+    names = dict(enumerate(label_names))
+    config = AutoConfig.from_pretrained(
+        checkpoint.folder,
+        local_files_only=True,
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        problem_type="single_label_classification",
+    )
+    for field in DROPOUT_FIELDS.get(config.model_type, ()) if model.dropout is not None else ():
+        setattr(config, field, model.dropout)
+    return config
 
 
 def own_config(checkpoint: PretrainedModel) -> Any:

@@ -28,7 +28,6 @@ from src.training.trainer import (
     halve_micro_batch,
     micro_batch_size,
     reduce_micro_batch_to,
-    resolve_precision,
 )
 from src.workers.worker_count import FIRST_TRIAL, calibration_key
 
@@ -89,6 +88,10 @@ class TrackingCallback(TrainingCallback):
     def __init__(self, run: RunLog, store: TrackingStore) -> None:
         self.run, self.store = run, store
 
+    def on_training_begins(self, built: Mapping[str, str]) -> None:
+        """Tag the run with what was built."""
+        self.run.set_tags(built)
+
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values."""
         self.run.log_metrics(step, values)
@@ -127,7 +130,8 @@ def attempt_training(
         StorageUnavailable: the study's records cannot be written, which says nothing about the training.
     """
     each = context.settings.worker.devices_per_trial
-    callback.run.set_tags({"precision": resolve_precision(recipe), **({"devices": each} if each > 1 else {})})
+    if each > 1:
+        callback.run.set_tags({"devices": each})
     try:
         callback.run.set_tags(recorders.weights_tags(context.tokenized_data(recipe.model)[0]))
         return train_within_memory(

@@ -6,14 +6,15 @@ from pathlib import Path
 from src.config.settings import Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
-from src.core.errors import CommandFailed, first_line
+from src.core.errors import CommandFailed, InvalidInput, first_line
 from src.core.paths import Paths, check_writable
 from src.core.records import State, TrainingResult, TrialRecord
+from src.data import dataset
 from src.tracking import recorders
 from src.tracking.run_log import RunLog
 from src.tracking.store import open_store
 from src.training import arguments, checkpoints, devices, pretrained
-from src.workers import context
+from src.workers import context, recipe_check
 from src.workflows.sweep import weight_inspection
 from src.workflows.sweep.plan import machine_for
 
@@ -23,7 +24,11 @@ def train(settings: Settings, paths: Paths) -> None:
     arguments.check_arguments(settings.recipe, settings.worker.devices_per_trial)
     machine = machine_for(settings)
     check_writable(paths.root)
-    pretrained.resolve(settings.recipe.model, paths.cache_dir)
+    checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
+    prepared = dataset.prepare_dataset(settings.data, paths.cache_dir)
+    InvalidInput.raise_if_any(
+        recipe_check.find_problems([("", settings.recipe, checkpoint)], tuple(prepared.label_names))
+    )
     worker_context = context.WorkerContext(settings, paths, open_store(settings.tracking, paths.root))
     threads = devices.set_worker_share(0, 1, machine)
     console = StudyConsole(settings)

@@ -76,7 +76,7 @@ def test_a_killed_workers_trial_is_taken_up_from_another_folder(server: str, tmp
     worker.start()
     wait_for(tmp_path / "a" / "claimed")
     study = open_book(tmp_path / "b", *overrides)
-    study.add_time(time.time() - 7, time.time())
+    study.add_time(7, time.time())
     assert trial_lifecycle.claim_trial(study).number == 1  # trial 0 is in living hands
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()

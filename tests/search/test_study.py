@@ -113,20 +113,26 @@ def test_a_reused_process_id_does_not_hold_a_lease(tmp_path: Path) -> None:
     assert not held.is_held("trials/1")
 
 
-def test_a_lease_of_another_host_lives_while_it_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_of_another_host_lives_while_it_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = leases.FileLeases(tmp_path)
-    file = tmp_path / "a" / "lease.json"
-    file.parent.mkdir()
-    file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0}))
-    assert held.is_held("a")
-    old = time.time() - leases.MAX_SILENCE_SECONDS - 1
-    os.utime(file, (old, old))
-    assert not held.is_held("a")
+    held.acquire("trials/0000")
+    file = tmp_path / "trials/0000/lease.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "host": "elsewhere"}))
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for when in (time.time() - 1e6, time.time() + 1e6, time.time() - 1e6 - 1):  # clocks that differ; it is renewed
+        os.utime(file, (when, when))
+        assert held.is_held("trials/0000")
+        now += 16
+    now += 60
+    assert not held.is_held("trials/0000")  # silent for a minute, and not in step with this host
+    os.utime(file)
+    assert held.is_held("trials/0000")
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.01)
-    with held.keep_alive("a"):
-        wait_for(file)
+    os.utime(file, (1, 1))
+    with held.keep_alive("trials/0000"):
         time.sleep(0.2)
-    assert held.is_held("a")
+    assert abs(time.time() - file.stat().st_mtime) < 60
 
 
 @pytest.mark.parametrize(("what", "value"), [("space", {"a": "b"}), ("metric", "f1"), ("data", "other")])
@@ -175,14 +181,25 @@ def test_every_pruner_judges_a_study_to_its_end(tmp_path: Path, pruner: str) -> 
 
 
 def test_the_time_spent_adds_up_over_resumes(tmp_path: Path) -> None:
-    open_book(tmp_path).add_time(100, 110)
+    open_book(tmp_path).add_time(10, until=110)
     study = open_book(tmp_path, "study.budget_minutes=0.5")
-    study.add_time(200, 215)
-    study.add_time(211, 219)  # another launch, at the same time
+    study.add_time(15, until=215)
+    study.add_time(8, until=219)  # another launch, at the same time
     assert study.end_reason() is None
-    study.add_time(300, 301.5)
+    study.add_time(1.5, until=301.5)
     assert study.end_reason() == "the budget of 0.5 minutes is spent"
     assert finish(study) == []
+
+
+@pytest.mark.parametrize("set_to", [1e9, -1e9], ids=["forward", "back"])
+def test_a_clock_that_is_set_neither_spends_the_budget_nor_stops_it(tmp_path: Path, set_to: float) -> None:
+    study = open_book(tmp_path)
+    study.add_time(10, until=2e9)
+    for second in range(1, 11):
+        study.add_time(1, until=2e9 + set_to + second)
+    assert study.seconds_spent() == pytest.approx(20)
+    study.add_time(1, until=2e9 + 11)  # and back
+    assert study.seconds_spent() == pytest.approx(21)
 
 
 def evaluation(share: float, accuracy: float, step: int) -> Evaluation:

@@ -67,6 +67,7 @@ class FileLeases:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lock = FileLock(folder / "study.lock", poll_interval=POLL_SECONDS)
+        self._renewals: dict[str, tuple[float, float]] = {}  # of other hosts: modification time, and when first seen
 
     def acquire(self, name: str) -> None:
         """Write this process's host, id and start time into the lease's file."""
@@ -87,12 +88,22 @@ class FileLeases:
         try:
             lease = json.loads(path.read_text())
             if lease["host"] != socket.gethostname():
-                return time.time() - path.stat().st_mtime < MAX_SILENCE_SECONDS
+                return self._is_renewed(name, path.stat().st_mtime)
             process = psutil.Process(lease["pid"])
             running = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
             return bool(running and _process_start(lease["pid"]) == lease["started"])
         except (OSError, json.JSONDecodeError, KeyError, IndexError, psutil.Error):
             return False
+
+    def _is_renewed(self, name: str, renewed: float) -> bool:
+        """Whether a process on another host renews its lease. Survives clocks that differ, or are set.
+
+        It counts as dead if its last renewal is far from this host's time, and this process has seen none for a while.
+        """
+        if self._renewals.get(name, (None, 0.0))[0] != renewed:
+            self._renewals[name] = (renewed, time.monotonic())
+        unchanged = time.monotonic() - self._renewals[name][1]
+        return abs(time.time() - renewed) < MAX_SILENCE_SECONDS or unchanged < 2 * HEARTBEAT_SECONDS
 
     def held_names(self, names: Sequence[str]) -> set[str]:
         """Those of `names` whose processes still run."""

@@ -64,7 +64,8 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
         )
     if problem := report.try_write_report(SavedStudy(plan.settings, study, plan.paths), store):
         console.print(f"  note: {problem}")
-    if failing := stopping.failure_streak(study.ended_trials(), study.study_settings):
+    ended = study.ended_trials()
+    if failing := stopping.only_failures(ended) or stopping.failure_streak(ended, study.study_settings):
         raise CommandFailed(f"The study {study.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
     if not reason:
         raise CommandFailed(

@@ -36,7 +36,7 @@ class SearchMonitor:
         self._thread = threading.Thread(target=self._loop, daemon=True, name="account")
 
     def __enter__(self) -> None:
-        self._since = time.time()
+        self._since = time.monotonic()
         self.view.__enter__()
         self._thread.start()
 
@@ -54,8 +54,8 @@ class SearchMonitor:
                     self.view.draw(self._snapshot())
 
     def _update(self) -> None:
-        now = time.time()
-        self.study.add_time(self._since, now)
+        now = time.monotonic()
+        self.study.add_time(now - self._since, time.time())
         self._since = now
         if not self._priced and self._workers_measured() >= self.plan.workers:
             left = print_price(self.plan, self.console, len(self._said))

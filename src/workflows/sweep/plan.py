@@ -1,19 +1,17 @@
 """Plans a study: checks the input and estimates the cost."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-
 from src.config import compose
 from src.config.settings import ModelSettings, Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
-from src.core.errors import InvalidInput, first_line, mask_secrets
+from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import Paths, check_writable
 from src.data import dataset
 from src.data.dataset import PreparedDataset
@@ -25,10 +23,11 @@ from src.search.study import Study, data_fingerprint, study_definition
 from src.tracking import store
 from src.training import arguments, classification_head, devices, label_mapping, pretrained
 from src.training.pretrained import PretrainedModel
+from src.workers import recipe_check, worker_count
 from src.workers import remote as remote_workers
-from src.workers import worker_count
 from src.workers.cost import Speed
 from src.workers.worker_count import n_epochs
+from src.workflows.sweep import recipes
 
 MIN_CUT_SHOWN = 0.01  # fraction of training texts that are truncated
 
@@ -60,7 +59,7 @@ class SweepPlan:
     @property
     def models(self) -> list[tuple[ModelSettings, PretrainedModel]]:
         """Every model that a worker may need, and its local folder."""
-        models, cache = list(_searched_models(self.settings, self.space)), self.paths.cache_dir
+        models, cache = list(recipes.searched_models(self.settings, self.space)), self.paths.cache_dir
         if other := self.settings.study.ready_made:
             models.append(replace(self.settings.recipe.model, checkpoint=other))
         return [(model, pretrained.find(model, cache)) for model in models]
@@ -85,14 +84,14 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     arguments.check_arguments(settings.recipe, settings.worker.devices_per_trial)
     space = spaces.build_space(settings)
     warnings = validate.check_study(settings, space, compose.group_options())
-    _check_searched_groups(settings, space)
+    recipes.check_searched_groups(settings, space)
     machine = machine_for(settings)
     check_writable(paths.root)
     remote_workers.check_remote(settings, paths.root)
     store.check_store(settings.tracking, paths.root)
     connect.check_storage(settings.storage)
     checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
-    for model in _searched_models(settings, space):
+    for model in recipes.searched_models(settings, space):
         if model != settings.recipe.model:
             pretrained.resolve(model, paths.cache_dir)
     begun_with = partial(data_fingerprint, settings, paths.study_dir(settings.study.name))
@@ -111,51 +110,20 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     plan = SweepPlan(
         settings, paths, space, direction, prepared, checkpoint, workers, (*warnings, *data_summary.remarks(prepared))
     )
-    if study := plan.existing_study():
+    if study := plan.existing_study():  # what it trains with was tried out when it began
         study.check_definition(plan.definition)
-    elif any(plan.folder.glob("trials/*")):
+        return plan
+    if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
             f"The folder {plan.folder} has trials of a study {study_settings.name} whose records are kept elsewhere: "
             f"storage.url is {mask_secrets(settings.storage.url or 'null')} now (null: the journal in that folder). "
             "Name the storage that it was searched with, or begin another study: study.name=<another>."
         )
-    return plan
-
-
-def _searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
-    """Every model that a trial may use: each choice of the model group or checkpoint.
-
-    `max_tokens` is the largest that is searched; dropout is set if it is searched.
-    """
-    values = {p.key: p.bounds() for p in space.parameters}
-    tokens = max(values.get("model.max_tokens", [0]))
-    dropout = next(iter(values.get("model.dropout", ())), None)
-    without_model = [o for o in settings.overrides if not o.startswith("model=")]
-    models = [
-        compose.compose_settings([*without_model, f"model={choice}"]).recipe.model for choice in values.get("model", [])
+    candidates = [
+        (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
-    for model in [*models, settings.recipe.model]:
-        for checkpoint in values.get("model.checkpoint", [model.checkpoint]):
-            dropout_used = model.dropout if model.dropout is not None else dropout
-            yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens), dropout=dropout_used)
-
-
-def _check_searched_groups(settings: Settings, space: Space) -> None:
-    """Raise InvalidInput if an option of a searched config group cannot take the command's overrides."""
-    problems = []
-    for parameter in space.parameters:
-        group = parameter.key
-        for option in (parameter.values() or ()) if "." not in group else ():
-            others = [o for o in settings.overrides if not o.startswith(f"{group}=")]
-            try:
-                compose.compose_settings([*others, f"{group}={option}"])
-            except HydraException as error:
-                typed = [o for o in others if o.lstrip("+~").startswith(f"{group}.")]
-                problems.append(
-                    f"space.{group}: the option {option} does not go with {', '.join(typed) or 'the overrides'} "
-                    f"({first_line(error)}). Write ++ in front of what only some options know, or take {option} out."
-                )
-    InvalidInput.raise_if_any(problems)
+    notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names))
+    return replace(plan, warnings=(*plan.warnings, *notes))
 
 
 def refuse_shared_names(plans: Sequence[SweepPlan]) -> None:

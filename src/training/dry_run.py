@@ -1,0 +1,231 @@
+"""Builds what a recipe names and trains a small model with it for a few steps, before anything is spent on it.
+
+What only the built objects show is found here: a package that an optimizer needs, an argument that a scheduler needs,
+a tokenizer that cannot pad, a precision that the device does not compute in, a setting that nothing reads.
+"""
+
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
+
+from src.config.settings import Recipe
+from src.core.errors import first_line
+from src.training import pretrained
+from src.training.callbacks import computed_precision
+from src.training.pretrained import PretrainedModel
+from src.training.trainer import build_training_arguments
+
+TEXTS = ("a warm and funny film", "dull", "it is far too long , and nobody in it is worth a second look", "good")
+STEPS = 2
+SMALLEST_VOCABULARY = 256  # rows of the small model's embedding, unless a special token is above
+PROBES: Mapping[str, tuple[float, float]] = {
+    "weight_decay": (0.5, 0.0), "adam_beta1": (0.5, 0.1), "adam_beta2": (0.5, 0.1), "adam_epsilon": (1.0, 0.1),
+    "max_grad_norm": (1e-6, 1e-3), "learning_rate": (1e-3, 1e-4),
+}  # fmt: skip
+"""Fields of TrainingArguments that an optimizer may not read, and two values far from the usual ones."""
+REMOVED = ("optim_args", "optim_target_modules", "neftune_noise_alpha")  # compared with a training without them
+WARMUP = "warmup_steps"
+
+
+@dataclass(frozen=True)
+class DryRunResult:
+    """What a dry run found: why the recipe cannot be trained, and which of its keys the training read."""
+
+    problems: tuple[str, ...]
+    effective: frozenset[str]  # dotted keys that change the trained weights
+    idle: frozenset[str]  # dotted keys that do not
+
+
+def dry_run(
+    recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple[str, ...], known: frozenset[str]
+) -> DryRunResult:
+    """Train a small model of the checkpoint's architecture with `recipe` for two steps, and again with other values.
+
+    Args:
+        recipe: to check.
+        checkpoint: the pretrained model that the recipe names; its weights are not read.
+        label_names: by label index.
+        known: dotted keys that are known to have an effect, which are not checked again.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same sums in the same order, so that equal weights mean equal arithmetic
+    try:
+        with _quiet():
+            return _dry_run(_with_small_batches(recipe), checkpoint, label_names, known)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _dry_run(
+    recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple[str, ...], known: frozenset[str]
+) -> DryRunResult:
+    tokenizer = pretrained.load_tokenizer(checkpoint)
+    if tokenizer.pad_token is None:
+        return _failed(
+            f"model.checkpoint is {checkpoint.id}, whose tokenizer has no padding token: texts of different lengths "
+            "could not share a batch. Set one (tokenizer.pad_token, config.pad_token_id) and save both with "
+            "save_pretrained."
+        )
+    try:
+        model = _small_model(recipe, checkpoint, label_names)
+        data = _small_data(tokenizer, model.config, len(label_names), recipe.model.max_tokens)
+    except Exception as error:  # of transformers' and the tokenizer's many types
+        return _failed(f"The model {checkpoint.id} cannot be built: {first_line(error)}")
+    try:
+        trainer, _ = _train(recipe, model, tokenizer, data)
+    except Exception as error:  # of the Trainer, the optimizer, the scheduler, a missing package
+        return _failed(_why_it_fails(error))
+    problems = tuple(_settings_without_effect(recipe, trainer))
+    effective, idle = set[str](), set[str]()
+    for key, alternatives in _probes(recipe):
+        if key in known:
+            continue
+        try:
+            changed = _changes_weights(alternatives, model, tokenizer, data)
+        except Exception:  # what cannot be probed on a processor counts as effective
+            continue
+        (effective if changed else idle).add(key)
+    return DryRunResult(problems, frozenset(effective), frozenset(idle))
+
+
+def _failed(problem: str) -> DryRunResult:
+    return DryRunResult((problem,), frozenset(), frozenset())
+
+
+def _why_it_fails(error: Exception) -> str:
+    text = str(error)
+    advice = ""
+    if "min_lr" in text:
+        advice = " Type +schedule.lr_scheduler_kwargs={min_lr_rate:0.1}, for example."
+    elif "num_decay_steps" in text:
+        advice = " Type +schedule.lr_scheduler_kwargs={num_decay_steps:100}, for example."
+    elif "schedule" in text:
+        advice = " Arguments of a schedule are typed +schedule.lr_scheduler_kwargs={<name>:<value>}."
+    elif isinstance(error, ImportError):
+        advice = " Or take another optimizer (optimizer.optim)."
+    return f"A training with these settings ends at its first step: {first_line(error)}.{advice}".replace("..", ".")
+
+
+# --- what was built ---
+
+
+def _settings_without_effect(recipe: Recipe, trainer: Trainer) -> Iterator[str]:
+    computed = computed_precision(trainer)
+    for kind in ("fp16", "bf16"):
+        if recipe.trainer.get(kind) is True and computed != kind:
+            yield (
+                f"trainer.{kind}=true would have no effect: this machine's {trainer.args.device.type} computes in "
+                f"{computed} with it. Remove it; trainer.bf16=auto takes the fastest precision that each machine has."
+            )
+    if recipe.trainer.get("gradient_checkpointing") and not getattr(trainer.model, "is_gradient_checkpointing", False):
+        yield "trainer.gradient_checkpointing=true would have no effect: this architecture does not have it. Remove it."
+
+
+def _probes(recipe: Recipe) -> Iterator[tuple[str, tuple[Recipe, Recipe]]]:
+    """Dotted keys of the recipe, and for each two recipes that differ in nothing else."""
+    base = _on_processor(recipe)
+    for group in ("optimizer", "schedule", "trainer"):
+        for field, value in getattr(recipe, group).items():
+            if field in PROBES:
+                yield (
+                    f"{group}.{field}",
+                    (_with(base, group, field, PROBES[field][0]), _with(base, group, field, PROBES[field][1])),
+                )
+            elif field in REMOVED and value is not None:
+                yield f"{group}.{field}", (base, _without(base, group, field))
+            elif field == WARMUP:
+                scheduled = _on_processor(recipe, keep_schedule=True)
+                yield f"{group}.{field}", (_with(scheduled, group, field, 0), _with(scheduled, group, field, STEPS))
+
+
+def _on_processor(recipe: Recipe, keep_schedule: bool = False) -> Recipe:
+    """The recipe in fp32 on a processor, with a learning rate that shows; by default with a constant schedule."""
+    trainer = {k: v for k, v in recipe.trainer.items() if k not in ("bf16", "fp16", "tf32", "torch_compile")}
+    optimizer = {**recipe.optimizer, "learning_rate": 1e-2}
+    schedule = dict(recipe.schedule) if keep_schedule else {"lr_scheduler_type": "constant"}
+    return replace(recipe, optimizer=optimizer, schedule=schedule, trainer={**trainer, "use_cpu": True, "bf16": False})
+
+
+def _with(recipe: Recipe, group: str, field: str, value: Any) -> Recipe:
+    changed: dict[str, Any] = {group: {**getattr(recipe, group), field: value}}
+    return replace(recipe, **changed)
+
+
+def _without(recipe: Recipe, group: str, field: str) -> Recipe:
+    changed: dict[str, Any] = {group: {k: v for k, v in getattr(recipe, group).items() if k != field}}
+    return replace(recipe, **changed)
+
+
+def _changes_weights(recipes: Sequence[Recipe], model: Any, tokenizer: Any, data: Dataset) -> bool:
+    first, second = (_train(recipe, model, tokenizer, data)[1] for recipe in recipes)
+    return not all(torch.equal(first[name], second[name]) for name in first)
+
+
+# --- a small training ---
+
+
+def _with_small_batches(recipe: Recipe) -> Recipe:
+    """The recipe with batches of two texts."""
+    trainer = {k: v for k, v in recipe.trainer.items() if k not in ("num_train_epochs", "max_steps")}
+    small = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "gradient_accumulation_steps": 1}
+    return replace(recipe, trainer={**trainer, **small, "logging_steps": 1})
+
+
+def _small_model(recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple[str, ...]) -> Any:
+    """One random layer of the checkpoint's architecture, with few rows of embeddings."""
+    config = pretrained.classifier_config(checkpoint, recipe.model, label_names)
+    small = copy.deepcopy(config)
+    special = [v for k, v in small.to_dict().items() if k.endswith("token_id") and isinstance(v, int)]
+    small.num_hidden_layers = 1
+    small.vocab_size = min(int(config.vocab_size), max(SMALLEST_VOCABULARY, *(v + 1 for v in special), 0))
+    set_seed(recipe.seed)
+    try:
+        return AutoModelForSequenceClassification.from_config(small)
+    except Exception:  # an architecture whose parts must fit each other
+        return AutoModelForSequenceClassification.from_config(config)
+
+
+def _small_data(tokenizer: Any, config: Any, n_labels: int, max_tokens: int) -> Dataset:
+    rows = int(config.vocab_size)
+    encoded = tokenizer(list(TEXTS), truncation=True, max_length=max_tokens)
+    ids = [[i if i < rows else i % SMALLEST_VOCABULARY for i in text] for text in encoded["input_ids"]]
+    labels = [i % n_labels for i in range(len(TEXTS))]
+    return Dataset.from_dict({**encoded, "input_ids": ids, "labels": labels})
+
+
+def _train(recipe: Recipe, model: Any, tokenizer: Any, data: Dataset) -> tuple[Trainer, dict[str, torch.Tensor]]:
+    """A Trainer that has trained a copy of `model` for STEPS steps, and the weights that it ended with."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            model=copy.deepcopy(model),
+            args=build_training_arguments(recipe, Path(folder), max_steps=STEPS),
+            train_dataset=data,
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer),
+        )
+        trainer.model_accepts_loss_kwargs = False
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    assert trainer.model is not None
+    return trainer, {name: value.detach().float().cpu() for name, value in trainer.model.state_dict().items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' warnings: what matters is in the result."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,85 @@
+"""The models and recipes that a study may use, for checks before it begins."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hydra.errors import HydraException
+
+from src.config import compose
+from src.config.settings import ModelSettings, Recipe, Settings
+from src.core.errors import InvalidInput, first_line
+from src.core.records import Params
+from src.search.space import Space
+
+MAX_VALUES = 64  # values of one key that are tried out; a longer list is of numbers, which its limits check
+
+
+def searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
+    """Every model that a trial may use: each choice of the model group or checkpoint.
+
+    `max_tokens` is the largest that is searched; dropout is set if it is searched.
+    """
+    values = {p.key: p.bounds() for p in space.parameters}
+    tokens = max(values.get("model.max_tokens", [0]))
+    dropout = next(iter(values.get("model.dropout", ())), None)
+    without_model = [o for o in settings.overrides if not o.startswith("model=")]
+    models = [
+        compose.compose_settings([*without_model, f"model={choice}"]).recipe.model for choice in values.get("model", [])
+    ]
+    for model in [*models, settings.recipe.model]:
+        for checkpoint in values.get("model.checkpoint", [model.checkpoint]):
+            dropout_used = model.dropout if model.dropout is not None else dropout
+            yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens), dropout=dropout_used)
+
+
+def check_searched_groups(settings: Settings, space: Space) -> None:
+    """Raise InvalidInput if an option of a searched config group cannot take the command's overrides."""
+    problems = []
+    for parameter in space.parameters:
+        group = parameter.key
+        for option in (parameter.values() or ()) if "." not in group else ():
+            others = [o for o in settings.overrides if not o.startswith(f"{group}=")]
+            try:
+                compose.compose_settings([*others, f"{group}={option}"])
+            except HydraException as error:
+                typed = [o for o in others if o.lstrip("+~").startswith(f"{group}.")]
+                problems.append(
+                    f"space.{group}: the option {option} does not go with {', '.join(typed) or 'the overrides'} "
+                    f"({first_line(error)}). Write ++ in front of what only some options know, or take {option} out."
+                )
+    InvalidInput.raise_if_any(problems)
+
+
+def recipes_to_try(settings: Settings, space: Space) -> Iterator[tuple[str, Recipe]]:
+    """The default recipe, one recipe for each value of a searched list, and those of study.enqueue.
+
+    Yields what the recipe is called in a message (empty for the default recipe), and the recipe.
+    """
+    yield "", settings.recipe
+    for parameter in space.parameters:
+        values = parameter.values() or []
+        for value in values if len(values) <= MAX_VALUES else ():
+            if value != space.base.get(parameter.key) or isinstance(value, bool):
+                params = _point_with(space, {parameter.key: value})
+                yield f"space.{parameter.key} with {value}", _recipe(settings, params)
+    for number, params in enumerate(settings.study.enqueue):
+        yield f"study.enqueue[{number}]", _recipe(settings, params)
+
+
+def _point_with(space: Space, wanted: Params) -> Params:
+    """The default recipe as a point of the space, with `wanted` in it, and what its conditions ask for."""
+    by_key = {p.key: p for p in space.parameters}
+    for key in list(wanted):
+        for parent, allowed in by_key[key].when.items():
+            if parent in by_key and space.base.get(parent) not in allowed:
+                wanted = {**_point_with(space, {parent: allowed[0]}), **wanted}
+    params: Params = {}
+    for parameter in space.parameters:
+        if parameter in space.active_parameters(params):
+            params[parameter.key] = wanted.get(parameter.key, space.base.get(parameter.key, parameter.bounds()[0]))
+    return params
+
+
+def _recipe(settings: Settings, params: Params) -> Recipe:
+    overrides = [o for o in settings.overrides if not o.startswith(("worker.", "study.join="))]
+    return compose.compose_trial(overrides, params).recipe
