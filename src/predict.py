@@ -50,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     from src.cli.entry import handle_errors
+    from src.console import error_messages
     from src.core.errors import InvalidInput
     from src.core.paths import Paths
 
-    with handle_errors():
+    with handle_errors(error_messages.ANSWERS_KEPT):
         if unknown:
             raise InvalidInput(
                 f"{unknown[0]!r} is no option of this command (see --help). If it is a text that begins with a dash, "

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from src.cli import help_pages
 from src.cli.entry import handle_errors, run_and_exit
 from src.config import groups
+from src.console import error_messages
 
 
 def promote(cfg: DictConfig) -> None:
@@ -16,7 +17,7 @@ def promote(cfg: DictConfig) -> None:
     from src.core.paths import Paths
     from src.workflows import promote as workflow
 
-    with handle_errors():
+    with handle_errors(error_messages.DOES_THE_REST):
         workflow.promote(reader.read_promotion_settings(cfg), Paths(Path.cwd()))
 
 

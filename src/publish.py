@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from src.cli import help_pages
 from src.cli.entry import handle_errors, run_and_exit
 from src.config import groups
+from src.console import error_messages
 
 
 def publish(cfg: DictConfig) -> None:
@@ -16,7 +17,7 @@ def publish(cfg: DictConfig) -> None:
     from src.core.paths import Paths
     from src.workflows import publish as workflow
 
-    with handle_errors():
+    with handle_errors(error_messages.DOES_THE_REST):
         workflow.publish(reader.read_publication_settings(cfg), Paths(Path.cwd()))
 
 

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from src.cli import help_pages
 from src.cli.entry import handle_errors, run_and_exit
 from src.config import groups
+from src.console import error_messages
 
 
 def reproduce(cfg: DictConfig) -> None:
@@ -15,7 +16,7 @@ def reproduce(cfg: DictConfig) -> None:
     from src.core.paths import Paths
     from src.workflows import reproduce as workflow
 
-    with handle_errors():
+    with handle_errors(error_messages.STARTS_AGAIN):
         workflow.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
 
 

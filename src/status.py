@@ -33,10 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     from src.cli.entry import handle_errors
+    from src.console import error_messages
     from src.core.paths import Paths
     from src.workflows import status
 
-    with handle_errors():
+    with handle_errors(error_messages.STARTS_AGAIN):
         status.show_status(options.study, options.export, Paths(Path.cwd()))
 
 

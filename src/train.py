@@ -7,6 +7,7 @@ import hydra_plugins.trialbook as plugins
 from src.cli import help_pages
 from src.cli.entry import handle_errors, run_and_exit
 from src.config import groups
+from src.console import error_messages
 
 plugins.register()
 
@@ -19,7 +20,7 @@ def train(cfg: DictConfig) -> None:
     from src.core.paths import Paths
     from src.workflows import train as workflow
 
-    with handle_errors():
+    with handle_errors(error_messages.STARTS_AGAIN):
         workflow.train(reader.read_settings(cfg, compose.task_overrides()), Paths(Path.cwd()))
 
 

@@ -32,10 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from pathlib import Path
 
     from src.cli.entry import handle_errors
+    from src.console import error_messages
     from src.core.paths import Paths
     from src.workflows import ui
 
-    with handle_errors():
+    with handle_errors(error_messages.STARTS_AGAIN):
         ui.run_ui(options.study, options.open, options.tracking_uri, Paths(Path.cwd()))
 
 

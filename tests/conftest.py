@@ -10,8 +10,9 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # of commands, whose threads share th
 
 import pytest
 
+import src.training  # noqa: F401  # what it sets for transformers must be set before any test imports transformers
 from src.config.settings import PromotionSettings, Settings, TrackingSettings
-from src.console import messages
+from src.core import messages
 from src.core.paths import Paths
 from tests.support.commands import COMPARE, LETTERS, TINY, Done, Dry, Place, client_of
 from tests.support.data import settings_of, write_letters

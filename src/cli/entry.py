@@ -1,61 +1,47 @@
 """Runs a command: prints its errors, sets the exit code, and exits quickly."""
 
 import atexit
-import errno
 import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-from src.console import messages
-from src.core.errors import CommandFailed, InvalidInput, NotReproduced, PromotionDeclined, StorageUnavailable
+from src.console import error_messages
+from src.core import messages
+from src.core.errors import InvalidInput, PromotionDeclined
 
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXIT_CODES = {InvalidInput: 2, PromotionDeclined: 3}  # else 1
 _started = threading.Event()
 
 
 @contextmanager
-def handle_errors() -> Iterator[None]:
-    """Print an expected error without a traceback, and exit: InvalidInput 2, PromotionDeclined 3, Ctrl-C 130, others 1.
+def handle_errors(kept: str = error_messages.CONTINUES) -> Iterator[None]:
+    """Print any error in a sentence, and exit: InvalidInput 2, PromotionDeclined 3, Ctrl-C 130, others 1.
 
-    With HYDRA_FULL_ERROR=1, and for unexpected errors, the traceback is shown.
+    An unexpected error's traceback goes into a file, which the sentence names. With HYDRA_FULL_ERROR=1 the traceback
+    is printed, too; the exit codes are the same.
+
+    Args:
+        kept: what the command has kept when it ends early, and how it goes on.
     """
     _started.set()
     try:
         yield
     except KeyboardInterrupt:
-        messages.print_error("Stopped. Nothing that was done so far is lost; the same command continues it.")
+        messages.print_error(f"Stopped. {kept}")
         raise SystemExit(130) from None
+    except BrokenPipeError:  # what reads the output has ended, such as `head`
+        sys.stdout = cast("TextIO", open(os.devnull, "w"))  # noqa: SIM115
+        raise SystemExit(141) from None
     except Exception as error:
-        words = _message(error)
-        if words is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        messages.print_error(words)
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            traceback.print_exc()
+        messages.print_error(error_messages.explain(error, kept))
         raise SystemExit(EXIT_CODES.get(type(error), 1)) from None
-
-
-def _message(error: Exception) -> str | None:
-    """The text to print for an expected error; None for an unexpected one."""
-    if isinstance(error, InvalidInput):
-        return str(error)
-    if isinstance(error, (PromotionDeclined, NotReproduced, CommandFailed)):
-        return f"\n{error}"
-    if isinstance(error, StorageUnavailable):
-        return (
-            f"\nThe study's records cannot be reached: {error}. Everything trained so far is kept; once they can, the "
-            "same command continues it."
-        )
-    if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
-        where = f" ({error.filename})" if error.filename else ""
-        return (
-            f"\nNothing more can be written: {error.strerror}{where}. Everything trained so far is kept; make room, "
-            "and the same command continues it."
-        )
-    return None
 
 
 def has_started() -> bool:

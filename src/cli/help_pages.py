@@ -11,7 +11,7 @@ from typing import Any
 
 from src.cli import entry
 from src.config.groups import CONF_DIR, group_options, sweep_files
-from src.console import messages
+from src.core import messages
 
 HELP = ("--help", "-h")
 WIDTH = 116

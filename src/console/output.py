@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from src.config.settings import Settings
-from src.console import messages
+from src.core import messages
 from src.core.formatting import duration, plural, short_params
 from src.core.records import Calibration, State, TrainingResult, TrialRecord
 from src.search.space import Space

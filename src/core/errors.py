@@ -66,7 +66,7 @@ def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
     return f" Did you mean {before}{close[0]}?" if close else ""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message, without secrets; the name of its type if the message is empty."""
     message = str(getattr(error, "orig", None) or error)  # SQLAlchemy's errors contain the database's
     return mask_secrets((message.strip().splitlines() or [type(error).__name__])[0])

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from src.config.settings import Settings, StorageSettings, StudySettings
-from src.core.errors import InvalidInput
+from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import atomic_write
 from src.core.records import State, TrainingResult, TrialRecord
 from src.search import stopping
@@ -24,6 +24,7 @@ from src.search.instantiate import instantiate
 from src.search.sampler import FINAL_STATES, UniquePointSampler, is_exhausted
 from src.search.space import Space
 from src.search.storages.connect import load_optuna_study, open_leases, open_storage
+from src.search.storages.database import has_database
 
 # the definition has the fingerprint of the weights instead
 LOCATION_KEYS = ("model.checkpoint", "model.name")
@@ -287,6 +288,20 @@ def study_attributes(storage: StorageSettings, name: str) -> dict[str, Any]:
     if study is None:
         raise LookupError(f"there is no study {name}")
     return dict(study.user_attrs)
+
+
+def refuse_foreign_study(storage: StorageSettings, name: str, folder: Path) -> None:
+    """Raise InvalidInput if the storage has a study of this name that another program made."""
+    if storage.url is None or not has_database(storage.url):
+        return
+    study = load_optuna_study(name, open_storage(storage, folder))
+    if study is None or "definition" in study.user_attrs:
+        return
+    if study.get_trials(deepcopy=False) or set(study.user_attrs) - {"uid"}:  # not one of ours that was being created
+        raise InvalidInput(
+            f"The storage at {mask_secrets(storage.url)} has a study {name} that Trialbook did not make; it is left as "
+            "it is. Choose another name: study.name=<another>."
+        )
 
 
 def data_fingerprint(settings: Settings, folder: Path) -> str | None:

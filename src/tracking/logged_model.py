@@ -3,6 +3,7 @@
 import logging
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from src.tracking.store import TrackingStore
 
@@ -17,10 +18,10 @@ def log_model(store: TrackingStore, run_id: str, folder: Path) -> str:
     """
     import mlflow
     from mlflow.models import infer_signature
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+    from transformers import AutoModelForSequenceClassification, pipeline
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = _truncating_tokenizer(folder)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     signature = infer_signature(["a text"], {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
     # MLflow asks the Hub for a card, and warns that there is none
@@ -38,6 +39,33 @@ def log_model(store: TrackingStore, run_id: str, folder: Path) -> str:
     return str(logged.model_uri)
 
 
+def _truncating_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder` as one that cuts texts by itself; unchanged if it is not a fast tokenizer."""
+    from transformers import AutoTokenizer
+
+    from src.tracking.truncating_tokenizer import TruncatingTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        return tokenizer
+    names = tokenizer.model_input_names
+    return TruncatingTokenizer.from_pretrained(folder, local_files_only=True, model_input_names=names)
+
+
+def save_without_code(classifier: Any, folder: Path) -> None:
+    """Save a loaded pipeline to `folder` with a tokenizer of transformers' own, which needs no code from the folder."""
+    from transformers import PreTrainedTokenizerFast
+
+    classifier.save_pretrained(str(folder))
+    if classifier.tokenizer.is_fast and "auto_map" in classifier.tokenizer.init_kwargs:
+        names = classifier.tokenizer.model_input_names
+        plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, model_input_names=names)
+        plain.init_kwargs.pop("auto_map", None)
+        plain.save_pretrained(folder)
+        for module in folder.glob("*.py"):
+            module.unlink()
+
+
 def find_logged_model(store: TrackingStore, run_id: str) -> str | None:
     """The URI of the model that the run has logged completely; None if there is none."""
     from mlflow.exceptions import MlflowException
@@ -50,6 +78,17 @@ def find_logged_model(store: TrackingStore, run_id: str) -> str | None:
         if str(model.status) in ("READY", "LoggedModelStatus.READY"):
             return str(model.model_uri)
     return None
+
+
+def exists(store: TrackingStore, uri: str) -> bool:
+    """Whether the store has the model, and it was not deleted. A store that does not answer counts as having it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.get_logged_model(uri.removeprefix("models:/"))
+    except MlflowException as error:
+        return error.error_code != "RESOURCE_DOES_NOT_EXIST"
+    return True
 
 
 def attach_files(store: TrackingStore, uri: str, folder: Path, subfolder: str) -> None:

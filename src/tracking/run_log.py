@@ -27,6 +27,7 @@ STATUS = {
     State.PAUSED: "SCHEDULED",
 }
 OPEN_STATUSES = (STATUS[State.RUNNING], STATUS[State.PAUSED])
+SENT_FILE = "delivered"  # in a run's folder: how many bytes of its log MLflow has
 MAX_PARAM_LENGTH = 6000  # MLflow's own limit
 RETRY_SECONDS = 30.0  # between two attempts to reach a store that is down
 MAX_METRICS_PER_REQUEST = 1000  # metrics in one request, MLflow's own limit
@@ -69,7 +70,7 @@ class RunLog:
     def __init__(self, folder: Path, key: str, name: str, parent: str | None = None) -> None:
         self.folder, self.key, self.name, self.parent = folder, key, name, parent
         folder.mkdir(parents=True, exist_ok=True)
-        self.log_path, self.sent_path = folder / "outbox.jsonl", folder / "delivered"
+        self.log_path, self.sent_path = folder / "outbox.jsonl", folder / SENT_FILE
         self.problem: str | None = None
         self._retry_after = 0.0
         self._status: dict[str, Any] | None = None  # the last status event

@@ -5,8 +5,11 @@ study -> trials, baselines, contenders; contender -> its fresh-seed trainings.
 
 from pathlib import Path
 
+from src.core.formatting import plural
+from src.core.messages import notify
 from src.search.study import Study
-from src.tracking.run_log import RunLog
+from src.tracking.run_log import SENT_FILE, RunLog
+from src.tracking.store import TrackingStore
 
 
 def study_run(study: Study) -> RunLog:
@@ -39,6 +42,45 @@ def seed_run(study: Study, comparison: Path, key: str, name: str, seed: int) -> 
     folder = comparison / "repeats" / key / str(seed) / "run"
     parent = contender_run(study, comparison, key, name).known_run_id
     return RunLog(folder, f"{_uid(study)}/repeat/{key}/{seed}", f"{name}-seed-{seed}", parent)
+
+
+def forget_lost_runs(study: Study, store: TrackingStore) -> None:
+    """Let runs that MLflow does not have any more be created again, and say so.
+
+    They were deleted in MLflow's UI, or with the whole database. Their logs are in the study's folder, so that all of
+    them can be sent again.
+    """
+    files = [*study.folder.glob("run/run_id"), *study.folder.glob("trials/*/run/run_id"),
+             *study.folder.glob("baselines/*/run_id"), *study.folder.glob("comparison/*/*/run/run_id"),
+             *study.folder.glob("comparison/*/*/*/run/run_id")]  # fmt: skip
+    if not files:
+        return
+    experiments = {store.experiment_id, known_experiment(study.folder) or store.experiment_id}
+    present = store.active_run_ids(sorted(experiments), f"tags.study = '{study.name}'")
+    lost = [file for file in files if file.read_text() not in present]
+    for file in lost:
+        file.with_name(SENT_FILE).unlink(missing_ok=True)  # before the id: a kill in between sends everything again
+        file.unlink()
+    if lost:
+        notify(
+            f"  note: MLflow has lost {plural(len(lost), 'run')} of the study {study.name} (deleted there, or with the "
+            "whole store); they are sent again from the study's folder."
+        )
+        parent = study_run(study).ensure_run_id(store)
+        for file in set(files) - set(lost):
+            if file.parent != study.folder / "run" and "repeats" not in file.parts:
+                store.client.set_tag(file.read_text(), "mlflow.parentRunId", parent)
+        study_run(study).send_to(store, retry_now=True)
+        for number in [trial.number for trial in study.trials()]:
+            trial_run(study, number).send_to(store, retry_now=True)
+        for name in study.baseline_results():
+            baseline_run(study, name).send_to(store, retry_now=True)
+
+
+def known_experiment(study_folder: Path) -> str | None:
+    """The id of the MLflow experiment that the study's runs were sent to; None if there is none yet."""
+    file = experiment_file(study_folder)
+    return file.read_text().strip() or None if file.exists() else None
 
 
 def experiment_file(study_folder: Path) -> Path:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from src.config.settings import ModelSettings, Recipe, Settings
-from src.console.messages import notify
 from src.core.errors import StorageUnavailable
+from src.core.messages import notify
 from src.core.paths import Paths, atomic_write
 from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
 from src.data import dataset, tokenization

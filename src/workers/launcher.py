@@ -14,9 +14,9 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from src.console import messages
-from src.console.messages import notify
-from src.core import shutdown
+from src.console import error_messages
+from src.core import messages, shutdown
+from src.core.messages import notify
 from src.training.devices import forkserver_context
 
 PRELOAD = [
@@ -154,8 +154,6 @@ def _run_job(payload: bytes, overrides: list[str], index: int, sender: Connectio
     )
     try:
         _ = done.return_value
-    except Exception:
-        import traceback
-
-        traceback.print_exc()
+    except Exception as error:
+        notify(f"worker {index} ended: {error_messages.explain(error).strip()}", important=True)
         sys.exit(1)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from src.config import compose
 from src.config.settings import Settings
-from src.console.messages import notify
 from src.core import shutdown
 from src.core.errors import StorageUnavailable
+from src.core.messages import notify
 from src.core.paths import Paths, atomic_write
 from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
 from src.search import space as spaces

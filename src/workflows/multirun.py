@@ -139,8 +139,8 @@ COMMANDS: dict[str, Callable[..., list[Callable[[Launch], object]]]] = {"search"
 def _launch(context: HydraContext, task: TaskFunction, job: Job, root: Path, workers: int, *overrides: str) -> int:
     """Start `workers` Hydra jobs, one worker each, with the config's launcher. Returns how many failed."""
     from src.config import compose
-    from src.console.messages import notify
     from src.core.errors import first_line
+    from src.core.messages import notify
 
     HydraConfig.instance().set_config(job.config)
     launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=job.config)

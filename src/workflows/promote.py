@@ -45,7 +45,9 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
     saved = saved_study.load_study(settings.study, paths)
     console = StudyConsole(saved.settings)
     verdict = _verdict(settings, saved)
-    store = open_store(saved.settings.tracking, paths.root)
+    store = open_store(saved.settings.tracking, paths.root, run_tree.known_experiment(saved.study.folder))
+    if not settings.dry_run:
+        run_tree.forget_lost_runs(saved.study, store)
     champion = registry.by_alias(store, verdict.registry, CHAMPION)
     if champion and champion.tags.get(SEED_RUN_TAG) == evaluate.registered_name(verdict):
         console.print(

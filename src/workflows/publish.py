@@ -91,6 +91,6 @@ def _gather(
         raise InvalidInput(
             f"Version {version.number} of {version.model} cannot be loaded: {first_line(error)}"
         ) from error
-    classifier.save_pretrained(str(folder))
+    logged_model.save_without_code(classifier, folder)
     metadata = {"license": settings.license, "language": list(settings.language) or None}
     recorders.write_card(folder, JudgedSearch.from_json(file.read_text()), settings.repo, **metadata)

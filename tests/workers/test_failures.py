@@ -192,8 +192,8 @@ def test_a_command_without_room_says_so_and_ends(capsys: pytest.CaptureFixture[s
         raise OSError(errno.ENOSPC, "No space left on device", "report.html")
     assert end.value.code == 1
     assert capsys.readouterr().err == (
-        "\nNothing more can be written: No space left on device (report.html). Everything trained so far is kept; "
-        "make room, and the same command continues it.\n"
+        "\nNothing more can be written: No space left on device (report.html). Make room first. Nothing that was done "
+        "so far is lost; the same command continues it.\n"
     )
 
 

@@ -19,6 +19,13 @@ def open_database(url: str) -> RDBStorage:
     return _open_sqlite(url) if url.startswith(SQLITE) else RDBStorage(url, engine_kwargs=POOL)
 
 
+def has_database(url: str) -> bool:
+    """Whether there is a database at `url`: for SQLite, its file; servers have one."""
+    from sqlalchemy.engine import make_url
+
+    return not url.startswith(SQLITE) or Path(make_url(url).database or "").is_file()
+
+
 def _open_sqlite(url: str) -> RDBStorage:
     """SQLite that takes its write lock when a transaction begins.
 
@@ -26,8 +33,9 @@ def _open_sqlite(url: str) -> RDBStorage:
     in between. One that holds the write lock from its beginning waits for its turn.
     """
     from sqlalchemy import event
+    from sqlalchemy.engine import make_url
 
-    path = Path(url.removeprefix(SQLITE))
+    path = Path(make_url(url).database or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):  # one process at a time creates the tables
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}})

@@ -14,7 +14,7 @@ from src.core.errors import InvalidInput, first_line
 from src.core.formatting import plural
 from src.core.paths import Paths
 from src.core.records import Calibration
-from src.tracking import registry
+from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
 from src.training import inference, label_mapping, pretrained
@@ -53,7 +53,7 @@ def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPla
     """Everything that can be refused is refused here, before anything is trained."""
     saved = saved_study.load_study(settings.study, paths)
     comparison = contenders.select_contenders(saved, settings)
-    store = open_store(saved.settings.tracking, paths.root)
+    store = open_store(saved.settings.tracking, paths.root, run_tree.known_experiment(saved.study.folder))
     model = settings.registry or saved.registered_model
     if now := registry.by_alias(store, model, registry.CHAMPION):
         comparison = comparison.with_champion(_champion(store, now, saved))

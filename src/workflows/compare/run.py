@@ -36,6 +36,8 @@ def compare(plan: ComparisonPlan, launch: Launch) -> Verdict | None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
         with contenders.launch_lock(plan.folder):
+            if not plan.settings.plan_only:
+                run_tree.forget_lost_runs(plan.saved_study.study, plan.store)
             settings = replace(plan.saved_study.settings, progress=plan.settings.progress)
             return _compare(plan, launch, StudyConsole(settings))
     except Timeout:

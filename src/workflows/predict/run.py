@@ -14,7 +14,7 @@ from src.data.files.formats import FORMATS, format_of, open_table, stem_of, writ
 from src.data.files.table import BATCH_ROWS, NestedCell, Table
 from src.data.files.text_stream import compression_of
 from src.tracking.logged_model import LABEL, SCORE
-from src.tracking.store import TrackingStore, open_existing_store
+from src.tracking.store import TrackingStore, explain, open_existing_store
 from src.training import inference
 from src.workflows.predict import texts
 from src.workflows.predict.answers import Answer, AnswerFile, Job
@@ -143,8 +143,8 @@ def _find_model(request: PredictRequest, paths: Paths) -> tuple[TrackingStore, C
     except InvalidInput:
         raise
     except Exception as error:  # a server that is down or refuses: MLflow and database drivers raise errors of any type
-        first = first_line(error)
-        raise InvalidInput(f"The MLflow store at {store.address} cannot be read: {first}") from error
+        problem = explain(error) or first_line(error)
+        raise InvalidInput(f"No model can be looked up in {store.address}: {problem}") from error
     Console(stderr=True).print(f"Answered by {model.name}.")  # on stderr, so that stdout has the labels only
     return store, model
 

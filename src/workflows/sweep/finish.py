@@ -101,14 +101,14 @@ def _log_best_model(study: Study, run: RunLog, store: TrackingStore, best: Trial
 
 def _log_model_once(study: Study, run: RunLog, store: TrackingStore, best: TrialRecord, file: Path) -> str | None:
     number, _, uri = file.read_text().partition(" ") if file.exists() else ("", "", "")
-    if number == str(best.number):
+    if number == str(best.number) and logged_model.exists(store, uri):
         return uri
     trial = run_tree.trial_run(study, best.number)
     try:
         new = recorders.log_best_model(store, trial, study.training_folder(best.number))
         atomic_write(file, f"{best.number} {new}")
         run.set_tags({"best.model": new})
-        if uri:
+        if uri and uri != new and logged_model.exists(store, uri):
             logged_model.delete_model(store, uri)
     except Exception as error:  # a store that is down or full: the weights stay where they are until the next command
         run.set_tags({"best.model.problem": str(error)[:500] or type(error).__name__})

@@ -19,7 +19,7 @@ from src.search import space as spaces
 from src.search import validate
 from src.search.space import Space
 from src.search.storages import connect
-from src.search.study import Study, data_fingerprint, study_definition
+from src.search.study import Study, data_fingerprint, refuse_foreign_study, study_definition
 from src.tracking import store
 from src.training import arguments, classification_head, devices, label_mapping, pretrained
 from src.training.pretrained import PretrainedModel
@@ -90,6 +90,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     remote_workers.check_remote(settings, paths.root)
     store.check_store(settings.tracking, paths.root)
     connect.check_storage(settings.storage)
+    refuse_foreign_study(settings.storage, settings.study.name, paths.study_dir(settings.study.name))
     checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
     for model in recipes.searched_models(settings, space):
         if model != settings.recipe.model:

@@ -42,11 +42,12 @@ def search(plan: SweepPlan, launch: Launch) -> None:
         print_price(_with_measured_workers(plan, console, launch), console, ended)
         console.print("  study.plan_only=true: nothing was trained.")
         return
-    store = open_store(settings.tracking, plan.paths.root)
+    store = open_store(settings.tracking, plan.paths.root, run_tree.known_experiment(plan.folder))
     study = plan.open_study()
     study.create(plan.definition)
     saved_study.save_config(settings, study.folder)
     join.save_overrides(study, settings)
+    run_tree.forget_lost_runs(study, store)
     run = _start_study_run(plan, study, store)
     if not (study.end_reason() and not study.unfinished_trials() and _baselines_done(study)):
         if settings.worker.home is not None:

@@ -7,8 +7,8 @@ from multiprocessing.connection import Connection
 import pytest
 from rich.console import Console as RichConsole
 
-from src.console import messages
 from src.console.output import StudyConsole
+from src.core import messages
 from tests.support.data import settings_of
 
 
