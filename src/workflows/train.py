@@ -6,6 +6,7 @@ from pathlib import Path
 from src.config.settings import Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
+from src.core import environment
 from src.core.errors import CommandFailed, InvalidInput, first_line
 from src.core.paths import Paths, check_writable
 from src.core.records import State, TrainingResult, TrialRecord
@@ -41,7 +42,7 @@ def train(settings: Settings, paths: Paths) -> None:
     console.print(f"Training {settings.recipe.model.checkpoint}")
     console.rows(data_summary.rows(worker_context.dataset))
     data_summary.print_labels(worker_context.dataset, console)
-    for remark in data_summary.remarks(worker_context.dataset):
+    for remark in (*environment.cleared_variables(), *data_summary.remarks(worker_context.dataset)):
         console.print(f"  note: {remark}")
     callback = context.TrackingCallback(run, worker_context.store)
     try:

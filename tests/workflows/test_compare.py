@@ -539,8 +539,9 @@ def test_the_champion_is_served_over_http(judged: tuple[Place, Done]) -> None:
     server = subprocess.Popen([*command, "--port", str(port)], cwd=judged[0].folder, env=env, start_new_session=True,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        answer = posted(f"http://127.0.0.1:{port}/invocations", {"inputs": ["stuvwxyz zyxw", "abcd abcd"]})
-        assert [row["label"] for row in answer["predictions"]] == ["high", "low"]
+        texts = ["stuvwxyz zyxw", "abcd abcd", "zyxwvuts " * 500]
+        answer = posted(f"http://127.0.0.1:{port}/invocations", {"inputs": texts})
+        assert [row["label"] for row in answer["predictions"]] == ["high", "low", "high"]
         assert all(0.5 <= row["score"] <= 1 for row in answer["predictions"])
     finally:
         subprocess.run(["pkill", "-9", "-g", str(server.pid)], check=False)

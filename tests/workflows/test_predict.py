@@ -69,6 +69,37 @@ def test_the_order_and_the_batches_do_not_change_the_answers(judged: tuple[Place
     assert [score for _, score in together] == pytest.approx([score for _, score in alone], abs=1e-5)
 
 
+ODD_TEXTS = ["ab", HIGH * 300, "[SEP] abcd [MASK]", "\u6f22\u5b57 \U0001f600", "a\nb\tc", "ABCD " * 70 + "zyxw"]
+
+
+@pytest.mark.usefixtures("promoted")
+def test_every_way_to_load_the_champion_gives_the_same_answers(
+    judged: tuple[Place, Done], promoted: Paths, tmp_path: Path
+) -> None:
+    from transformers import pipeline
+
+    from src.tracking.logged_model import save_without_code
+
+    mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
+    uri = "models:/letters@champion"
+    expected = run.classify(run.load_model(*run._find_model(PredictRequest(("a",)), promoted)), ODD_TEXTS)
+    loaded = mlflow.transformers.load_model(uri)
+    save_without_code(loaded, tmp_path)
+    assert not list(tmp_path.rglob("*.py"))
+    assert "auto_map" not in (tmp_path / "tokenizer_config.json").read_text()
+    published = pipeline("text-classification", model=str(tmp_path))
+    answers = {
+        "load_model": [loaded(text)[0] for text in ODD_TEXTS],
+        "a batch of load_model": loaded(ODD_TEXTS, batch_size=3),
+        "pyfunc": mlflow.pyfunc.load_model(uri).predict(ODD_TEXTS).to_dict("records"),
+        "published": [published(text, truncation=True)[0] for text in ODD_TEXTS],
+    }
+    for way, given in answers.items():
+        assert [answer["label"] for answer in given] == [label for label, _ in expected], way
+        scores = [answer["score"] for answer in given]
+        assert scores == pytest.approx([score for _, score in expected], abs=1e-5), way
+
+
 @pytest.mark.parametrize(
     ("request_", "says"),
     [

@@ -43,7 +43,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("storage", list(LINES))
+@pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.heavy)])
 def test_kills_at_chosen_lines_lose_nothing(place: Place, tmp_path: Path, storage: str) -> None:
     command = [*random_kills.in_one_process("asha"), f"storage={storage}"]
     kill_points.run_until_done(

@@ -11,6 +11,7 @@ from src.config import compose
 from src.config.settings import ModelSettings, Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
+from src.core import environment
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import Paths, check_writable
 from src.data import dataset
@@ -109,7 +110,14 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         note = classification_head.note_on_head(checkpoint.id, own, prepared.label_names)
         warnings += [note] if note else []
     plan = SweepPlan(
-        settings, paths, space, direction, prepared, checkpoint, workers, (*warnings, *data_summary.remarks(prepared))
+        settings,
+        paths,
+        space,
+        direction,
+        prepared,
+        checkpoint,
+        workers,
+        (*warnings, *environment.cleared_variables(), *data_summary.remarks(prepared)),
     )
     if study := plan.existing_study():  # what it trains with was tried out when it began
         study.check_definition(plan.definition)

@@ -1,0 +1,65 @@
+"""Environment variables of the machine that would change what a command does without a word."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+CLEARED = (
+    "ACCELERATE_",  # precision, devices, FSDP, DeepSpeed: settings of trainer.* and worker.* decide
+    "FSDP_",
+    "PARALLELISM_CONFIG_",
+    "MLFLOW_RUN_ID",  # another program's run
+    "MLFLOW_EXPERIMENT_",
+    "MLFLOW_NESTED_RUN",
+    "MLFLOW_TAGS",
+    "MLFLOW_ENABLE_ASYNC_LOGGING",
+    "MLFLOW_HUGGINGFACE_",  # how models are loaded
+    "MLFLOW_DEFAULT_PREDICTION_DEVICE",
+    "HF_MLFLOW_",
+    "HF_DATASETS_IN_MEMORY_MAX_SIZE",
+    "HF_DATASETS_DISABLE_CACHING",
+    "TORCH_LOGS",
+    "NEFTUNE_",
+)
+"""How names of variables begin that are taken out of the environment of our processes."""
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun and job scripts set: a training would wait for ranks that nobody starts."""
+_cleared: list[str] = []
+
+
+def clear_variables() -> None:
+    """Take variables out of this process's environment that settings decide about. Called before libraries read them.
+
+    See `cleared_variables` for their names.
+    """
+    for name in sorted(os.environ):
+        if name.startswith(CLEARED) or name in RANK_VARIABLES:
+            del os.environ[name]
+            _cleared.append(name)
+
+
+def cleared_variables() -> Iterator[str]:
+    """Notes for the plan: which variables were set and are not read."""
+    if _cleared:
+        yield (
+            f"{', '.join(_cleared)} in the environment {'is' if len(_cleared) == 1 else 'are'} not read: the config "
+            "decides (trainer.*, worker.*, tracking.*)"
+        )
+
+
+def use_writable_module_cache(project_cache: Path) -> None:
+    """Let transformers keep the modules of tokenizers in the project, where the home's cache cannot be written."""
+    if "HF_MODULES_CACHE" in os.environ:
+        return
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
+    if not _can_write(home):
+        os.environ["HF_MODULES_CACHE"] = str(project_cache / "modules")
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or in the nearest folder above it that exists."""
+    while not folder.exists():
+        if folder.parent == folder:
+            return False
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
