@@ -8,10 +8,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from src.console import error_messages
-from src.core import messages
+from src.core import environment, messages
 from src.core.errors import InvalidInput, PromotionDeclined
 
 EXIT_CODES = {InvalidInput: 2, PromotionDeclined: 3}  # else 1
@@ -89,6 +90,8 @@ def run_and_exit(command: Callable[[], object]) -> None:
 
     Functions registered with atexit during the command still run. Unexpected errors end the process as usual.
     """
+    environment.clear_variables()
+    environment.use_writable_caches(Path.cwd() / "mlruns" / "cache")
     code: list[int] = []
     atexit.register(_exit_now, code)
     try:

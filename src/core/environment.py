@@ -47,13 +47,18 @@ def cleared_variables() -> Iterator[str]:
         )
 
 
-def use_writable_module_cache(project_cache: Path) -> None:
-    """Let transformers keep the modules of tokenizers in the project, where the home's cache cannot be written."""
-    if "HF_MODULES_CACHE" in os.environ:
+def use_writable_caches(project_cache: Path) -> None:
+    """Where the Hugging Face home cannot be written, keep what the libraries write in the project's cache.
+
+    Models that were downloaded into that home, and its token, are still read from there.
+    """
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    if _can_write(home):
         return
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
-    if not _can_write(home):
-        os.environ["HF_MODULES_CACHE"] = str(project_cache / "modules")
+    os.environ.setdefault("HF_HUB_CACHE", str(home / "hub" if (home / "hub").is_dir() else project_cache / "hub"))
+    os.environ.setdefault("HF_TOKEN_PATH", str(home / "token"))
+    os.environ["HF_HOME"] = str(project_cache / "huggingface")
+    os.environ.setdefault("MPLCONFIGDIR", str(project_cache / "matplotlib"))
 
 
 def _can_write(folder: Path) -> bool:

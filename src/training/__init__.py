@@ -6,7 +6,7 @@ from pathlib import Path
 from src.core import environment
 
 environment.clear_variables()
-environment.use_writable_module_cache(Path.cwd() / "mlruns" / "cache")
+environment.use_writable_caches(Path.cwd() / "mlruns" / "cache")
 # Read by the libraries when they are imported: no progress bars, no advice, no threads in forked tokenizers.
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

@@ -25,23 +25,25 @@ def test_variables_are_cleared_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("home", "moved"), [("home", False), ("file/home", True), ("/dev/null/hf", True)])
-def test_modules_are_kept_in_the_project_where_the_home_cannot_be_written(
+def test_caches_are_in_the_project_where_the_home_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, moved: bool
 ) -> None:
     (tmp_path / "file").write_text("")
+    names = ("HF_HUB_CACHE", "HF_TOKEN_PATH", "MPLCONFIGDIR")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is as before after the test
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(tmp_path / home))
-    monkeypatch.setenv("HF_MODULES_CACHE", "")
-    monkeypatch.delenv("HF_MODULES_CACHE")
-    environment.use_writable_module_cache(tmp_path / "cache")
-    assert os.environ.get("HF_MODULES_CACHE") == (str(tmp_path / "cache" / "modules") if moved else None)
-    monkeypatch.delenv("HF_MODULES_CACHE", raising=False)
+    environment.use_writable_caches(tmp_path / "cache")
+    assert os.environ["HF_HOME"] == str(tmp_path / "cache" / "huggingface" if moved else tmp_path / home)
+    assert all((name in os.environ) == moved for name in names)
 
 
 HOSTILE = {
     "MLFLOW_RUN_ID": "0" * 32, "MLFLOW_EXPERIMENT_NAME": "another", "MLFLOW_EXPERIMENT_ID": "99",
     "ACCELERATE_MIXED_PRECISION": "fp8", "ACCELERATE_USE_CPU": "nonsense", "ACCELERATE_USE_DEEPSPEED": "true",
     "RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1",
-    "FORCE_COLOR": "1", "COLUMNS": "12", "TERM": "dumb", "LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0",
+    "FORCE_COLOR": "1", "COLUMNS": "12", "TERM": "dumb", "LC_ALL": "C", "LANG": "C",
     "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "TRANSFORMERS_VERBOSITY": "debug",
     "HF_HOME": "/dev/null/hf", "XDG_CACHE_HOME": "/dev/null/cache", "HOME": "/dev/null/home",
 }  # fmt: skip
