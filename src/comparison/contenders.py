@@ -61,6 +61,7 @@ class Contenders:
     contenders: tuple[Contender, ...]
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    not_judged: tuple[tuple[str, str], ...] = ()  # baselines of the study without a result, and why
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
@@ -112,7 +113,8 @@ class Contenders:
         """Read them from a comparison's folder."""
         stored = json.loads((folder / CONTENDERS_FILE).read_text())
         contenders = tuple(Contender(**c) for c in stored["contenders"])
-        return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]))
+        without = tuple((name, why) for name, why in stored.get("not_judged", []))
+        return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]), without)
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,12 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         for name in study.study_settings.baselines
         if name in done and done[name].score is not None
     ]
+    judged = {baseline.name for baseline in baselines}
+    not_judged = tuple(
+        (name, f"failed: {done[name].reason}" if name in done else "was not evaluated")
+        for name in study.study_settings.baselines
+        if name not in judged
+    )
     ranked = stopping.rank_trials(study.trials(), study.direction)
     tried = next((t for t in ranked if t.origin == DEFAULT_RECIPE), None)
     # The config may have changed since: values of what is searched change nothing in a study that has begun.
@@ -220,7 +228,7 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
             "default recipe. Continue the search: python -m src.sweep -m study.n_trials=<more>."
         )
     notes = [] if study.end_reason() else ["the study is not over; its search may find other settings yet"]
-    return Contenders((*baselines, default, *tuned), fresh_seeds(saved, settings.seeds), tuple(notes))
+    return Contenders((*baselines, default, *tuned), fresh_seeds(saved, settings.seeds), tuple(notes), not_judged)
 
 
 def fresh_seeds(saved: SavedStudy, n: int) -> tuple[int, ...]:

@@ -210,3 +210,4 @@ class PromotionSettings:
     dry_run: bool
     rollback: bool
     again: bool  # also a version that was rolled back
+    without: list[str] = field(default_factory=list)  # baselines that may be without a result

@@ -12,14 +12,22 @@ def rows(dataset: PreparedDataset) -> dict[str, str]:
     """The lines about the data's size, and about rows that are not used, by name."""
     sizes = ", ".join(f"{n} {split}" for split, n in dataset.sizes.items() if split != "test")
     lines = {"data": f"{dataset.name}: {sizes}; {dataset.sizes['test']} test examples stay sealed"}
-    dropped = {key: n for key, n in dataset.notes.items() if n and any(part in key for part in _NOT_USED)}
     if dataset.rows_read:
-        read, used = sum(dataset.rows_read.values()), sum(dataset.sizes.values())
-        lines["rows"] = f"{read} read, {used} used" + (f", {read - used} not: {_in_words(dropped)}" if dropped else "")
-    noticed = {key: n for key, n in dataset.notes.items() if n and (not dataset.rows_read or key not in dropped)}
+        read, used, dropped = sum(dataset.rows_read.values()), sum(dataset.sizes.values()), not_used(dataset)
+        lines["rows"] = f"{read} read, {used} used" + (f", {read - used} not: {dropped}" if dropped else "")
+    noticed = {
+        key: n
+        for key, n in dataset.notes.items()
+        if n and (not dataset.rows_read or not any(part in key for part in _NOT_USED))
+    }
     if noticed:
         lines["in the data"] = _in_words(noticed)
     return lines
+
+
+def not_used(dataset: PreparedDataset) -> str:
+    """The rows that are in no split, counted by reason, in words; empty if every row is used."""
+    return _in_words({key: n for key, n in dataset.notes.items() if n and any(part in key for part in _NOT_USED)})
 
 
 def remarks(dataset: PreparedDataset) -> list[str]:

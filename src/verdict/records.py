@@ -98,6 +98,8 @@ class Verdict:
     champion: str | None  # the version that was the champion
     champion_key: str  # identifies its model, since version numbers can be reused
     notes: tuple[str, ...] = ()
+    not_judged: tuple[tuple[str, str], ...] = ()  # baselines of the study without a result, and why
+    limits: tuple[str, ...] = ()  # what the test split cannot show, in words
 
     def contender(self, name: str) -> ContenderRecord:
         """The record of the contender `name`."""

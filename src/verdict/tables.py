@@ -46,6 +46,8 @@ def sentences(verdict: Verdict) -> list[str]:
             role = "the best baseline, " if kind == "baseline" else ""
             words.append(f"{verdict.winner} against {role}{against.other}: {against.verdict.upper()} "
                          f"({signed_interval(against.difference)} {verdict.metric}).")  # fmt: skip
+    decision = words[0] if words else f"{verdict.winner} was compared with nothing."
+    words = [" ".join([decision, *_limits(verdict)]), *words[1:]]
     if verdict.contender(verdict.winner).kind == "default":
         words.append("The winner is the default recipe: no tuned settings did better on fresh seeds.")
     top = verdict.search_top
@@ -64,6 +66,13 @@ def sentences(verdict: Verdict) -> list[str]:
         f"opened {plural(verdict.openings, 'time')}."
     )
     return words
+
+
+def _limits(verdict: Verdict) -> list[str]:
+    """What the decision does not stand on, in sentences."""
+    without = [f"{name}, which {why}" for name, why in verdict.not_judged]
+    missing = [f"Not compared with the {'baseline' if len(without) == 1 else 'baselines'} {'; '.join(without)}."]
+    return [*(missing if without else []), *(f"{limit}." for limit in verdict.limits)]
 
 
 def to_markdown(verdict: Verdict) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from filelock import FileLock
@@ -58,7 +58,7 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
             console.print(f"  note: {problem}")
         return
     own_version = registry.version_of_seed_run(store, verdict.registry, evaluate.registered_name(verdict))
-    decision = decide(verdict, champion, own_version, settings.again)
+    decision = decide(verdict, champion, own_version, settings.again, settings.without)
     winner = verdict.contender(verdict.winner)
     score, mean = winner.registered.test[verdict.metric], winner.test[verdict.metric]
     seeds = f"seed {winner.registered_seed}, the median of {len(verdict.seeds)} fresh seeds on validation"
@@ -76,7 +76,8 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
         version = _register(saved, verdict, decision, store, console)
         registry.set_alias(store, version, CHALLENGER)
         console.print(f"  version {version.number} of {version.model}, alias {CHALLENGER}")
-        decision = decide(verdict, registry.by_alias(store, verdict.registry, CHAMPION), version, settings.again)
+        champion = registry.by_alias(store, verdict.registry, CHAMPION)
+        decision = decide(verdict, champion, version, settings.again, settings.without)
         if not decision.moves:
             raise PromotionDeclined(f"{CHAMPION} was not moved: {decision.why}.")
         registry.set_alias(store, version, CHAMPION)
@@ -90,7 +91,11 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
 
 
 def decide(
-    verdict: Verdict, champion: ModelVersion | None, registered: ModelVersion | None = None, again: bool = False
+    verdict: Verdict,
+    champion: ModelVersion | None,
+    registered: ModelVersion | None = None,
+    again: bool = False,
+    without: Sequence[str] = (),
 ) -> PromotionDecision:
     """Decide whether the winner becomes the champion.
 
@@ -102,6 +107,7 @@ def decide(
         champion: the current one.
         registered: the winner's version, if it is registered already.
         again: whether a version that was rolled back may become champion again.
+        without: baselines that may be without a result.
     """
     if registered is not None and registry.ROLLED_BACK_TAG in registered.tags and not again:
         when = registered.tags[registry.ROLLED_BACK_TAG]
@@ -115,6 +121,15 @@ def decide(
             f"again: python -m src.compare study.name={verdict.study}"
         )
         return PromotionDecision(False, why, None)
+    if left_out := [(name, why) for name, why in verdict.not_judged if name not in without]:
+        name, why = left_out[0]
+        names = ",".join(name for name, _ in left_out)
+        return PromotionDecision(
+            False,
+            f"the baseline {name} {why}, so nothing shows that the winner is better than it. Mend it, search and "
+            f"compare again, or leave it out on purpose: promote.without=[{names}]",
+            None,
+        )
     other = "champion" if champion else verdict.best_baseline
     against = verdict.result_against(other)
     named = f"the champion, version {champion.number}" if champion else f"the best baseline, {other or 'none'}"

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy.special import expit
 from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import f1_score
 
 from src.reports import rendering
 from src.verdict import decision, estimates, tables
 from src.verdict.bootstrap import PairedBootstrap, Predictions, mcnemar
 from src.verdict.decision import Hypothesis
-from src.verdict.power import Power
+from src.verdict.power import Power, deciding_examples
 from src.verdict.records import ContenderRecord, Interval, PairwiseResult, SeedRunRecord, Verdict
 
 
@@ -216,6 +217,32 @@ def test_what_can_be_shown_is_what_simulation_shows() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("metric", "counts", "examples"),
+    [
+        ("accuracy", [500, 100], 600), ("f1", [500, 100], 100), ("recall", [500, 100], 100), ("f1", [], 600),
+        ("f1_macro", [200, 200, 200], 600), ("f1_macro", [295, 295, 10], 84), ("f1_macro", [300, 300, 0], 600),
+    ],
+)  # fmt: skip
+def test_a_metric_rests_on_the_examples_that_decide_it(metric: str, counts: list[int], examples: int) -> None:
+    assert deciding_examples(metric, 600, counts) == examples
+
+
+def test_the_power_for_f1_of_a_rare_label_is_that_of_its_examples() -> None:
+    """The spread of f1 over samples of the same classifier is that of as many examples as the label has."""
+    generator, n, rare = np.random.default_rng(0), 2000, 0.05
+    accuracy, f1 = [], []
+    for _ in range(400):
+        labels = (generator.random(n) < rare).astype(int)
+        predicted = np.where(generator.random(n) < np.where(labels == 1, 0.7, 0.985), labels, 1 - labels)
+        accuracy.append((labels == predicted).mean())
+        f1.append(f1_score(labels, predicted))
+    assert np.std(f1) > 8 * np.std(accuracy)
+    expected = Power(deciding_examples("f1", n, [round(n * (1 - rare)), round(n * rare)]), 5, float(np.mean(f1)))
+    of_one = np.sqrt(expected.score * (1 - expected.score) / expected.examples)
+    assert 0.5 < np.std(f1) / of_one < 1.5
+
+
 def example() -> Verdict:
     interval = Interval(0.8, 0.75, 0.85)
     repeats = (SeedRunRecord(7, "r7", {"accuracy": 0.81}, {"accuracy": 0.8}),)
@@ -238,6 +265,7 @@ def example() -> Verdict:
             PairwiseResult("default", "accuracy", Interval(0.01, -0.02, 0.04), "not shown", 5, 4, 1.0),
         ),
         opening=2, openings=2, champion=None, champion_key="", notes=("the <study> is not over",),
+        not_judged=(("majority", "was not evaluated"),), limits=("Few test examples have the label high (5)",),
     )  # fmt: skip
 
 
@@ -251,7 +279,10 @@ def test_a_verdict_survives_json_and_names_the_searchs_top() -> None:
 def test_the_tables_say_it_all() -> None:
     verdict = example()
     text = tables.to_markdown(verdict)
-    assert "trial-3 against the best baseline, tfidf: BETTER (+0.1000 [+0.0500, +0.1500] accuracy)." in text
+    assert (
+        "trial-3 against the best baseline, tfidf: BETTER (+0.1000 [+0.0500, +0.1500] accuracy). Not compared with the "
+        "baseline majority, which was not evaluated. Few test examples have the label high (5)." in text
+    )
     assert "trial-3 against default: NOT SHOWN (+0.0100 [-0.0200, +0.0400] accuracy)." in text
     assert "the best in the search was default" in text
     assert "optimism of the search: +0.0300" in text

@@ -19,14 +19,16 @@ from filelock import FileLock
 from sklearn.metrics import accuracy_score, f1_score
 
 from src.comparison import saved_study, selection
-from src.comparison.contenders import DEFAULT, TUNED, Contender, Contenders, seed_runs
+from src.comparison.contenders import DEFAULT, TUNED, Contender, Contenders, seed_runs, select_contenders
 from src.config.settings import ComparisonSettings, PromotionSettings
 from src.core.errors import InvalidInput, NotReproduced, PromotionDeclined
 from src.core.paths import Paths
 from src.core.records import State, TrainingResult
 from src.tracking import run_reader
 from src.tracking.store import open_store
+from src.verdict import tables
 from src.workflows import promote, reproduce, train
+from src.workflows.compare import evaluate
 from src.workflows.compare import run as compare_run
 from src.workflows.compare.plan import plan_comparison
 from tests.support.commands import (
@@ -340,6 +342,50 @@ def test_a_version_that_was_rolled_back_is_not_promoted_by_itself(judged: tuple[
     assert decision.why == ("version 1 was the champion and was rolled back on yesterday; promote.again=true moves the "
                             "alias all the same")  # fmt: skip
     assert promote.decide(verdict, None, down, again=True).moves
+
+
+def test_a_baseline_without_a_result_is_said_beside_the_decision_and_closes_the_gate(
+    judged: tuple[Place, Done],
+) -> None:
+    full = verdict_of(judged[0])
+    verdict = replace(full, not_judged=(("tfidf_logreg", "failed: MemoryError"), ("ready_made", "was not evaluated")))
+    first = tables.sentences(verdict)[0]
+    assert first.startswith(tables.sentences(full)[0].removesuffix("."))
+    assert first.endswith(
+        "Not compared with the baselines tfidf_logreg, which failed: MemoryError; ready_made, which was not evaluated."
+    )
+    decision = promote.decide(verdict, None)
+    assert not decision.moves
+    assert "the baseline tfidf_logreg failed: MemoryError, so nothing shows that the winner is better" in decision.why
+    assert decision.why.endswith("promote.without=[tfidf_logreg,ready_made]")
+    assert not promote.decide(verdict, None, without=["tfidf_logreg"]).moves
+    assert promote.decide(verdict, None, without=["tfidf_logreg", "ready_made"]).moves
+
+
+def test_a_study_whose_baseline_failed_is_compared_without_it(judged: tuple[Place, Done], tmp_path: Path) -> None:
+    shutil.copytree(judged[0].folder, tmp_path / "copy")
+    file = Place(tmp_path / "copy").study("letters") / "baselines" / "majority" / "outcome.json"
+    file.write_text(TrainingResult(State.FAIL, reason="MemoryError").to_json())
+    saved = saved_study.load_study("letters", Paths(tmp_path / "copy"))
+    settings = ComparisonSettings("letters", None, 4, 1, 0.0, plan_only=True, workers=1)
+    assert select_contenders(saved, settings).not_judged == (("majority", "failed: MemoryError"),)
+    file.unlink()
+    assert select_contenders(saved, settings).not_judged == (("majority", "was not evaluated"),)
+
+
+def test_what_the_data_cannot_show(judged: tuple[Place, Done]) -> None:
+    saved = saved_study.load_study("letters", Paths(judged[0].folder))
+    data = replace(
+        saved.dataset, label_names=("low", "high", "mid"), notes={"rows_dropped_as_duplicates": 3},
+        label_counts={"train": [102, 0, 102], "validation": [18, 18, 0], "test": [40, 5, 0]},
+    )  # fmt: skip
+    assert evaluate.data_limits(data, "f1_macro") == [
+        "No test example has the label mid: nothing is said of it",
+        "Few test examples have the label high (5): what f1_macro says of it rests on those few",
+        "No training text has the label high",
+        "Of the rows read, these are in no split: 3 rows dropped as duplicates",
+    ]
+    assert evaluate.data_limits(saved.dataset, "accuracy") == []
 
 
 def test_the_gate_is_closed_to_what_is_worse_than_the_default_recipe(judged: tuple[Place, Done]) -> None:

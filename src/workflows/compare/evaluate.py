@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,11 +15,13 @@ from src.comparison import contenders
 from src.comparison.contenders import DEFAULT, TRAINING_DIR, TUNED, Contender, SeedRun
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection, is_complete, scores
+from src.console import data_summary
 from src.console.output import Column, StudyConsole
 from src.core.metric import gain
 from src.core.paths import atomic_write
 from src.core.records import State, TrainingResult
 from src.data import test_split
+from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis, analyze_errors
 from src.tracking import recorders, run_tree
 from src.tracking.store import TrackingStore
@@ -28,6 +30,7 @@ from src.verdict.records import VERDICT_FILE, ContenderRecord, SeedRunRecord, Ve
 
 ANALYSIS_FILE = "analysis.json"
 DELETED_DIR = "gone"  # a training's folder is renamed to this before it is deleted
+RARE_EXAMPLES = 30  # test examples of a label below which the verdict says that they are few
 RECORDED_FILE = "recorded"  # when the verdict was made that MLflow has
 
 
@@ -99,6 +102,8 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
         champion=comparison.champion.version if comparison.champion else None,
         champion_key=comparison.champion.key if comparison.champion else "",
         notes=comparison.notes,
+        not_judged=comparison.not_judged,
+        limits=tuple(data_limits(saved.dataset, rules.metric)),
     )
     baseline = answers[selection.best_baseline][0] if selection.best_baseline else None
     # data that the analysis does not expect: a verdict without an analysis is better than none
@@ -107,6 +112,27 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
         atomic_write(selection.folder / ANALYSIS_FILE, json.dumps({"made": verdict.made, "analysis": asdict(errors)}))
     atomic_write(selection.folder / VERDICT_FILE, verdict.to_json())
     return verdict
+
+
+def data_limits(dataset: PreparedDataset, metric: str) -> list[str]:
+    """What the data cannot show, in words: labels with few or no test examples, rows that were dropped."""
+    counts, limits = dataset.label_counts, []
+    tested = dict(zip(dataset.label_names, counts.get("test", []), strict=False))
+    trained = dict(zip(dataset.label_names, counts.get("train", []), strict=False))
+    if none := [name for name, n in tested.items() if n == 0]:
+        limits.append(f"No test example has the {_labels(none)}: nothing is said of it")
+    if rare := [f"{name} ({n})" for name, n in tested.items() if 0 < n < RARE_EXAMPLES]:
+        limits.append(f"Few test examples have the {_labels(rare)}: what {metric} says of it rests on those few")
+    if untrained := [name for name, n in trained.items() if n == 0 and tested.get(name)]:
+        limits.append(f"No training text has the {_labels(untrained)}")
+    if dropped := data_summary.not_used(dataset):
+        limits.append(f"Of the rows read, these are in no split: {dropped}")
+    return limits
+
+
+def _labels(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+    return f"{'label' if len(names) == 1 else 'labels'} {shown}"
 
 
 def test_errors(folder: Path, verdict: Verdict) -> ErrorAnalysis | None:

@@ -18,10 +18,11 @@ from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
 from src.training import inference, label_mapping, pretrained
-from src.verdict.power import Power
+from src.verdict.power import Power, deciding_examples
 from src.workers import worker_count
 from src.workers.cost import Speed
 from src.workers.worker_count import n_epochs
+from src.workflows.compare import evaluate
 from src.workflows.sweep.plan import machine_for
 
 
@@ -130,7 +131,9 @@ def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
     console.print(f"Comparison of {plan.saved_study.name}: {plural(plan.workers, 'worker')}")
     for name, text in rows.items():
         console.print(f"  {name:<11}  {text}")
-    for note in comparison.notes:
+    without = [f"the baseline {name} is not compared: it {why}" for name, why in comparison.not_judged]
+    limits = evaluate.data_limits(dataset, console.study.metric)
+    for note in (*comparison.notes, *without, *limits):
         console.print(f"  note: {note}")
 
 
@@ -156,7 +159,10 @@ def _power(plan: ComparisonPlan) -> str:
         return "not known beforehand for the loss"
     scores = [c.search_score for c in plan.contenders.candidates if c.search_score is not None]
     near = min(max([*scores, 0.55]), 0.95)
-    power = Power(
-        plan.saved_study.dataset.sizes["test"], len(plan.contenders.seeds), near, len(plan.contenders.candidates)
-    )
-    return power.describe(plan.settings.margin)
+    dataset = plan.saved_study.dataset
+    examples = deciding_examples(metric, dataset.sizes["test"], dataset.label_counts.get("test", []))
+    power = Power(examples, len(plan.contenders.seeds), near, len(plan.contenders.candidates))
+    told = power.describe(plan.settings.margin)
+    if examples == dataset.sizes["test"]:
+        return told
+    return f"{told}. It is {metric} that counts, which rests on as few examples as its rarest label has"
