@@ -155,12 +155,6 @@ def test_a_store_that_cannot_be_used_is_refused_without_its_password(tmp_path: P
     assert "secret" not in str(caught.value)
 
 
-def test_a_deleted_experiment_is_refused(store: TrackingStore, tmp_path: Path) -> None:
-    store.client.delete_experiment(store.experiment_id)
-    with pytest.raises(InvalidInput, match=r"The MLflow experiment reviews was deleted\. Restore it"):
-        open_store(TrackingSettings(store.uri, "reviews"), tmp_path)
-
-
 @pytest.mark.parametrize(
     "record",
     [

@@ -45,6 +45,10 @@ class RecordedCalls:
     evaluations: list[Evaluation] = field(default_factory=list)
     speeds: list[Calibration] = field(default_factory=list)
     saves: int = 0
+    built: dict[str, str] = field(default_factory=dict)
+
+    def on_training_begins(self, built: Mapping[str, str]) -> None:
+        self.built = dict(built)
 
     def on_log(self, step: int, values: Mapping[str, float]) -> None:
         self.losses[step] = values["train/loss"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from hydra.errors import HydraException
 
@@ -10,8 +11,7 @@ from src.config.settings import ModelSettings, Recipe, Settings
 from src.core.errors import InvalidInput, first_line
 from src.core.records import Params
 from src.search.space import Space
-
-MAX_VALUES = 64  # values of one key that are tried out; a longer list is of numbers, which its limits check
+from src.training import arguments
 
 
 def searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
@@ -53,12 +53,13 @@ def check_searched_groups(settings: Settings, space: Space) -> None:
 def recipes_to_try(settings: Settings, space: Space) -> Iterator[tuple[str, Recipe]]:
     """The default recipe, one recipe for each value of a searched list, and those of study.enqueue.
 
+    Lists of numbers that have limits (see arguments.LIMITS) are left out.
+
     Yields what the recipe is called in a message (empty for the default recipe), and the recipe.
     """
     yield "", settings.recipe
     for parameter in space.parameters:
-        values = parameter.values() or []
-        for value in values if len(values) <= MAX_VALUES else ():
+        for value in parameter.values() or () if parameter.key not in arguments.LIMITS else ():
             if value != space.base.get(parameter.key) or isinstance(value, bool):
                 params = _point_with(space, {parameter.key: value})
                 yield f"space.{parameter.key} with {value}", _recipe(settings, params)
@@ -81,5 +82,16 @@ def _point_with(space: Space, wanted: Params) -> Params:
 
 
 def _recipe(settings: Settings, params: Params) -> Recipe:
-    overrides = [o for o in settings.overrides if not o.startswith(("worker.", "study.join="))]
-    return compose.compose_trial(overrides, params).recipe
+    """The recipe of a trial with these params. Only an option of a config group has to be composed by Hydra."""
+    if any("." not in key for key in params):
+        overrides = [o for o in settings.overrides if not o.startswith(("worker.", "study.join="))]
+        return compose.compose_trial(overrides, params).recipe
+    recipe = settings.recipe
+    for key, value in params.items():
+        group, _, name = key.partition(".")
+        held = getattr(recipe, group)
+        changed: dict[str, Any] = {
+            group: replace(held, **{name: value}) if group == "model" else {**held, name: value},
+        }
+        recipe = replace(recipe, **changed)
+    return recipe
