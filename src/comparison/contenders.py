@@ -14,6 +14,7 @@ from src.config.settings import ComparisonSettings, Settings
 from src.core.cache import content_key
 from src.core.errors import InvalidInput
 from src.core.paths import atomic_write
+from src.core.record_files import read_record
 from src.core.records import Params, Record, TrainingResult, TrialRecord
 from src.search import stopping
 from src.search.study import DEFAULT_RECIPE
@@ -142,8 +143,7 @@ class SeedRun:
 
     def result(self) -> TrainingResult | None:
         """Its result, or None if it has not ended."""
-        file = self.folder / "outcome.json"
-        return TrainingResult.from_json(file.read_text()) if file.exists() else None
+        return read_record(self.folder / "outcome.json", TrainingResult.from_json)
 
 
 def seed_runs(comparison: Contenders, folder: Path) -> Iterator[SeedRun]:

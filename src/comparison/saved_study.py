@@ -8,7 +8,7 @@ from pathlib import Path
 
 from src.config import compose
 from src.config.settings import Settings
-from src.core.errors import InvalidInput
+from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.metric import direction_of
 from src.core.paths import Paths, atomic_write
 from src.data import dataset
@@ -87,7 +87,7 @@ def load_study(name: str | None, paths: Paths) -> SavedStudy:
             f"study.name is {folder.name}, and there is no such study in {folder.parent}; there is {existing}. Search "
             "first: python -m src.sweep -m"
         )
-    settings = compose.restore_settings((folder / CONFIG_FILE).read_text())
+    settings = _saved_settings(folder)
     space = spaces.build_space(settings)
     study = Study(settings, space, direction_of(settings.study.metric), folder)
     if not study.exists():
@@ -95,6 +95,18 @@ def load_study(name: str | None, paths: Paths) -> SavedStudy:
             f"The study {folder.name} is not in its storage; only its config is in this folder. Run its sweep again."
         )
     return SavedStudy(settings, study, paths)
+
+
+def _saved_settings(folder: Path) -> Settings:
+    try:
+        return compose.restore_settings((folder / CONFIG_FILE).read_text())
+    except InvalidInput:
+        raise
+    except Exception as error:  # of YAML, OmegaConf and the settings' types
+        raise InvalidInput(
+            f"The config of the study {folder.name}, {folder / CONFIG_FILE}, is damaged: "
+            f"{with_full_stop(first_line(error))} Run the study's sweep command again, which writes it anew."
+        ) from error
 
 
 def study_names(paths: Paths) -> list[str]:

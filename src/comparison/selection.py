@@ -11,6 +11,7 @@ from src.comparison import contenders
 from src.comparison.contenders import BASELINE, DEFAULT, Contender, Contenders, SeedRun
 from src.core.errors import CommandFailed
 from src.core.paths import atomic_write
+from src.core.record_files import read_json
 from src.core.records import State, TrainingResult
 from src.verdict import decision
 
@@ -62,8 +63,7 @@ class Selection:
     @staticmethod
     def read(folder: Path, comparison: Contenders) -> "Selection | None":
         """The selection that was made for these contenders, or None."""
-        file = folder / SELECTION_FILE
-        stored = json.loads(file.read_text()) if file.exists() else {}
+        stored = read_json(folder / SELECTION_FILE, {})
         if stored.pop("line_up", None) != comparison.key:
             return None
         return Selection(comparison, folder, **stored)

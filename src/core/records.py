@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, model_serializer, model_validator
 
+from src.core.record_files import UnknownFields
+
 Params = dict[str, Any]
 """Dotted config keys and their values: one point of a search space."""
 
@@ -41,7 +43,7 @@ class Record:
         """The record that `text`, its JSON, describes."""
         data = json.loads(text)
         if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+            raise UnknownFields(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
         return cls(**data)
 
 

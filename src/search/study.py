@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from src.config.settings import Settings, StorageSettings, StudySettings
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import atomic_write
+from src.core.record_files import read_json, read_record
 from src.core.records import State, TrainingResult, TrialRecord
 from src.search import stopping
 from src.search.asha import Asha, last_rung
@@ -143,7 +144,8 @@ class Study:
     def baseline_results(self) -> dict[str, TrainingResult]:
         """The results of the baselines that have been evaluated, in the study's order."""
         files = {name: self.folder / "baselines" / name / "outcome.json" for name in self.study_settings.baselines}
-        return {name: TrainingResult.from_json(file.read_text()) for name, file in files.items() if file.exists()}
+        results = {name: read_record(file, TrainingResult.from_json) for name, file in files.items()}
+        return {name: result for name, result in results.items() if result is not None}
 
     def best_trial(self) -> TrialRecord | None:
         """The COMPLETE trial with the best score, or None."""
@@ -218,11 +220,23 @@ class Study:
         nothing = {"seconds": 0.0, "until": 0.0}
         if not self.leases.needs_shared_folder:
             return dict(self.optuna_study.user_attrs.get("spent", nothing))
-        try:
-            clock: dict[str, float] = json.loads((self.folder / "spent.json").read_text())
-        except FileNotFoundError:
-            return nothing
-        return clock
+        file = self.folder / "spent.json"
+        clock: dict[str, float] = read_json(file, {})
+        if {"seconds", "until"} <= clock.keys():
+            return clock
+        return {**nothing, "seconds": self._seconds_of_trials()} if file.exists() else nothing
+
+    def _seconds_of_trials(self) -> float:
+        """How long trials ran, by the storage: periods in which several ran count once."""
+        ended = [t for t in self.trials_in_state(*FINAL_STATES) if t.datetime_start and t.datetime_complete]
+        seconds, until = 0.0, datetime.min
+        for trial in sorted(ended, key=lambda t: t.datetime_start or datetime.min):
+            assert trial.datetime_start is not None
+            assert trial.datetime_complete is not None
+            start = max(trial.datetime_start, until)
+            seconds += max(0.0, (trial.datetime_complete - start).total_seconds())
+            until = max(until, trial.datetime_complete)
+        return seconds
 
     # --- for trial_lifecycle ---
 

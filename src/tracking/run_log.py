@@ -6,6 +6,7 @@ MLflow stores the same metric with the same timestamp, the same param and the sa
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from src.core.errors import first_line
 from src.core.paths import atomic_write
+from src.core.record_files import read_record
 from src.core.records import State
 from src.tracking.store import TrackingStore
 
@@ -31,7 +33,19 @@ SENT_FILE = "delivered"  # in a run's folder: how many bytes of its log MLflow h
 MAX_PARAM_LENGTH = 6000  # MLflow's own limit
 RETRY_SECONDS = 30.0  # between two attempts to reach a store that is down
 MAX_METRICS_PER_REQUEST = 1000  # metrics in one request, MLflow's own limit
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]  # columns and rows
+
+
+def read_run_id(folder: Path) -> str | None:
+    """The id of the MLflow run whose log is in `folder`; None if it was not created yet, or the file is damaged."""
+
+    def parse(text: str) -> str:
+        if not RUN_ID.fullmatch(text):
+            raise ValueError("no run's id")
+        return text
+
+    return read_record(folder / "run_id", parse)
 
 
 class RunTail:
@@ -177,8 +191,7 @@ class RunLog:
     @property
     def known_run_id(self) -> str | None:
         """The id of the MLflow run, or None if it was not created yet."""
-        file = self.folder / "run_id"
-        return file.read_text() if file.exists() else None
+        return read_run_id(self.folder)
 
     def ensure_run_id(self, store: TrackingStore) -> str:
         """The id of the MLflow run, which is created if need be."""
@@ -213,7 +226,7 @@ class RunLog:
 
     def _send_new_events(self, store: TrackingStore) -> bool:
         try:
-            start = int(self.sent_path.read_text()) if self.sent_path.exists() else 0
+            start = read_record(self.sent_path, int) or 0
             end = self.log_path.stat().st_size if self.log_path.exists() else 0
             if start < end:
                 self._send(store, list(self._events(start)))

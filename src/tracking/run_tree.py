@@ -5,10 +5,12 @@ study -> trials, baselines, contenders; contender -> its fresh-seed trainings.
 
 from pathlib import Path
 
+from src.core.errors import CommandFailed
 from src.core.formatting import plural
 from src.core.messages import notify
+from src.core.record_files import read_record
 from src.search.study import Study
-from src.tracking.run_log import SENT_FILE, RunLog
+from src.tracking.run_log import SENT_FILE, RunLog, read_run_id
 from src.tracking.store import TrackingStore
 
 
@@ -57,7 +59,7 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
         return
     experiments = {store.experiment_id, known_experiment(study.folder) or store.experiment_id}
     present = store.active_run_ids(sorted(experiments), f"tags.study = '{study.name}'")
-    lost = [file for file in files if file.read_text() not in present]
+    lost = [file for file in files if read_run_id(file.parent) not in present]
     for file in lost:
         file.with_name(SENT_FILE).unlink(missing_ok=True)  # before the id: a kill in between sends everything again
         file.unlink()
@@ -69,7 +71,7 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
         parent = study_run(study).ensure_run_id(store)
         for file in set(files) - set(lost):
             if file.parent != study.folder / "run" and "repeats" not in file.parts:
-                store.client.set_tag(file.read_text(), "mlflow.parentRunId", parent)
+                store.client.set_tag(read_run_id(file.parent), "mlflow.parentRunId", parent)
         study_run(study).send_to(store, retry_now=True)
         for number in [trial.number for trial in study.trials()]:
             trial_run(study, number).send_to(store, retry_now=True)
@@ -79,8 +81,7 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
 
 def known_experiment(study_folder: Path) -> str | None:
     """The id of the MLflow experiment that the study's runs were sent to; None if there is none yet."""
-    file = experiment_file(study_folder)
-    return file.read_text().strip() or None if file.exists() else None
+    return read_record(experiment_file(study_folder), lambda text: str(int(text)))
 
 
 def experiment_file(study_folder: Path) -> Path:
@@ -89,7 +90,13 @@ def experiment_file(study_folder: Path) -> Path:
 
 
 def _study_run_id(study: Study) -> str:
-    return (study.folder / "run" / "run_id").read_text()
+    run_id = read_run_id(study.folder / "run")
+    if run_id is None:
+        raise CommandFailed(
+            f"The study {study.name} has no run in MLflow on record ({study.folder / 'run' / 'run_id'}). Run its sweep "
+            "again: it makes the run anew."
+        )
+    return run_id
 
 
 def _uid(study: Study) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from src.core.paths import atomic_write
+from src.core.record_files import read_json
 
 PROGRESS_FILE = "progress.json"  # written last into a checkpoint
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The latest complete checkpoint in `folder`, or None."""
-    complete = [f.parent for f in folder.glob(f"checkpoint-*/{PROGRESS_FILE}")]
+    complete = [f.parent for f in folder.glob(f"checkpoint-*/{PROGRESS_FILE}") if "rung" in read_json(f, {})]
     return max(complete, key=lambda f: int(f.name.rsplit("-", 1)[-1]), default=None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from src.core.metric import gain
+from src.core.record_files import read_record
 
 VERDICT_FILE = "verdict.json"  # the file, in a comparison's folder
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
@@ -127,5 +128,4 @@ class Verdict:
 
 def load_verdict(folder: Path) -> Verdict | None:
     """The verdict in a comparison's folder, if there is one."""
-    file = folder / VERDICT_FILE
-    return Verdict.from_json(file.read_text()) if file.exists() else None
+    return read_record(folder / VERDICT_FILE, Verdict.from_json)

@@ -11,6 +11,7 @@ from src.config.settings import ModelSettings, Recipe, Settings
 from src.core.errors import StorageUnavailable
 from src.core.messages import notify
 from src.core.paths import Paths, atomic_write
+from src.core.record_files import read_record
 from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
 from src.data import dataset, tokenization
 from src.tracking import recorders, run_tree
@@ -59,9 +60,8 @@ class WorkerContext:
         """
         if self._store is None:
             uri = tracking_uri(self.settings.tracking, self.paths.root)
-            self._store = TrackingStore(
-                uri, run_tree.experiment_file(self.paths.study_dir(self.settings.study.name)).read_text()
-            )
+            experiment = run_tree.known_experiment(self.paths.study_dir(self.settings.study.name))
+            self._store = TrackingStore(uri, experiment or "")
         return self._store
 
     def tokenized_data(self, model: ModelSettings) -> tuple[PretrainedModel, TokenizedData]:
@@ -165,7 +165,7 @@ def train_within_memory(
     """
     each, file = context.settings.worker.devices_per_trial, folder / MICRO_BATCH_FILE
     if file.exists():
-        recipe = reduce_micro_batch_to(int(file.read_text()), recipe, each)
+        recipe = reduce_micro_batch_to(read_record(file, int) or micro_batch_size(recipe), recipe, each)
     while True:
         try:
             checkpoint, data = context.tokenized_data(recipe.model)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from src.config.settings import Recipe, Settings
 from src.core.cache import content_key
 from src.core.paths import Paths
+from src.core.record_files import read_record
 from src.core.records import Calibration
 from src.data.dataset import PreparedDataset
 from src.tracking import environment
@@ -143,7 +144,7 @@ def calibration_key(settings: Settings, fingerprint: str, workers: int) -> str:
 def calibrations(paths: Paths, settings: Settings, fingerprint: str, workers: int) -> list[Calibration]:
     """What `workers` workers have measured at once on these data."""
     files = sorted(paths.calibration_dir(calibration_key(settings, fingerprint, workers)).glob("*.json"))
-    return [Calibration.from_json(f.read_text()) for f in files]
+    return [c for c in (read_record(file, Calibration.from_json) for file in files) if c is not None]
 
 
 def n_epochs(recipe: Recipe) -> float:

@@ -64,7 +64,7 @@ def status_rows(paths: Paths) -> Iterator[Row]:
     for name in saved_study.study_names(paths):
         try:
             yield _row(saved_study.load_study(name, paths))
-        except (InvalidInput, OSError) as problem:
+        except Exception as problem:  # a damaged study raises errors of any type, and hides no other study
             yield Row(name, f"cannot be read: {first_line(problem)}")
 
 

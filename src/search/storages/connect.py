@@ -85,3 +85,8 @@ def load_optuna_study(name: str, storage: BaseStorage) -> optuna.Study | None:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         return None
+    except ValueError as error:  # a line of a journal that is no JSON, or no text
+        raise InvalidInput(
+            f"The records of the study {name} are damaged: {with_full_stop(first_line(error))} Put its journal.log "
+            "back from a copy, or search again under another study.name; other studies are not affected."
+        ) from error

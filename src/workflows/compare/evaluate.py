@@ -19,6 +19,7 @@ from src.console import data_summary
 from src.console.output import Column, StudyConsole
 from src.core.metric import gain
 from src.core.paths import atomic_write
+from src.core.record_files import read_record
 from src.core.records import State, TrainingResult
 from src.data import test_split
 from src.data.dataset import PreparedDataset
@@ -37,7 +38,7 @@ RECORDED_FILE = "recorded"  # when the verdict was made that MLflow has
 def is_recorded(folder: Path, verdict: Verdict) -> bool:
     """Whether MLflow has all of this verdict."""
     file = folder / RECORDED_FILE
-    return file.exists() and file.read_text() == verdict.made
+    return read_record(file, str) == verdict.made
 
 
 def registered_name(verdict: Verdict) -> str:
@@ -137,11 +138,13 @@ def _labels(names: Sequence[str]) -> str:
 
 def test_errors(folder: Path, verdict: Verdict) -> ErrorAnalysis | None:
     """The error analysis of the weights to register, on the test split, as it was made with this verdict."""
-    file = folder / ANALYSIS_FILE
-    stored = json.loads(file.read_text()) if file.exists() else {}
-    return (
-        TypeAdapter(ErrorAnalysis).validate_python(stored["analysis"]) if stored.get("made") == verdict.made else None
-    )
+
+    def parse(text: str) -> ErrorAnalysis | None:
+        stored = json.loads(text)
+        ours = stored["made"] == verdict.made
+        return TypeAdapter(ErrorAnalysis).validate_python(stored["analysis"]) if ours else None
+
+    return read_record(folder / ANALYSIS_FILE, parse)
 
 
 def record_verdict(saved: SavedStudy, verdict: Verdict, store: TrackingStore, console: StudyConsole) -> None:
@@ -264,7 +267,9 @@ def _record_seed_run(saved: SavedStudy, row: ContenderRecord, seed: int, store: 
     """Write the test metrics of one seed run, and its end if a killed worker could not write it."""
     folder = contenders.seed_run_dir(row.key, seed, saved.comparison_dir)
     run = run_tree.seed_run(saved.study, saved.comparison_dir, row.key, row.name, seed)
-    result = TrainingResult.from_json((folder / "outcome.json").read_text())
+    result = read_record(folder / "outcome.json", TrainingResult.from_json)
+    if result is None:
+        return f"{folder / 'outcome.json'} is damaged"
     if not run.has_ended:
         recorders.record_result(run, result)
     test = next((r.test for r in row.repeats if r.seed == seed), {})

@@ -12,6 +12,7 @@ from src.config import compose
 from src.console.output import StudyConsole
 from src.core.errors import CommandFailed, first_line, mask_secrets
 from src.core.paths import atomic_write
+from src.core.record_files import read_record
 from src.core.records import State, TrialRecord
 from src.search import stopping, trial_lifecycle
 from src.search.study import Study
@@ -100,7 +101,7 @@ def _log_best_model(study: Study, run: RunLog, store: TrackingStore, best: Trial
 
 
 def _log_model_once(study: Study, run: RunLog, store: TrackingStore, best: TrialRecord, file: Path) -> str | None:
-    number, _, uri = file.read_text().partition(" ") if file.exists() else ("", "", "")
+    number, _, uri = (read_record(file, str) or "").partition(" ")
     if number == str(best.number) and logged_model.exists(store, uri):
         return uri
     trial = run_tree.trial_run(study, best.number)

@@ -16,6 +16,7 @@ from src.config import compose
 from src.config.settings import Settings
 from src.core.errors import first_line, mask_secrets
 from src.core.paths import atomic_write
+from src.core.record_files import read_record
 from src.core.records import State, TrialRecord, WeightChange
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord, StartingModel, TrialCurve
 from src.search.importance import importances
@@ -59,7 +60,7 @@ def write_report(saved: SavedStudy, store: TrackingStore) -> str | None:
     record = search_record(saved)
     file = saved.study.folder / REPORTED_FILE
     now = replace(record, made="").to_json() + (verdict.made if verdict else "") + str(judged is None)
-    if file.exists() and file.read_text() == now:
+    if read_record(file, str) == now:
         return "; ".join(problems) or None
     seen = (
         weight_inspection.validation_errors(saved.study.training_folder(best.number), saved.dataset) if best else None
@@ -204,8 +205,10 @@ def search_record(saved: SavedStudy) -> SearchRecord:
 
 
 def _layers(saved: SavedStudy, best: TrialRecord) -> tuple[WeightChange, ...]:
-    file = saved.study.trial_folder(best.number) / LAYERS_FILE
-    return tuple(WeightChange(**layer) for layer in json.loads(file.read_text())) if file.exists() else ()
+    def parse(text: str) -> tuple[WeightChange, ...]:
+        return tuple(WeightChange(**layer) for layer in json.loads(text))
+
+    return read_record(saved.study.trial_folder(best.number) / LAYERS_FILE, parse) or ()
 
 
 def _data_source(saved: SavedStudy) -> DataSource:
