@@ -11,11 +11,11 @@ Data flows from top to bottom; every import points down::
          |            compare/  plan, run, monitor, evaluate
          |            predict/  model_choice, texts, answers, run
          |            train promote reproduce publish status ui join; multirun for Hydra's -m
-    workers/        worker processes: launcher, context, search_worker, comparison_worker, remote, timeline, cost
+    workers/        worker processes: launcher, recipe_check, context, search_worker, comparison_worker, remote, cost
          |
     comparison/     saved_study, contenders, selection
          |
-    console/        output, live_view, data_summary: everything that is printed
+    console/        output, live_view, data_summary, error_messages: everything that is printed
          |
     tracking/       run_log, run_tree, recorders, store, registry, logged_model, folder_sync, hub
          |
@@ -24,14 +24,14 @@ Data flows from top to bottom; every import points down::
     search/         space, sampler, asha, study, trial_lifecycle, stopping, storages/
     verdict/        bootstrap, estimates, decision, power, tables (beside search/; neither imports the other)
          |
-    training/       trainer, callbacks, pretrained, checkpoints, distributed, devices, metrics, baselines
+    training/       trainer, dry_run, callbacks, pretrained, checkpoints, distributed, devices, metrics, baselines
          |
     data/           loading, labels, split_files, splits, leakage, dataset, tokenization, test_split; starter reviews
          |            files/    csv, tsv, json, parquet, arrow, xlsx: cells as text, exactly as written
          |
     config/         compose, reader (Hydra's configs to settings), settings (frozen dataclasses), groups
          |
-    core/           records, errors, paths, cache, formatting, metric, shutdown
+    core/           records, record_files, errors, messages, paths, cache, environment, formatting, metric, shutdown
 
 Each outside library has one home: Hydra in ``config/``, ``cli/`` and where jobs are launched, Optuna in ``search/``,
 MLflow in ``tracking/``, torch and transformers in ``training/``, matplotlib in ``reports/``, rich in ``console/``.

@@ -10,13 +10,39 @@ from pathlib import Path
 import optuna
 import pytest
 
-from src.core.errors import StorageUnavailable
+from src.config.settings import StorageSettings
+from src.core.errors import InvalidInput, StorageUnavailable
 from src.core.records import Evaluation, State, TrainingResult
 from src.search import trial_lifecycle
 from src.search.storages.journal import KernelLock, cut_torn_line
-from src.search.study import Study
+from src.search.study import Study, refuse_foreign_study
 from tests.support.processes import PROCESSES
 from tests.support.studies import finish, open_book, wait_for
+
+
+@pytest.mark.parametrize("begun", ["trials", "attributes"])
+def test_a_study_that_another_program_made_is_refused_and_left_as_it_is(tmp_path: Path, begun: str) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db?timeout=30"
+    foreign = optuna.create_study(study_name="mine", storage=url)
+    if begun == "trials":
+        foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    else:
+        foreign.set_user_attr("theirs", 1)
+    with pytest.raises(InvalidInput, match="has a study mine that Trialbook did not make; it is left as it is"):
+        refuse_foreign_study(StorageSettings(url), "mine", tmp_path)
+    assert foreign.user_attrs == ({} if begun == "trials" else {"theirs": 1})
+    refuse_foreign_study(StorageSettings(url), "another", tmp_path)
+    refuse_foreign_study(StorageSettings(f"sqlite:///{tmp_path}/none.db"), "mine", tmp_path)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_our_own_study_is_no_foreign_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = open_book(tmp_path, "storage=sqlite", f"storage.url={url}")
+    refuse_foreign_study(StorageSettings(url), study.name, tmp_path)
+    half = optuna.create_study(study_name="half", storage=url)  # a process was killed while it created it
+    half.set_user_attr("uid", "0")
+    refuse_foreign_study(StorageSettings(url), "half", tmp_path)
 
 
 def hold(lock: str, mark: str) -> None:
