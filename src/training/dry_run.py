@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
 
 from src.config.settings import Recipe
-from src.core.errors import first_line
+from src.core.errors import first_line, with_full_stop
 from src.training import pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
@@ -115,7 +115,7 @@ def _why_it_fails(error: Exception) -> str:
         advice = " Arguments of a schedule are typed +schedule.lr_scheduler_kwargs={<name>:<value>}."
     elif isinstance(error, ImportError):
         advice = " Or take another optimizer (optimizer.optim)."
-    return f"A training with these settings ends at its first step: {first_line(error)}.{advice}".replace("..", ".")
+    return f"A training with these settings ends at its first step: {with_full_stop(first_line(error))}{advice}"
 
 
 # --- what was built ---

@@ -14,17 +14,25 @@ Candidate = tuple[str, Recipe, PretrainedModel]
 """What a recipe is called in a message (empty for the default recipe), the recipe, and its pretrained model."""
 
 
-def check_recipes(candidates: Sequence[Candidate], label_names: tuple[str, ...]) -> list[str]:
+def check_recipes(candidates: Sequence[Candidate], label_names: tuple[str, ...], elsewhere: bool) -> list[str]:
     """Raise InvalidInput if one of the recipes cannot be trained, or has a setting that none of them reads.
 
+    Args:
+        candidates: the recipes.
+        label_names: of the data, by label index.
+        elsewhere: whether workers run on other machines, which may have other devices and packages. Problems are notes
+            then.
+
     Returns:
-        Notes for the plan: that the recipes could not be tried out, for example because memory was scarce.
+        Notes for the plan.
     """
     try:
         with ProcessPoolExecutor(1, mp_context=forkserver_context(PRELOAD)) as pool:
             problems = pool.submit(find_problems, candidates, label_names).result()
     except BrokenProcessPool:
         return ["the settings could not be tried out beforehand: the process that did so was killed"]
+    if elsewhere:
+        return [f"on this machine, which may differ from the workers': {problem}" for problem in problems]
     InvalidInput.raise_if_any(problems)
     return []
 

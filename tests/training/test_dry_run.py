@@ -7,6 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast
 
 from src.config.settings import Recipe
+from src.core.errors import InvalidInput
 from src.training import devices, pretrained
 from src.training.dry_run import DryRunResult, dry_run
 from src.training.pretrained import PretrainedModel
@@ -92,6 +93,16 @@ def test_a_setting_that_one_of_the_searched_options_reads_is_no_mistake(tiny: Pr
         recipe_check.find_problems([("", sgd, tiny)], NAMES)
     )
     assert recipe_check.find_problems([("", sgd, tiny), ("space.optimizer with adamw", adamw, tiny)], NAMES) == []
+
+
+def test_a_problem_is_a_note_where_workers_run_on_other_machines(tiny: PretrainedModel) -> None:
+    candidates = [("", recipe_of("+trainer.fp16=true"), tiny)]
+    with pytest.raises(InvalidInput, match=r"trainer\.fp16=true would have no effect"):
+        recipe_check.check_recipes(candidates, NAMES, elsewhere=False)
+    (note,) = recipe_check.check_recipes(candidates, NAMES, elsewhere=True)
+    assert note.startswith(
+        "on this machine, which may differ from the workers': trainer.fp16=true would have no effect"
+    )
 
 
 def test_a_problem_names_the_option_that_has_it(tiny: PretrainedModel) -> None:

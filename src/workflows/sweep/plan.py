@@ -30,6 +30,7 @@ from src.workers.cost import Speed
 from src.workers.worker_count import n_epochs
 from src.workflows.sweep import recipes
 
+REMOTE_LAUNCHERS = ("ray", "slurm")  # whose workers may have other devices and packages than this machine
 MIN_CUT_SHOWN = 0.01  # fraction of training texts that are truncated
 
 
@@ -131,7 +132,8 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     candidates = [
         (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
-    notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names))
+    elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
+    notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names), elsewhere)
     return replace(plan, warnings=(*plan.warnings, *notes))
 
 
