@@ -362,8 +362,11 @@ def test_a_baseline_without_a_result_is_said_beside_the_decision_and_closes_the_
     assert promote.decide(verdict, None, without=["tfidf_logreg", "ready_made"]).moves
 
 
-def test_a_study_whose_baseline_failed_is_compared_without_it(judged: tuple[Place, Done], tmp_path: Path) -> None:
+def test_a_study_whose_baseline_failed_is_compared_without_it(
+    judged: tuple[Place, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(judged[0].folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
     file = Place(tmp_path / "copy").study("letters") / "baselines" / "majority" / "outcome.json"
     file.write_text(TrainingResult(State.FAIL, reason="MemoryError").to_json())
     saved = saved_study.load_study("letters", Paths(tmp_path / "copy"))
@@ -373,8 +376,8 @@ def test_a_study_whose_baseline_failed_is_compared_without_it(judged: tuple[Plac
     assert select_contenders(saved, settings).not_judged == (("majority", "was not evaluated"),)
 
 
-def test_what_the_data_cannot_show(judged: tuple[Place, Done]) -> None:
-    saved = saved_study.load_study("letters", Paths(judged[0].folder))
+def test_what_the_data_cannot_show(here: Paths) -> None:
+    saved = saved_study.load_study("letters", here)
     data = replace(
         saved.dataset, label_names=("low", "high", "mid"), notes={"rows_dropped_as_duplicates": 3},
         label_counts={"train": [102, 0, 102], "validation": [18, 18, 0], "test": [40, 5, 0]},
