@@ -74,8 +74,9 @@ def only_failures(ended: Sequence[TrialRecord]) -> str | None:
     if not ended or any(t.state != State.FAIL for t in ended):
         return None
     first = min(ended, key=lambda t: t.number)
-    each = "its only trial" if len(ended) == 1 else f"all {len(ended)} trials"
-    return f"{each} failed, the first, trial {first.number}, because {first.result.reason}"
+    if len(ended) == 1:
+        return f"its only trial failed, because {first.result.reason}"
+    return f"all {len(ended)} trials failed, the first, trial {first.number}, because {first.result.reason}"
 
 
 def _reaches(score: float, target: float, direction: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from src.config.settings import StudySettings
 from src.core.records import State, TrainingResult, TrialRecord
-from src.search.stopping import best_trial, stop_reason
+from src.search.stopping import best_trial, only_failures, stop_reason
 from tests.support.data import settings_of
 
 
@@ -51,3 +51,10 @@ def test_less_is_better_when_minimising() -> None:
     trials = ended(0.5, 0.2, 0.9)
     assert best_trial(trials, "minimize").number == 1
     assert stop_reason(trials, rules(target=0.2), "minimize", 0) == "trial 1 reached the target of 0.2 with 0.2000"
+
+
+def test_a_study_of_nothing_but_failures_says_why_the_first_failed() -> None:
+    assert only_failures([]) is None
+    assert only_failures(ended(None, 0.5)) is None
+    assert only_failures(ended(None)) == "its only trial failed, because boom"
+    assert only_failures(ended(None, None)) == "all 2 trials failed, the first, trial 0, because boom"

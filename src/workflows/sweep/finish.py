@@ -66,7 +66,7 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
     if problem := report.try_write_report(SavedStudy(plan.settings, study, plan.paths), store):
         console.print(f"  note: {problem}")
     ended = study.ended_trials()
-    if failing := stopping.only_failures(ended) or stopping.failure_streak(ended, study.study_settings):
+    if failing := stopping.failure_streak(ended, study.study_settings) or stopping.only_failures(ended):
         raise CommandFailed(f"The study {study.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
     if not reason:
         raise CommandFailed(
