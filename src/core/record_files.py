@@ -1,4 +1,4 @@
-"""Reading small files of records, which a power cut or a tidying hand may have emptied, cut or overwritten."""
+"""Reading small files of records, which a power cut or an edit by hand may have damaged."""
 
 import json
 from collections.abc import Callable

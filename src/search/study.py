@@ -202,7 +202,7 @@ class Study:
         """Add a period of searching. Periods of two launches that overlap count once.
 
         Args:
-            elapsed: seconds that the period took, by a clock that nobody sets.
+            elapsed: seconds that the period took, by a monotonic clock.
             until: when it ended, in seconds since the epoch. A clock that was set back or forward in between changes
                 no sum: it only says how much of the period another launch has counted.
         """

@@ -42,7 +42,7 @@ def read_run_id(folder: Path) -> str | None:
 
     def parse(text: str) -> str:
         if not RUN_ID.fullmatch(text):
-            raise ValueError("no run's id")
+            raise ValueError("it is no run id")
         return text
 
     return read_record(folder / "run_id", parse)

@@ -62,7 +62,7 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
     lost = [file for file in files if read_run_id(file.parent) not in present]
     for file in lost:
         file.with_name(SENT_FILE).unlink(missing_ok=True)  # before the id: a kill in between sends everything again
-        file.unlink()
+        file.unlink(missing_ok=True)  # another command may do the same
     if lost:
         notify(
             f"  note: MLflow has lost {plural(len(lost), 'run')} of the study {study.name} (deleted there, or with the "

@@ -79,7 +79,7 @@ def small_files(folder: Path) -> list[Path]:
 
 
 def break_file(place: Place, draw: random.Random) -> str:
-    """Cut, empty, overwrite or delete one file, as a power cut or a tidying hand would."""
+    """Cut, empty, overwrite or delete one file, as a power cut or an edit by hand would."""
     file = draw.choice(small_files(place.folder))
     how = draw.choice(["empty", "half", "zeros", "garbage", "delete"])
     content = file.read_bytes()
