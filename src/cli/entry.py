@@ -36,7 +36,7 @@ def handle_errors(kept: str = error_messages.CONTINUES) -> Iterator[None]:
         messages.print_error(f"Stopped. {kept}")
         raise SystemExit(130) from None
     except BrokenPipeError:  # what reads the output has ended, such as `head`
-        sys.stdout = cast("TextIO", open(os.devnull, "w"))  # noqa: SIM115
+        sys.stdout = cast("TextIO", open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         raise SystemExit(141) from None
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -12,6 +12,7 @@ from typing import Any
 from src.cli import entry
 from src.config.groups import CONF_DIR, group_options, sweep_files
 from src.core import messages
+from src.core.paths import can_write, check_writable
 
 HELP = ("--help", "-h")
 WIDTH = 116
@@ -116,6 +117,9 @@ def run(name: str, main: Callable[[], Any], arguments: Sequence[str] | None = No
     if any(word in HELP for word in argv):
         messages.print_page(page(PAGES[name]))
         return
+    if not can_write(Path.cwd() / "mlruns"):  # Hydra would print a traceback
+        with entry.handle_errors():
+            check_writable(Path.cwd())
     with entry.hold_stderr() as held:
         try:
             main()
@@ -182,7 +186,7 @@ def config_dirs(words: Sequence[str]) -> list[Path]:
 
 def first_comment(file: Path) -> str:
     """The first comment of a YAML file, up to the first full stop or colon."""
-    lines = [line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("# ")]
+    lines = [line.removeprefix("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
     return re.split(r"[.:] |\.$", " ".join(line for line in lines if "@package" not in line))[0]
 
 
@@ -203,7 +207,7 @@ def _keys(primary: str) -> list[str]:
     """The lines of the primary config, without Hydra's part."""
     kept: list[str] = []
     skipping = True
-    for line in (CONF_DIR / f"{primary}.yaml").read_text().splitlines():
+    for line in (CONF_DIR / f"{primary}.yaml").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith((" ", "#")):
             skipping = line.startswith(("defaults:", "hydra:", "worker: {"))
         if not skipping:

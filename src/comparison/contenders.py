@@ -13,8 +13,7 @@ from src.config import compose
 from src.config.settings import ComparisonSettings, Settings
 from src.core.cache import content_key
 from src.core.errors import InvalidInput
-from src.core.paths import atomic_write
-from src.core.record_files import read_record
+from src.core.record_files import read_record, without_schema, write_json
 from src.core.records import Params, Record, TrainingResult, TrialRecord
 from src.search import stopping
 from src.search.study import DEFAULT_RECIPE
@@ -107,12 +106,12 @@ class Contenders:
     def write(self, folder: Path) -> None:
         """Save them in a comparison's folder, for its workers."""
         content = {**asdict(self), "contenders": [asdict(c) for c in self.contenders]}
-        atomic_write(folder / CONTENDERS_FILE, json.dumps(content, indent=1))
+        write_json(folder / CONTENDERS_FILE, content, indent=1)
 
     @staticmethod
     def read(folder: Path) -> "Contenders":
         """Read them from a comparison's folder."""
-        stored = json.loads((folder / CONTENDERS_FILE).read_text())
+        stored = without_schema(json.loads((folder / CONTENDERS_FILE).read_text(encoding="utf-8")))
         contenders = tuple(Contender(**c) for c in stored["contenders"])
         without = tuple((name, why) for name, why in stored.get("not_judged", []))
         return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]), without)
@@ -167,6 +166,20 @@ def is_being_compared(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+    except PermissionError:  # a project that can only be read
+        return _is_locked(folder / LOCK_FILE)
+
+
+def _is_locked(file: Path) -> bool:
+    """Whether a process holds the kernel's lock of `file`, which can only be read."""
+    import fcntl
+
+    with file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def seed_run(contender: Contender, seed: int, folder: Path) -> SeedRun:
@@ -207,7 +220,7 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
     ranked = stopping.rank_trials(study.trials(), study.direction)
     tried = next((t for t in ranked if t.origin == DEFAULT_RECIPE), None)
     # The config may have changed since: values of what is searched change nothing in a study that has begun.
-    yaml = _trial_config(saved, tried) if tried else (study.folder / CONFIG_FILE).read_text()
+    yaml = _trial_config(saved, tried) if tried else (study.folder / CONFIG_FILE).read_text(encoding="utf-8")
     default = _recipe(saved, "default", DEFAULT, yaml, tried)
     tuned: list[Contender] = []
     for trial in ranked:

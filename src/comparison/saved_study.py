@@ -11,6 +11,7 @@ from src.config.settings import Settings
 from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.metric import direction_of
 from src.core.paths import Paths, atomic_write
+from src.core.record_files import SCHEMA, SCHEMA_KEY
 from src.data import dataset
 from src.data.dataset import PreparedDataset
 from src.data.files.formats import stem_of
@@ -75,7 +76,7 @@ class SavedStudy:
 
 def save_config(settings: Settings, folder: Path) -> None:
     """Save a study's config in its folder, so that later commands need its name only."""
-    atomic_write(folder / CONFIG_FILE, settings.yaml)
+    atomic_write(folder / CONFIG_FILE, f"{SCHEMA_KEY}: {SCHEMA}\n{settings.yaml}")
 
 
 def load_study(name: str | None, paths: Paths) -> SavedStudy:
@@ -99,7 +100,7 @@ def load_study(name: str | None, paths: Paths) -> SavedStudy:
 
 def _saved_settings(folder: Path) -> Settings:
     try:
-        return compose.restore_settings((folder / CONFIG_FILE).read_text())
+        return compose.restore_settings((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except InvalidInput:
         raise
     except Exception as error:  # of YAML, OmegaConf and the settings' types

@@ -1,6 +1,5 @@
 """Selects the winner by validation scores on fresh seeds, before the test split is opened."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ import numpy as np
 from src.comparison import contenders
 from src.comparison.contenders import BASELINE, DEFAULT, Contender, Contenders, SeedRun
 from src.core.errors import CommandFailed
-from src.core.paths import atomic_write
-from src.core.record_files import read_json
+from src.core.record_files import read_json, write_json
 from src.core.records import State, TrainingResult
 from src.verdict import decision
 
@@ -58,7 +56,7 @@ class Selection:
         values = {"winner": self.winner, "tuned": self.tuned, "best_baseline": self.best_baseline,
                   "opening": self.opening, "key": self.key, "seed": self.seed,
                   "line_up": self.contenders.key}  # fmt: skip
-        atomic_write(self.folder / SELECTION_FILE, json.dumps(values, indent=1))
+        write_json(self.folder / SELECTION_FILE, values, indent=1)
 
     @staticmethod
     def read(folder: Path, comparison: Contenders) -> "Selection | None":

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from src.config import groups
 from src.config.reader import read_settings
 from src.config.settings import Settings
+from src.core.record_files import SCHEMA_KEY, check_schema
 from src.core.records import Params
 
 
@@ -44,9 +45,14 @@ def _compose(overrides: tuple[str, ...]) -> DictConfig:
 
 @lru_cache(maxsize=64)  # of a comparison's recipes and seeds
 def restore_settings(yaml: str, seed: int | None = None) -> Settings:
-    """Settings from a config as it was stored with a run; `seed`: of the training, instead of the stored one."""
+    """Settings from a config as it was stored with a run; `seed`: of the training, instead of the stored one.
+
+    Raises:
+        NewerRecord: a newer version stored it.
+    """
     cfg = OmegaConf.create(yaml)
     assert isinstance(cfg, DictConfig)
+    check_schema(cfg.pop(SCHEMA_KEY, 1), "The config")
     content = OmegaConf.to_container(cfg, resolve=False)  # overrides as typed, environment variables not resolved
     assert isinstance(content, dict)
     overrides = [str(o) for o in content.get("hydra", {}).get("overrides", {}).get("task") or []]

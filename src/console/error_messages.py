@@ -55,7 +55,7 @@ def _save_traceback(error: Exception) -> str:
     for folder in (Path.cwd() / "mlruns" / "errors", Path(tempfile.gettempdir())):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
             return str(folder / name)
     messages.print_error(text)
     return "the lines above"
@@ -69,6 +69,11 @@ def _expected_message(error: Exception, kept: str) -> str | None:
         return f"\n{error}"
     if isinstance(error, StorageUnavailable):
         return f"\nThe study's records cannot be reached: {with_full_stop(str(error))} {kept}"
+    if isinstance(error, PermissionError) and error.filename:
+        return (
+            f"\n{error.filename} belongs to another user, or its folder can only be read ({error.strerror}). Start the "
+            f"command as the user whose files these are, or in a copy of the folder. {kept}"
+        )
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         where = f" ({error.filename})" if error.filename else ""
         return f"\nNothing more can be written: {error.strerror}{where}. Make room first. {kept}"

@@ -37,7 +37,7 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
             with replacing(folder) as scratch:
                 scratch.mkdir()
                 make(scratch)
-                (scratch / MANIFEST).write_text(json.dumps(_hashes(scratch)))
+                (scratch / MANIFEST).write_text(json.dumps(_hashes(scratch)), encoding="utf-8")
     _intact.add(folder)
     return folder
 
@@ -51,7 +51,7 @@ def _is_intact(folder: Path) -> bool:
     manifest = folder / MANIFEST
     if manifest.exists():
         try:
-            expected = json.loads(manifest.read_text())
+            expected = json.loads(manifest.read_text(encoding="utf-8"))
         except ValueError:
             return False
         if expected != _hashes(folder):

@@ -1,8 +1,13 @@
 """Environment variables of the machine that would change what a command does without a word."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from src.core.paths import can_write
 
 CLEARED = (
     "ACCELERATE_",  # precision, devices, FSDP, DeepSpeed: settings of trainer.* and worker.* decide
@@ -53,18 +58,12 @@ def use_writable_caches(project_cache: Path) -> None:
     Models that were downloaded into that home, and its token, are still read from there.
     """
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    if _can_write(home):
+    if can_write(home):
         return
+    if not can_write(project_cache):  # a project that can only be read
+        project_cache = Path(tempfile.mkdtemp(prefix="trialbook-"))
+        atexit.register(shutil.rmtree, project_cache, ignore_errors=True)
     os.environ.setdefault("HF_HUB_CACHE", str(home / "hub" if (home / "hub").is_dir() else project_cache / "hub"))
     os.environ.setdefault("HF_TOKEN_PATH", str(home / "token"))
     os.environ["HF_HOME"] = str(project_cache / "huggingface")
     os.environ.setdefault("MPLCONFIGDIR", str(project_cache / "matplotlib"))
-
-
-def _can_write(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the nearest folder above it that exists."""
-    while not folder.exists():
-        if folder.parent == folder:
-            return False
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

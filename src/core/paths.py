@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -43,6 +43,15 @@ class Paths:
         return self.root / "mlruns" / "trainings" / name
 
 
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or in the nearest folder above it that exists."""
+    while not folder.exists():
+        if folder.parent == folder:
+            return False
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def check_writable(root: Path) -> None:
     """Raise InvalidInput if nothing can be written below `root`/mlruns."""
     folder = root / "mlruns"
@@ -53,7 +62,8 @@ def check_writable(root: Path) -> None:
     except OSError as error:
         raise InvalidInput(
             f"Nothing can be written to {folder} ({error.strerror}), where studies, checkpoints and caches go. Start "
-            "the command in a folder that is yours, with room on its disk."
+            "the command in a folder that is yours, with room on its disk. In a folder that you can only read, "
+            "src.status, src.predict and src.ui work."
         ) from error
 
 
@@ -81,8 +91,29 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def atomic_write(path: Path, content: str) -> None:
-    """Write a text file so that a reader, or a kill, finds the old content or the new. Several processes may do so."""
+def atomic_write(path: Path, content: str, durable: bool = True) -> None:
+    """Write a text file so that a reader, or a kill, finds the old content or the new. Several processes may do so.
+
+    Args:
+        path: of the file.
+        content: of the file; it is encoded as UTF-8.
+        durable: whether a power cut finds one of the two as well. This waits for the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, many_writers=True) as scratch:
-        scratch.write_text(content)
+    with replacing(path, many_writers=True) as scratch, scratch.open("w", encoding="utf-8") as stream:
+        stream.write(content)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has the folder's entries, where the system can open folders."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

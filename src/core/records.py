@@ -4,12 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, model_serializer, model_validator
 
-from src.core.record_files import UnknownFields
+from src.core.record_files import NewerRecord, with_schema, without_schema
 
+Nested = TypeVar("Nested")
 Params = dict[str, Any]
 """Dotted config keys and their values: one point of a search space."""
 
@@ -32,19 +33,40 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Record:
-    """Base class of records, with JSON. Unknown keys are an error."""
+    """Base class of records, with JSON that carries the schema's version. Unknown keys are an error."""
 
     def to_json(self) -> str:
         """The record as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(with_schema(asdict(self)), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The record that `text`, its JSON, describes."""
-        data = json.loads(text)
+        """The record that `text`, its JSON, describes. Raises NewerRecord if a newer version wrote it."""
+        data = without_schema(json.loads(text))
         if unknown := set(data) - {f.name for f in fields(cls)}:
-            raise UnknownFields(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+            raise NewerRecord(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
         return cls(**data)
+
+
+def nested_to_json(record: object) -> str:
+    """A record of records as JSON, with the schema's version."""
+    values = TypeAdapter(type(record)).dump_json(record)
+    return json.dumps(with_schema(json.loads(values)), indent=1)
+
+
+def nested_from_json(cls: type[Nested], text: str, earlier: Mapping[str, Any] | None = None) -> Nested:
+    """The record of records that `text`, its JSON, describes.
+
+    Args:
+        cls: of the record.
+        text: its JSON.
+        earlier: values of required fields that the first versions of Trialbook did not store.
+
+    Raises:
+        NewerRecord: a newer version wrote it.
+    """
+    values = without_schema(json.loads(text))
+    return TypeAdapter(cls).validate_json(json.dumps({**(earlier or {}), **values}))
 
 
 @dataclass(frozen=True)
@@ -117,12 +139,12 @@ class TrialRecord(Record):
 
     def to_json(self) -> str:
         """The record as JSON."""
-        return json.dumps(self.to_dict(), sort_keys=True)
+        return json.dumps(with_schema(self.to_dict()), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The record that `text`, its JSON, describes."""
-        return TypeAdapter(cls).validate_json(text)
+        """The record that `text`, its JSON, describes. Raises NewerRecord if a newer version wrote it."""
+        return TypeAdapter(cls).validate_python(without_schema(json.loads(text)))
 
     @model_validator(mode="before")
     @classmethod

@@ -78,7 +78,9 @@ def shipped_dir(data: DataSettings) -> str:
 
 def _has_earlier_version(cache: Path) -> bool:
     """Whether an earlier version prepared any data here. Only then the source is hashed by its rules, too."""
-    return any("label_values" not in json.loads(file.read_text()) for file in cache.glob("data/*/corpus.json"))
+    return any(
+        "label_values" not in json.loads(file.read_text(encoding="utf-8")) for file in cache.glob("data/*/corpus.json")
+    )
 
 
 def _key_of_version_2(data: DataSettings) -> str:
@@ -91,7 +93,7 @@ def _key_of_version_2(data: DataSettings) -> str:
 
 
 def _read(folder: Path, data: DataSettings) -> PreparedDataset:
-    meta = json.loads((folder / "corpus.json").read_text())
+    meta = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
     meta |= {key: tuple(meta[key]) for key in ("label_names", "label_values", "remarks") if key in meta}
     return PreparedDataset(folder, data.name, **meta)
 
@@ -115,4 +117,4 @@ def _write(data: DataSettings, folder: Path) -> None:
         "rows_read": final_splits.rows_read,
         "remarks": [*raw.remarks, *labels.remarks],
     }
-    (folder / "corpus.json").write_text(json.dumps(meta, indent=1))
+    (folder / "corpus.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

@@ -14,6 +14,7 @@ import pandas as pd
 from filelock import FileLock
 
 from src.core.paths import atomic_write
+from src.core.record_files import with_schema, without_schema
 from src.data.dataset import PreparedDataset
 
 
@@ -39,14 +40,18 @@ def open_test_split(dataset: PreparedDataset, ledger: Path, key: str, facts: Map
         before = opening_keys(ledger)
         if key not in before:
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-            line = json.dumps({"key": key, "time": when, "test": dataset.fingerprints["test"], **facts})
-            atomic_write(ledger, (ledger.read_text() if before else "") + line + "\n")
+            line = json.dumps(with_schema({"key": key, "time": when, "test": dataset.fingerprints["test"], **facts}))
+            atomic_write(ledger, (ledger.read_text(encoding="utf-8") if before else "") + line + "\n")
         return SplitOpening(opening_keys(ledger).index(key) + 1, key)
 
 
 def opening_keys(ledger: Path) -> list[str]:
     """The keys of all openings so far."""
-    return [json.loads(line)["key"] for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    return (
+        [without_schema(json.loads(line))["key"] for line in ledger.read_text(encoding="utf-8").splitlines()]
+        if ledger.exists()
+        else []
+    )
 
 
 def read_test_split(dataset: PreparedDataset, ledger: Path, opening: SplitOpening) -> pd.DataFrame:

@@ -3,9 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from src.core.records import State, TimelineEntry, TrainingResult, TrialRecord, WeightChange
+from src.core.records import (
+    State,
+    TimelineEntry,
+    TrainingResult,
+    TrialRecord,
+    WeightChange,
+    nested_from_json,
+    nested_to_json,
+)  # fmt: skip
 from src.reports.error_analysis import ErrorAnalysis
 from src.verdict.records import Verdict
 
@@ -93,12 +99,12 @@ class SearchRecord:
 
     def to_json(self) -> str:
         """The record as JSON."""
-        return str(TypeAdapter(SearchRecord).dump_json(self, indent=1).decode())
+        return nested_to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "SearchRecord":
-        """The record that `text`, its JSON, describes."""
-        return TypeAdapter(SearchRecord).validate_json(text)
+        """The record that `text`, its JSON, describes. Raises NewerRecord if a newer version wrote it."""
+        return nested_from_json(SearchRecord, text)
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,9 @@ class JudgedSearch:
 
     def to_json(self) -> str:
         """The record as JSON."""
-        return str(TypeAdapter(JudgedSearch).dump_json(self, indent=1).decode())
+        return nested_to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "JudgedSearch":
-        """The record that `text`, its JSON, describes."""
-        return TypeAdapter(JudgedSearch).validate_json(text)
+        """The record that `text`, its JSON, describes. Raises NewerRecord if a newer version wrote it."""
+        return nested_from_json(JudgedSearch, text)

@@ -16,8 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from src.config.settings import Settings, StorageSettings, StudySettings
 from src.core.errors import InvalidInput, mask_secrets
-from src.core.paths import atomic_write
-from src.core.record_files import read_json, read_record
+from src.core.record_files import SCHEMA, SCHEMA_KEY, check_schema, read_json, read_record, write_json
 from src.core.records import State, TrainingResult, TrialRecord
 from src.search import stopping
 from src.search.asha import Asha, last_rung
@@ -67,11 +66,17 @@ class Study:
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """The Optuna study, with its sampler and pruner. Raises LookupError if it was not created yet."""
+        """The Optuna study, with its sampler and pruner.
+
+        Raises:
+            LookupError: it was not created yet.
+            NewerRecord: a newer version created it.
+        """
         if self._optuna_study is None:
             study = load_optuna_study(self.name, self.storage)
             if study is None:
                 raise LookupError(f"there is no study {self.name}")
+            check_schema(study.user_attrs.get(SCHEMA_KEY, 1), f"The study {self.name}")
             study.sampler = UniquePointSampler(self.settings.sampler, self.space, self.study_settings.seed, study)
             study.pruner = instantiate(self.settings.pruner, "pruner")
             study.get_trials(deepcopy=False)  # fills Optuna's cache of finished trials before the lock is taken
@@ -114,6 +119,7 @@ class Study:
                     study_name=self.name, storage=self.storage, direction=self.direction
                 )
                 study.set_user_attr("uid", uuid.uuid4().hex)
+                study.set_user_attr(SCHEMA_KEY, SCHEMA)
                 study.set_user_attr("definition", dict(definition))
             known = self.optuna_study.get_trials(deepcopy=False)
             have = [t.system_attrs.get("fixed_params") for t in known]
@@ -212,7 +218,7 @@ class Study:
             counted = min(max(0.0, other - (until - elapsed)), elapsed)
             new = {"seconds": clock["seconds"] + elapsed - counted, "until": max(until, other)}
             if self.leases.needs_shared_folder:
-                atomic_write(self.folder / "spent.json", json.dumps(new))
+                write_json(self.folder / "spent.json", new)
             else:
                 self.optuna_study.set_user_attr("spent", new)
 
@@ -311,7 +317,10 @@ def refuse_foreign_study(storage: StorageSettings, name: str, folder: Path) -> N
     study = load_optuna_study(name, open_storage(storage, folder))
     if study is None or "definition" in study.user_attrs:
         return
-    if study.get_trials(deepcopy=False) or set(study.user_attrs) - {"uid"}:  # not one of ours that was being created
+    if study.get_trials(deepcopy=False) or set(study.user_attrs) - {
+        "uid",
+        SCHEMA_KEY,
+    }:  # not one of ours that was being created
         raise InvalidInput(
             f"The storage at {mask_secrets(storage.url)} has a study {name} that Trialbook did not make; it is left as "
             "it is. Choose another name: study.name=<another>."

@@ -62,7 +62,7 @@ class FolderSync:
                 self._artifacts.log_artifact(str(folder / file), os.path.dirname(f"{name}/{stamp}/{file}"))
         with tempfile.TemporaryDirectory() as scratch:
             manifest = Path(scratch) / MANIFEST
-            manifest.write_text(json.dumps(now))
+            manifest.write_text(json.dumps(now), encoding="utf-8")
             self._artifacts.log_artifact(str(manifest), name)
         for file, stamp in before.items():
             if now.get(file) != stamp:
@@ -108,7 +108,7 @@ class FolderSync:
             return {}
         with tempfile.TemporaryDirectory() as scratch:
             stamps: dict[str, str] = json.loads(
-                Path(self._artifacts.download_artifacts(f"{name}/{MANIFEST}", scratch)).read_text()
+                Path(self._artifacts.download_artifacts(f"{name}/{MANIFEST}", scratch)).read_text(encoding="utf-8")
             )
         return stamps
 

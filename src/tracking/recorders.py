@@ -215,7 +215,7 @@ def attach_card(store: TrackingStore, uri: str, judged: JudgedSearch) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_card(folder, judged, uri)
-        (folder / FINDINGS_FILE).write_text(judged.to_json())
+        (folder / FINDINGS_FILE).write_text(judged.to_json(), encoding="utf-8")
         logged_model.attach_files(store, uri, folder, CARD_DIR)
 
 
@@ -223,7 +223,7 @@ def write_card(folder: Path, judged: JudgedSearch, model: str, **metadata: Any) 
     """Write README.md and its figures into `folder`; `model`: the address that the card says to load."""
     from src.reports import figures, model_card, rendering
 
-    (folder / "README.md").write_text(model_card.render_card(judged, model, **metadata))
+    (folder / "README.md").write_text(model_card.render_card(judged, model, **metadata), encoding="utf-8")
     (folder / rendering.FIGURES).mkdir()
     for name, figure in model_card.card_figures(judged).items():
         (folder / rendering.FIGURES / f"{name}.png").write_bytes(figures.to_png(figure))

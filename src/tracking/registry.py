@@ -1,5 +1,6 @@
 """The model registry: versions with their evidence, and the aliases `challenger` and `champion`."""
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -158,4 +159,8 @@ def load_pipeline(store: TrackingStore, uri: str) -> Any:
     import mlflow
 
     mlflow.set_tracking_uri(store.uri)
-    return mlflow.transformers.load_model(uri)
+    try:
+        return mlflow.transformers.load_model(uri)
+    except PermissionError:  # MLflow writes a version's name into its folder, which can only be read
+        with tempfile.TemporaryDirectory() as scratch:
+            return mlflow.transformers.load_model(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))

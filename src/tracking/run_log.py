@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from src.core.errors import first_line
 from src.core.paths import atomic_write
-from src.core.record_files import read_record
+from src.core.record_files import SCHEMA, SCHEMA_TAG, read_record, with_schema
 from src.core.records import State
 from src.tracking.store import TrackingStore
 
@@ -162,11 +162,11 @@ class RunLog:
         return self._status is not None and self._status["status"] not in OPEN_STATUSES
 
     def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        written = {"time": int(time.time() * 1000), **event}
+        written = with_schema({"time": int(time.time() * 1000), **event})
         with self._lock:
             before = self.log_path.stat().st_size if self.log_path.exists() else 0
             try:
-                with self.log_path.open("a") as stream:
+                with self.log_path.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(written) + "\n")
             except OSError:  # on a full disk, a part of the line may have been written
                 if self.log_path.exists():
@@ -203,7 +203,9 @@ class RunLog:
             return run_id
 
     def _create(self, store: TrackingStore) -> str:
-        tags = {"trialbook.key": self.key} | ({"mlflow.parentRunId": self.parent} if self.parent else {})
+        tags = {"trialbook.key": self.key, SCHEMA_TAG: str(SCHEMA)} | (
+            {"mlflow.parentRunId": self.parent} if self.parent else {}
+        )
         began = next((event["time"] for event in self._events(0)), None)  # it may be sent long afterwards
         run = store.client.create_run(store.experiment_id, began, tags, run_name=self.name)
         return str(run.info.run_id)
@@ -266,7 +268,7 @@ class RunLog:
     def _events(self, start: int) -> Iterator[dict[str, Any]]:
         if not self.log_path.exists():
             return
-        with self.log_path.open() as stream:
+        with self.log_path.open(encoding="utf-8") as stream:
             stream.seek(start)
             for line in stream:
                 yield json.loads(line)

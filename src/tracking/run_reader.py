@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.core.errors import InvalidInput, first_line
+from src.core.record_files import SCHEMA_TAG, check_schema
 from src.core.records import State
 from src.tracking.store import TrackingStore
 
@@ -37,9 +38,10 @@ class RecordedRun:
 
 
 def read_run(store: TrackingStore, run_id: str) -> RecordedRun:
-    """Raises InvalidInput if there is no such run, or if it is not a training."""
+    """Raises InvalidInput if there is no such run, if it is no training, or if a newer version recorded it."""
     run = _run(store, run_id)
     tags = run.data.tags
+    check_schema(tags.get(SCHEMA_TAG, 1), f"The run {run_id}")
     ended = tags.get("trial.state") in [state for state in State if state.is_final] and "trial.steps" in tags
     if tags.get("kind") not in REPRODUCIBLE_KINDS or not (ended or tags.get("trial.state") == State.FAIL):
         raise InvalidInput(

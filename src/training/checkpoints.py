@@ -1,12 +1,10 @@
 """Checkpoints that a training continues from. One is complete once its progress file is there."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from src.core.paths import atomic_write
-from src.core.record_files import read_json
+from src.core.record_files import read_json, write_json
 
 PROGRESS_FILE = "progress.json"  # written last into a checkpoint
 
@@ -19,7 +17,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
     """What was saved with a checkpoint beside the Trainer's own files."""
-    progress: dict[str, Any] = json.loads((checkpoint / PROGRESS_FILE).read_text())
+    progress: dict[str, Any] = read_json(checkpoint / PROGRESS_FILE, {})
     return progress
 
 
@@ -32,7 +30,7 @@ def last_rung(folder: Path) -> int | None:
 
 def mark_complete(checkpoint: Path, values: dict[str, Any]) -> None:
     """Write the progress file of a checkpoint, which makes it complete, and delete older checkpoints."""
-    atomic_write(checkpoint / PROGRESS_FILE, json.dumps(values))
+    write_json(checkpoint / PROGRESS_FILE, values)
     for old in checkpoint.parent.glob("checkpoint-*"):
         if old != checkpoint:
             shutil.rmtree(old, ignore_errors=True)

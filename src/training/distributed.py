@@ -110,7 +110,7 @@ def _run_on_ranks(devices: int, use_cpu: bool, what: Callable[..., Any], callbac
         try:
             return _answer_first_rank(ranks, ours, callback)
         except ProcessRaisedException as error:
-            raise TrainingFailed(group.reason_file(error.error_index).read_text()) from error
+            raise TrainingFailed(group.reason_file(error.error_index).read_text(encoding="utf-8")) from error
         except ProcessExitedException as error:
             raise TrainingFailed(f"a process of the training ended: {error.msg}") from error
         finally:
@@ -187,7 +187,7 @@ def _run_rank(rank: int, pipe: Connection, what: Callable[..., Any], group: _Gro
         result = what(callback=SynchronizedCallback(PipeCallback(pipe) if rank == 0 else None))
         torch.distributed.barrier()
     except Exception as error:
-        group.reason_file(rank).write_text(trainer.failure_reason(error))
+        group.reason_file(rank).write_text(trainer.failure_reason(error), encoding="utf-8")
         raise  # torch.multiprocessing hands the traceback on
     if rank == 0:
         pipe.send(result)

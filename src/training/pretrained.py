@@ -261,7 +261,7 @@ def _find(model: ModelSettings, cache: Path) -> PretrainedModel:
     name = model.checkpoint
     brought = cache / shipped_dir(model)
     if (brought / ORIGIN_FILE).is_file():
-        return PretrainedModel(brought, name, **json.loads((brought / ORIGIN_FILE).read_text()))
+        return PretrainedModel(brought, name, **json.loads((brought / ORIGIN_FILE).read_text(encoding="utf-8")))
     if name.startswith(RANDOM_PREFIX):
         folder = make_once(cache / "models" / content_key(name, "2"), _write_random)
         return PretrainedModel(folder, name, "random", None)

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from src.core.metric import gain
 from src.core.record_files import read_record
+from src.core.records import nested_from_json, nested_to_json
 
 VERDICT_FILE = "verdict.json"  # the file, in a comparison's folder
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
@@ -118,12 +117,12 @@ class Verdict:
 
     def to_json(self) -> str:
         """The record as JSON."""
-        return str(TypeAdapter(Verdict).dump_json(self, indent=1).decode())
+        return nested_to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "Verdict":
-        """The record that `text`, its JSON, describes."""
-        return TypeAdapter(Verdict).validate_json(text)
+        """The record that `text`, its JSON, describes. Raises NewerRecord if a newer version wrote it."""
+        return nested_from_json(Verdict, text, {"number": 1, "champion_key": ""})
 
 
 def load_verdict(folder: Path) -> Verdict | None:

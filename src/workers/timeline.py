@@ -27,7 +27,7 @@ class TimelineWriter:
         yield state
         self.path.parent.mkdir(parents=True, exist_ok=True)
         entry = TimelineEntry(self.worker, what, began, time.time(), *state[-1:])
-        with self.path.open("a") as stream:
+        with self.path.open("a", encoding="utf-8") as stream:
             stream.write("\n" + entry.to_json() + "\n")  # a line of its own, whatever was torn before it
 
 
@@ -35,7 +35,7 @@ def read_timeline(folder: Path) -> tuple[TimelineEntry, ...]:
     """All entries of a study, by their start. What a killed worker was doing is not among them."""
     entries = []
     for file in folder.glob(f"{TIMELINE_DIR}/*/*.jsonl"):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding="utf-8").splitlines():
             with suppress(ValueError, TypeError):  # torn by a kill
                 entries.append(TimelineEntry.from_json(line))
     return tuple(sorted(entries, key=lambda s: s.began))

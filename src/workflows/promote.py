@@ -14,6 +14,7 @@ from src.config.settings import PromotionSettings, TrackingSettings
 from src.console.output import Console, StudyConsole
 from src.core.errors import InvalidInput, PromotionDeclined
 from src.core.paths import Paths
+from src.core.record_files import SCHEMA, SCHEMA_TAG
 from src.tracking import logged_model, recorders, registry, run_tree
 from src.tracking.registry import CHALLENGER, CHAMPION, SEED_RUN_TAG, ModelVersion
 from src.tracking.store import TrackingStore, open_existing_store, open_store, tracking_uri
@@ -227,7 +228,7 @@ def _register(
         console.print(f"  note: {problem}")
     ids = {"run.repeat": run_id, "run.study": run_tree.study_run(saved.study).ensure_run_id(store)}
     tags = version_tags(verdict, decision, run.read_text("config.yaml") or "", ids)
-    tags |= {registry.DATA_SOURCE_TAG: saved.data_source}
+    tags |= {registry.DATA_SOURCE_TAG: saved.data_source, SCHEMA_TAG: str(SCHEMA)}
     return registry.register(store, verdict.registry, uri, run_id, tags, tables.to_markdown(verdict))
 
 

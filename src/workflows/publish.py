@@ -93,4 +93,4 @@ def _gather(
         ) from error
     logged_model.save_without_code(classifier, folder)
     metadata = {"license": settings.license, "language": list(settings.language) or None}
-    recorders.write_card(folder, JudgedSearch.from_json(file.read_text()), settings.repo, **metadata)
+    recorders.write_card(folder, JudgedSearch.from_json(file.read_text(encoding="utf-8")), settings.repo, **metadata)

@@ -1,7 +1,11 @@
 """A campaign of faults: each seed breaks one thing of a finished study, runs a command, and then the same one again.
 
-`python -m tests.support.faults --count 300 --log faults.jsonl` goes on where the log ends. Every outcome must be a
-right result or a sentence: no traceback, no unexpected error.
+What is broken: a file of records, a variable of the environment, the process (a signal), MLflow's server (answers 500,
+late or not at all, or goes away), the clock (wrong, or set while the command runs; needs Debian's `faketime`). Every
+outcome must be a right result or a sentence: no traceback, no unexpected error, and the second time, without the fault,
+the command must do its work.
+
+`python -m tests.support.faults --count 300 --log faults.jsonl` goes on where the log ends.
 """
 
 import argparse
@@ -13,13 +17,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.support.commands import COMPARE, INLINE, LETTERS, Place, clean_environment
 from tests.support.data import write_letters
+from tests.support.servers import command_for, faulty_proxy, free_port, start
+from tests.support.servers import stop as stop_server
 
 STUDY = [*LETTERS, *INLINE, "study.name=letters", "study.report=true"]
 COMMANDS = {
@@ -40,6 +48,8 @@ VARIABLES = [
     ("HF_ENDPOINT", "http://127.0.0.1:9"), ("TRANSFORMERS_VERBOSITY", "debug"), ("PYTHONWARNINGS", "error"),
     ("HYDRA_FULL_ERROR", "1"), ("MPLBACKEND", "nonsense"), ("TZ", "Nowhere/Nothing"),
 ]  # fmt: skip
+KINDS = ("file", "file", "file", "variable", "signal", "server", "clock")
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
 
 
@@ -54,15 +64,19 @@ class Outcome:
     said: str  # the last lines of the first attempt
 
 
-def prepare(folder: Path) -> Place:
-    """A finished study, its comparison and its champion."""
-    place = Place(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_letters(folder / "letters.csv")
+def prepare(base: Path) -> None:
+    """A finished study, its comparison and its champion, in `base`; nothing is done if they are there."""
+    if (base / "kept").exists():
+        return
+    shutil.rmtree(base, ignore_errors=True)
+    place = Place(base / "project")
+    place.folder.mkdir(parents=True)
+    write_letters(place.folder / "letters.csv")
     for module, *arguments in (COMMANDS["sweep"], COMMANDS["compare"], COMMANDS["promote"]):
         done = place.run(module, *arguments)
         assert done.code in (0, 3), done.err
-    return place
+    shutil.copytree(place.folder, base / "kept.part", symlinks=True)
+    (base / "kept.part").rename(base / "kept")
 
 
 def small_files(folder: Path) -> list[Path]:
@@ -94,40 +108,108 @@ def break_file(place: Place, draw: random.Random) -> str:
     return f"{how} {file.relative_to(place.folder)}"
 
 
-def run_seed(base: Place, scratch: Path, seed: int) -> Outcome:
-    """Draw a fault and a command from `seed`, and see what comes of it."""
+def run_seed(base: Path, seed: int) -> Outcome:
+    """Draw a fault and a command from `seed`, and see what comes of it. `base`: where `prepare` made the study."""
     draw = random.Random(seed)
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(base.folder, scratch, symlinks=True)
-    place = Place(scratch)
+    place = Place(base / "project")  # where it was made: the addresses of MLflow's artifacts are right
+    shutil.rmtree(place.folder, ignore_errors=True)
+    shutil.copytree(base / "kept", place.folder, symlinks=True)
     command = draw.choice(list(COMMANDS))
-    kind = draw.choice(["file", "file", "file", "variable", "signal"])
-    env: dict[str, str] = {}
-    stop: Callable[[subprocess.Popen[str]], None] | None = None
-    if kind == "file":
-        fault = break_file(place, draw)
-    elif kind == "variable":
-        name, value = draw.choice(VARIABLES)
-        env, fault = {name: value}, f"{name}={value}"
-    else:
-        number, seconds = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGKILL]), draw.uniform(0.5, 12)
-        fault = f"{number.name} after {seconds:.1f} s"
-
-        def stop(process: subprocess.Popen[str]) -> None:
-            time.sleep(seconds)
-            if process.poll() is None:
-                os.killpg(process.pid, number)
-
-    code, said = _run(place, command, env, stop)
-    again, said_again = _run(place, command, {}, None)
-    problems = [p for p in (_problem(code, said, bool(stop)), _problem(again, said_again, False)) if p]
+    kind = draw.choice(KINDS)
+    if kind == "clock" and FAKETIME is None:
+        kind = "variable"
+    with ExitStack() as ends:
+        setting = FAULTS[kind](place, draw, ends)
+        code, said = _run(place, command, setting.env, setting.meanwhile)
+        again, said_again = _run(place, command, setting.healthy, None)
+    problems = [p for p in (_problem(code, said, setting.ends_it), _problem(again, said_again, False)) if p]
     if kind != "file" and again != 0 and not (command == "promote" and again == 3):
         problems.append(f"without the fault the command still ends with {again}")
-    return Outcome(seed, fault, command, code, again, "; ".join(problems), said[-600:] + " ### " + said_again[-600:])
+    told = said[-600:] + " ### " + said_again[-600:]
+    return Outcome(seed, setting.fault, command, code, again, "; ".join(problems), told)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a command is run with a fault, and once more without."""
+
+    fault: str
+    env: dict[str, str] = field(default_factory=dict)
+    healthy: dict[str, str] = field(default_factory=dict)  # of the second time
+    meanwhile: Callable[[subprocess.Popen[str]], None] | None = None
+    ends_it: bool = False  # whether the fault ends the process
+
+
+def _file(place: Place, draw: random.Random, _: ExitStack) -> Setting:
+    return Setting(break_file(place, draw))
+
+
+def _variable(_: Place, draw: random.Random, __: ExitStack) -> Setting:
+    name, value = draw.choice(VARIABLES)
+    return Setting(f"{name}={value}", {name: value})
+
+
+def _signal(_: Place, draw: random.Random, __: ExitStack) -> Setting:
+    number, seconds = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGKILL]), draw.uniform(0.5, 12)
+
+    def send(process: subprocess.Popen[str]) -> None:
+        time.sleep(seconds)
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+
+    return Setting(f"{number.name} after {seconds:.1f} s", meanwhile=send, ends_it=True)
+
+
+def _server(place: Place, draw: random.Random, ends: ExitStack) -> Setting:
+    """The same store behind a server: the second time, the server is well."""
+    url, command = command_for(place.folder, database=f"sqlite:///{place.folder}/mlflow.db")
+    processes = [start(url, command)]
+    ends.callback(lambda: stop_server(processes[-1]))
+    healthy = {"MLFLOW_TRACKING_URI": url}
+    how = draw.choice(["faulty", "gone", "goes"])
+    if how == "faulty":
+        share = draw.choice([0.1, 0.3, 0.6])
+        proxy = ends.enter_context(faulty_proxy(url, share, draw.randrange(1000)))
+        return Setting(f"{share:.0%} of the server's answers fail", {"MLFLOW_TRACKING_URI": proxy}, healthy)
+    if how == "gone":
+        nobody = f"http://127.0.0.1:{free_port()}"
+        return Setting("the server does not answer", {"MLFLOW_TRACKING_URI": nobody}, healthy)
+    seconds = draw.uniform(2, 15)
+
+    def leave(process: subprocess.Popen[str]) -> None:
+        time.sleep(seconds)
+        stop_server(processes[-1])
+        process.wait(600)
+        processes.append(start(url, command))
+
+    return Setting(f"the server goes away after {seconds:.1f} s", healthy, healthy, leave)
+
+
+def _clock(place: Place, draw: random.Random, _: ExitStack) -> Setting:
+    """The time of day is wrong, or set while the command runs; what counts seconds goes on."""
+    file, seconds = place.folder / "clock", draw.uniform(1, 10)
+    before, after = draw.choice([("-3d", "-3d"), ("+400d", "+400d"), ("+0", "-2h"), ("+0", "+30d"), ("+30d", "+0")])
+    file.write_text(before)
+    env = {
+        "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+    }  # fmt: skip
+
+    def set_clock(process: subprocess.Popen[str]) -> None:
+        time.sleep(seconds)
+        if process.poll() is None:
+            file.write_text(after)
+
+    return Setting(f"the clock is {before}, after {seconds:.1f} s {after}", env, meanwhile=set_clock)
+
+
+FAULTS: dict[str, Callable[[Place, random.Random, ExitStack], Setting]] = {
+    "file": _file, "variable": _variable, "signal": _signal, "server": _server, "clock": _clock,
+}  # fmt: skip
 
 
 def _run(
-    place: Place, command: str, env: dict[str, str], stop: Callable[[subprocess.Popen[str]], None] | None
+    place: Place, command: str, env: dict[str, str], meanwhile: Callable[[subprocess.Popen[str]], None] | None
 ) -> tuple[int, str]:
     module, *arguments = COMMANDS[command]
     process = subprocess.Popen(
@@ -135,9 +217,10 @@ def _run(
         cwd=place.folder, env=clean_environment() | PATIENCE | env, text=True, errors="replace",
         start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    if stop is not None:
-        stop(process)
+    beside = threading.Thread(target=meanwhile or (lambda _: None), args=(process,))
+    beside.start()
     out, _ = process.communicate(timeout=600)
+    beside.join()
     return process.returncode, out
 
 
@@ -158,16 +241,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--base", type=Path, default=Path(tempfile.gettempdir()) / "faults" / "base")
+    parser.add_argument("--base", type=Path, default=Path(tempfile.gettempdir()) / "faults")
     parser.add_argument("--log", type=Path, default=Path("faults.jsonl"))
     options = parser.parse_args()
-    base = Place(options.base) if options.base.exists() else prepare(options.base)
+    prepare(options.base)
     done = (
         {json.loads(line)["seed"] for line in options.log.read_text().splitlines()} if options.log.exists() else set()
     )
     for seed in range(options.first, options.first + options.count):
         if seed not in done:
-            outcome = run_seed(base, options.base.with_name(f"scratch-{os.getpid()}"), seed)
+            outcome = run_seed(options.base, seed)
             with options.log.open("a") as log:
                 log.write(json.dumps(asdict(outcome)) + "\n")
             print(

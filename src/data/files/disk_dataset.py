@@ -20,7 +20,7 @@ def files_by_split(folder: Path) -> dict[str, list[Path]]:
     """The files whose content is the data, by split; a folder of one split is called train."""
     if not (folder / DICT_FILE).is_file():
         return {"train": sorted(folder.glob("*.arrow"))}
-    names = json.loads((folder / DICT_FILE).read_text())["splits"]
+    names = json.loads((folder / DICT_FILE).read_text(encoding="utf-8"))["splits"]
     return {str(name): sorted((folder / str(name)).glob("*.arrow")) for name in names}
 
 

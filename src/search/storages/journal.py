@@ -8,6 +8,7 @@ import filelock
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from src.core.paths import can_write
 from src.search.storages.leases import POLL_SECONDS
 
 
@@ -45,9 +46,11 @@ class RepairingJournalBackend(JournalFileBackend):
 
 
 def open_journal(path: Path) -> BaseStorage:
-    """The storage in the file `path`, which is created if need be."""
+    """The storage in the file `path`, which is created if need be. Where nothing can be written, it can be read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = KernelLock(path.with_suffix(".lock"))
+    if path.exists() and not can_write(path.parent):
+        return JournalStorage(RepairingJournalBackend(path, lock))
     lock.acquire()
     try:
         cut_torn_line(path)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 from filelock import FileLock, Timeout
 
-from src.core.paths import atomic_write
+from src.core.record_files import write_json
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -73,7 +73,7 @@ class FileLeases:
         """Write this process's host, id and start time into the lease's file."""
         path = self._file(name)
         lease = {"host": socket.gethostname(), "pid": os.getpid(), "started": _process_start(os.getpid())}
-        atomic_write(path, json.dumps(lease))
+        write_json(path, lease, durable=False)
 
     def release(self, name: str) -> None:
         """Delete the lease's file."""
@@ -86,7 +86,7 @@ class FileLeases:
         """
         path = self._file(name)
         try:
-            lease = json.loads(path.read_text())
+            lease = json.loads(path.read_text(encoding="utf-8"))
             if lease["host"] != socket.gethostname():
                 return self._is_renewed(name, path.stat().st_mtime)
             process = psutil.Process(lease["pid"])
@@ -283,5 +283,6 @@ def _process_start(pid: int) -> str:
     stat = Path(f"/proc/{pid}/stat")
     if not stat.exists():
         return str(round(psutil.Process(pid).create_time()))
-    ticks = stat.read_text().rsplit(")", 1)[1].split()[19]
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{ticks}"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    ticks = stat.read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19]
+    return f"{boot.strip()}/{ticks}"

@@ -19,7 +19,7 @@ from src.console import data_summary
 from src.console.output import Column, StudyConsole
 from src.core.metric import gain
 from src.core.paths import atomic_write
-from src.core.record_files import read_record
+from src.core.record_files import read_record, without_schema, write_json
 from src.core.records import State, TrainingResult
 from src.data import test_split
 from src.data.dataset import PreparedDataset
@@ -110,7 +110,7 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
     # data that the analysis does not expect: a verdict without an analysis is better than none
     with suppress(Exception):
         errors = analyze_errors("test", frame, registered[selection.winner], saved.dataset.label_names, baseline)
-        atomic_write(selection.folder / ANALYSIS_FILE, json.dumps({"made": verdict.made, "analysis": asdict(errors)}))
+        write_json(selection.folder / ANALYSIS_FILE, {"made": verdict.made, "analysis": asdict(errors)})
     atomic_write(selection.folder / VERDICT_FILE, verdict.to_json())
     return verdict
 
@@ -140,7 +140,7 @@ def test_errors(folder: Path, verdict: Verdict) -> ErrorAnalysis | None:
     """The error analysis of the weights to register, on the test split, as it was made with this verdict."""
 
     def parse(text: str) -> ErrorAnalysis | None:
-        stored = json.loads(text)
+        stored = without_schema(json.loads(text))
         ours = stored["made"] == verdict.made
         return TypeAdapter(ErrorAnalysis).validate_python(stored["analysis"]) if ours else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.core.errors import InvalidInput
+from src.core.record_files import with_schema, without_schema
 from src.data.files.table import BATCH_ROWS
 
 Answer = tuple[str, float]  # the label, and its probability
@@ -43,33 +44,33 @@ class AnswerFile:
             InvalidInput: `resume` is asked for, and there is nothing to go on with, or it belongs to another job.
         """
         if not resume:
-            self.path.write_text(json.dumps(asdict(self.job)) + "\n")
+            self.path.write_text(json.dumps(with_schema(asdict(self.job))) + "\n", encoding="utf-8")
             return 0
         if not self.path.is_file():
             raise InvalidInput(
                 f"--resume goes on with a run that broke off, and there is none: {self.path} is missing."
             )
-        lines = self.path.read_text().splitlines(keepends=True)
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]  # the last may have been cut off
-        if not whole or json.loads(whole[0]) != asdict(self.job):
+        if not whole or without_schema(json.loads(whole[0])) != asdict(self.job):
             raise InvalidInput(
                 f"--resume: {self.path} has answers of another model, or to another file or column. Leave --resume out "
                 "to begin anew."
             )
         if len(whole) < len(lines):
-            self.path.write_text("".join(whole))
+            self.path.write_text("".join(whole), encoding="utf-8")
         self.n_answers = len(whole) - 1
         return self.n_answers
 
     def add(self, answers: list[Answer]) -> None:
         """Append answers."""
-        with self.path.open("a") as stream:
+        with self.path.open("a", encoding="utf-8") as stream:
             stream.write("".join(json.dumps(answer) + "\n" for answer in answers))
         self.n_answers += len(answers)
 
     def frames(self, columns: tuple[str, str]) -> Iterator[pd.DataFrame]:
         """All answers, BATCH_ROWS at a time; one frame without rows if there are none. `columns`: their names."""
-        with self.path.open() as stream:
+        with self.path.open(encoding="utf-8") as stream:
             next(stream)
             batch: list[Answer] = []
             n_frames = 0

@@ -16,7 +16,7 @@ from src.config import compose
 from src.config.settings import Settings
 from src.core.errors import first_line, mask_secrets
 from src.core.paths import atomic_write
-from src.core.record_files import read_record
+from src.core.record_files import read_record, without_schema, write_json
 from src.core.records import State, TrialRecord, WeightChange
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord, StartingModel, TrialCurve
 from src.search.importance import importances
@@ -86,7 +86,7 @@ def attach_card(saved: SavedStudy, verdict: Verdict, store: TrackingStore, uri: 
             file = logged_model.download_attached(
                 store, location, f"{recorders.CARD_DIR}/{recorders.FINDINGS_FILE}", Path(scratch)
             )
-            if file and JudgedSearch.from_json(file.read_text()).verdict.made == verdict.made:
+            if file and JudgedSearch.from_json(file.read_text(encoding="utf-8")).verdict.made == verdict.made:
                 return None
         if judged := judged_search(saved, verdict, store):
             recorders.attach_card(store, uri, judged)
@@ -115,7 +115,7 @@ def _inspect_best(saved: SavedStudy, best: TrialRecord, store: TrackingStore) ->
     settings = compose.restore_settings(yaml) if yaml else saved.settings
     seen = weight_inspection.inspect_weights(settings, folder, saved.dataset, saved.paths)
     recorders.record_inspection(run, seen)
-    atomic_write(file, json.dumps([asdict(layer) for layer in seen.layers]))
+    write_json(file, {"layers": [asdict(layer) for layer in seen.layers]})
     run.send_to(store, retry_now=True)
 
 
@@ -126,8 +126,8 @@ def judged_search(saved: SavedStudy, verdict: Verdict, store: TrackingStore) -> 
     """
     file = saved.comparison_dir / FINDINGS_FILE
     if file.exists():
-        kept = JudgedSearch.from_json(file.read_text())
-        if kept.verdict.made == verdict.made:
+        kept = read_record(file, JudgedSearch.from_json)
+        if kept and kept.verdict.made == verdict.made:
             return kept
     judged = _make_judged_search(saved, verdict, store)
     if judged is not None:
@@ -206,7 +206,9 @@ def search_record(saved: SavedStudy) -> SearchRecord:
 
 def _layers(saved: SavedStudy, best: TrialRecord) -> tuple[WeightChange, ...]:
     def parse(text: str) -> tuple[WeightChange, ...]:
-        return tuple(WeightChange(**layer) for layer in json.loads(text))
+        stored = json.loads(text)
+        layers = stored if isinstance(stored, list) else without_schema(stored)["layers"]  # a list: of schema 1
+        return tuple(WeightChange(**layer) for layer in layers)
 
     return read_record(saved.study.trial_folder(best.number) / LAYERS_FILE, parse) or ()
 

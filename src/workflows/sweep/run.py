@@ -9,6 +9,7 @@ from src.console import data_summary
 from src.console.output import StudyConsole
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.formatting import duration
+from src.core.paths import atomic_write
 from src.core.records import State
 from src.search import trial_lifecycle
 from src.search.study import DEFAULT_RECIPE, Study
@@ -130,7 +131,7 @@ def _start_study_run(plan: SweepPlan, study: Study, store: TrackingStore) -> Run
     run.set_status(State.RUNNING)
     if not run.send_to(store, retry_now=True):
         raise InvalidInput(f"The MLflow store at {store.address} does not take records: {run.problem}")
-    run_tree.experiment_file(study.folder).write_text(store.experiment_id)
+    atomic_write(run_tree.experiment_file(study.folder), store.experiment_id)
     with suppress(Exception):  # a store that takes runs but no views: the study goes on without them
         recorders.save_trials_view(store, study)
     return run
