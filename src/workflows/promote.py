@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from filelock import FileLock
 
@@ -50,22 +51,15 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
     if not settings.dry_run:
         run_tree.forget_lost_runs(saved.study, store)
     champion = registry.by_alias(store, verdict.registry, CHAMPION)
-    if champion and champion.tags.get(SEED_RUN_TAG) == evaluate.registered_name(verdict):
-        console.print(
-            f"Version {champion.number} of {verdict.registry} is this verdict's winner, and the champion already."
-        )
+    if _is_winner(champion, verdict):
+        console.print(_already(champion))
         uri = logged_model.find_logged_model(store, champion.run_id)
         if uri and (problem := report.attach_card(saved, verdict, store, uri)):
             console.print(f"  note: {problem}")
         return
     own_version = registry.version_of_seed_run(store, verdict.registry, evaluate.registered_name(verdict))
     decision = decide(verdict, champion, own_version, settings.again, settings.without)
-    winner = verdict.contender(verdict.winner)
-    score, mean = winner.registered.test[verdict.metric], winner.test[verdict.metric]
-    seeds = f"seed {winner.registered_seed}, the median of {len(verdict.seeds)} fresh seeds on validation"
-    console.print(f"{verdict.winner} of {saved.name}, {seeds}")
-    interval = f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]"
-    console.print(f"  test {verdict.metric} {score:.4f}; mean over the seeds {interval}")
+    _print_winner(verdict, console)
     if settings.dry_run:
         moves = "would become" if decision.moves else "would not become"
         console.print(f"  would be registered as a version of {verdict.registry}, alias {CHALLENGER}")
@@ -78,6 +72,9 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
         registry.set_alias(store, version, CHALLENGER)
         console.print(f"  version {version.number} of {version.model}, alias {CHALLENGER}")
         champion = registry.by_alias(store, verdict.registry, CHAMPION)
+        if _is_winner(champion, verdict):  # another command has promoted it meanwhile
+            console.print(_already(champion))
+            return
         decision = decide(verdict, champion, version, settings.again, settings.without)
         if not decision.moves:
             raise PromotionDeclined(f"{CHAMPION} was not moved: {decision.why}.")
@@ -89,6 +86,24 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
     console.print(f"  serve it    mlflow models serve -m {uri} --env-manager local")
     if store.uri != tracking_uri(TrackingSettings(None, ""), paths.root):
         console.print(f"  with MLFLOW_TRACKING_URI={store.address} in the environment")
+
+
+def _print_winner(verdict: Verdict, console: StudyConsole) -> None:
+    winner = verdict.contender(verdict.winner)
+    score, mean = winner.registered.test[verdict.metric], winner.test[verdict.metric]
+    seeds = f"seed {winner.registered_seed}, the median of {len(verdict.seeds)} fresh seeds on validation"
+    console.print(f"{verdict.winner} of {verdict.study}, {seeds}")
+    interval = f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]"
+    console.print(f"  test {verdict.metric} {score:.4f}; mean over the seeds {interval}")
+
+
+def _is_winner(champion: ModelVersion | None, verdict: Verdict) -> TypeGuard[ModelVersion]:
+    """Whether the champion is the model that the verdict registers."""
+    return champion is not None and champion.tags.get(SEED_RUN_TAG) == evaluate.registered_name(verdict)
+
+
+def _already(champion: ModelVersion) -> str:
+    return f"Version {champion.number} of {champion.model} is this verdict's winner, and the champion already."
 
 
 def decide(
