@@ -3,6 +3,7 @@
 study -> trials, baselines, contenders; contender -> its fresh-seed trainings.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 from src.core.errors import CommandFailed
@@ -12,6 +13,8 @@ from src.core.record_files import read_record
 from src.search.study import Study
 from src.tracking.run_log import SENT_FILE, RunLog, read_run_id
 from src.tracking.store import TrackingStore
+
+SEED_SUFFIX = "-seed-"  # in the name of a seed run, between its contender and its seed
 
 
 def study_run(study: Study) -> RunLog:
@@ -43,7 +46,7 @@ def seed_run(study: Study, comparison: Path, key: str, name: str, seed: int) -> 
     """The run of one fresh-seed training of a contender, whose own run must have been sent before."""
     folder = comparison / "repeats" / key / str(seed) / "run"
     parent = contender_run(study, comparison, key, name).known_run_id
-    return RunLog(folder, f"{_uid(study)}/repeat/{key}/{seed}", f"{name}-seed-{seed}", parent)
+    return RunLog(folder, f"{_uid(study)}/repeat/{key}/{seed}", f"{name}{SEED_SUFFIX}{seed}", parent)
 
 
 def forget_lost_runs(study: Study, store: TrackingStore) -> None:
@@ -77,6 +80,19 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
             trial_run(study, number).send_to(store, retry_now=True)
         for name in study.baseline_results():
             baseline_run(study, name).send_to(store, retry_now=True)
+        _adopt_seed_runs(study, store, lost)
+
+
+def _adopt_seed_runs(study: Study, store: TrackingStore, lost: Collection[Path]) -> None:
+    """Create the runs of contenders among `lost` again, and make them the parents of their seed runs."""
+    comparison = study.folder / "comparison"
+    for key in {file.parent.parent.name for file in lost if file.parent.parent.parent == comparison / "contenders"}:
+        seed_runs = [f for f in comparison.glob(f"repeats/{key}/*/run/run_id") if f not in lost]
+        for seed_run_id in (read_run_id(file.parent) for file in seed_runs):
+            name = str(store.client.get_run(seed_run_id).info.run_name).rpartition(SEED_SUFFIX)[0]
+            contender = contender_run(study, comparison, key, name)
+            store.client.set_tag(seed_run_id, "mlflow.parentRunId", contender.ensure_run_id(store))
+            contender.send_to(store, retry_now=True)
 
 
 def known_experiment(study_folder: Path) -> str | None:

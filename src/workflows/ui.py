@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import IO
 
 from src.comparison import saved_study
+from src.config.settings import TrackingSettings
 from src.console.output import Console
 from src.core import shutdown
 from src.core.errors import CommandFailed, InvalidInput
 from src.core.paths import Paths
 from src.search import dashboard
-from src.tracking.store import open_existing_store
+from src.tracking.store import check_store, open_existing_store
 
 LOOPBACK = "127.0.0.1"
 PORTS = {"MLflow": 5000, "optuna-dashboard": 8080}  # their usual ports; the next free one if it is taken
@@ -65,6 +66,7 @@ def run_ui(study: str | None, open_browser: bool, tracking_uri: str | None, path
         servers: list[Server] = []
         try:
             if store.uri.startswith("http"):
+                check_store(TrackingSettings(store.uri, ""), paths.root)
                 mlflow = store.address
             else:
                 port = free_port(PORTS["MLflow"])

@@ -11,12 +11,14 @@ import pytest
 
 from src.config.groups import ROOT
 from tests.support import random_kills
-from tests.support.commands import FAST, Place, client_of, runs_of
+from tests.support.commands import COMPARE, FAST, INLINE, LETTERS, Place, client_of, runs_of
+from tests.support.data import write_letters
 from tests.support.processes import PROCESSES
 from tests.support.servers import command_for, faulty_proxy, start, stop
 from tests.support.studies import open_fresh_store
 
 pytestmark = pytest.mark.timeout(600)
+IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 STUDY = random_kills.arguments(2, "none")
 
 
@@ -132,3 +134,40 @@ def ten_at_once(place: str) -> None:
         for process in processes:
             process.join(120)
         assert [p.exitcode for p in processes] == [0] * 10, attempt
+
+
+@pytest.mark.long
+def test_a_server_that_is_gone_is_said_by_every_command_and_made_good_by_the_same_one(
+    place: Place, tmp_path: Path
+) -> None:
+    url, command = command_for(tmp_path)
+    (place.folder / "tracking").write_text(url)
+    server = start(url, command)
+    address = ["--tracking-uri", url]
+    commands = {
+        "compare": ["src.compare", *COMPARE, *INLINE],
+        "promote": ["src.promote"],
+        "predict": ["src.predict", *address, "abcd abcd"],
+        "publish": ["src.publish", "repo=me/x", "publish.dry_run=true", f"tracking_uri={url}"],
+    }
+    write_letters(place.folder / "letters.csv")
+    try:
+        done = place.sweep(*LETTERS, *INLINE, "study.name=letters", f"tracking.uri={url}")
+        assert done.code == 0, done.err
+        for name, words in commands.items():
+            stop(server)
+            told = place.run(*words, env=IMPATIENT)
+            text = told.out + told.err
+            assert told.code in (1, 2), (name, text)
+            assert "nexpected error" not in text, (name, text)
+            assert "Traceback" not in text, (name, text)
+            assert url in text, (name, text)
+            server = start(url, command)
+            again = place.run(*words)
+            assert again.code == 0, (name, again.err)
+        stop(server)
+        ui = place.run("src.ui", *address, env=IMPATIENT)
+        assert (ui.code, url in ui.err) == (2, True), ui.err
+    finally:
+        if server.returncode is None:
+            stop(server)

@@ -30,14 +30,14 @@ def summary(place: Place) -> dict[str, tuple[dict[str, str], dict[str, float], s
     return found
 
 
-@pytest.mark.parametrize("lost", ["the study's run", "a trial's run", "the database"])
+@pytest.mark.parametrize("lost", ["the study's run", "a trial's run", "a contender's run", "the database"])
 def test_what_was_deleted_is_sent_again(copied: Place, lost: str) -> None:
     before = summary(copied)
     client = client_of(copied)
     if lost == "the database":
         (copied.folder / DATABASE).unlink()
     else:
-        client.delete_run(runs_of(copied, "study" if "study" in lost else "trial")[0].info.run_id)
+        client.delete_run(runs_of(copied, lost.split()[1].removesuffix("'s"))[-1].info.run_id)
     done = copied.sweep(*LETTERS, *INLINE, "study.name=letters", "study.report=true")
     assert done.code == 0, done.err
     assert "MLflow has lost" in done.err + done.out
