@@ -122,7 +122,7 @@ def run_seed(base: Path, seed: int) -> Outcome:
         setting = FAULTS[kind](place, draw, ends)
         code, said = _run(place, command, setting.env, setting.meanwhile)
         again, said_again = _run(place, command, setting.healthy, None)
-    problems = [p for p in (_problem(code, said, setting.ends_it), _problem(again, said_again, False)) if p]
+    problems = [p for p in (problem_of(code, said, setting.ends_it), problem_of(again, said_again, False)) if p]
     if kind != "file" and again != 0 and not (command == "promote" and again == 3):
         problems.append(f"without the fault the command still ends with {again}")
     told = said[-600:] + " ### " + said_again[-600:]
@@ -224,7 +224,7 @@ def _run(
     return process.returncode, out
 
 
-def _problem(code: int, said: str, stopped: bool) -> str:
+def problem_of(code: int, said: str, stopped: bool) -> str:
     """What is wrong with how a command ended; empty if nothing."""
     if stopped and code < 0:
         return ""  # killed

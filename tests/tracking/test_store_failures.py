@@ -136,7 +136,8 @@ def ten_at_once(place: str) -> None:
         assert [p.exitcode for p in processes] == [0] * 10, attempt
 
 
-@pytest.mark.long
+@pytest.mark.heavy
+@pytest.mark.timeout(900)
 def test_a_server_that_is_gone_is_said_by_every_command_and_made_good_by_the_same_one(
     place: Place, tmp_path: Path
 ) -> None:
