@@ -97,6 +97,10 @@ def run_and_exit(command: Callable[[], object]) -> None:
     try:
         command()
         code.append(0)
+    except KeyboardInterrupt:  # before the command's own part, while libraries are imported
+        messages.print_error("Stopped before anything was done.")
+        code.append(130)
+        raise SystemExit(130) from None
     except SystemExit as end:
         code.append(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
