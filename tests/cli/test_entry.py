@@ -1,11 +1,14 @@
 """Every error of a command is a sentence, with the same exit code whether or not the traceback is shown."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from src.cli.entry import handle_errors
+from src.config.groups import ROOT
 from src.console import error_messages
 from src.core.errors import CommandFailed, InvalidInput, NotReproduced, PromotionDeclined
 
@@ -63,3 +66,9 @@ def test_a_traceback_is_printed_on_request(monkeypatch: pytest.MonkeyPatch, caps
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last)")
     assert err.endswith("\na is 1; it is 2.\n")
+
+
+def test_ctrl_c_before_the_commands_own_part_is_a_sentence() -> None:
+    script = "from src.cli.entry import run_and_exit\ndef command(): raise KeyboardInterrupt\nrun_and_exit(command)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped before anything was done.\n")
