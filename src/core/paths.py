@@ -1,5 +1,6 @@
 """Paths below the folder that a command was started in, and atomic writing of files and folders."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,10 +61,11 @@ def check_writable(root: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        looks = " In a folder that you can only read, src.status, src.predict and src.ui work."
         raise InvalidInput(
             f"Nothing can be written to {folder} ({error.strerror}), where studies, checkpoints and caches go. Start "
-            "the command in a folder that is yours, with room on its disk. In a folder that you can only read, "
-            "src.status, src.predict and src.ui work."
+            "the command in a folder that is yours, with room on its disk."
+            + (looks if isinstance(error, PermissionError) or error.errno == errno.EROFS else "")
         ) from error
 
 
