@@ -154,7 +154,7 @@ class TrialRecord(Record):
         own = {f.name for f in fields(cls)}
         result = {key: value for key, value in values.items() if key not in own and value is not None}
         if unknown := set(result) - {f.name for f in fields(TrainingResult)}:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+            raise NewerRecord(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
         return {**{key: value for key, value in values.items() if key in own}, "result": result}
 
 

@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 
 from src.config.settings import TrackingSettings
 from src.core.errors import InvalidInput, mask_secrets
+from src.core.record_files import NewerRecord
 from src.core.records import Calibration, Evaluation, State, TrainingResult, TrialRecord
 from src.tracking import environment, ui_views
 from src.tracking.run_log import RunLog
@@ -166,7 +167,7 @@ def test_a_store_that_cannot_be_used_is_refused_without_its_password(tmp_path: P
 )
 def test_records_come_back_equal_from_json(record) -> None:  # type: ignore[no-untyped-def]
     assert type(record).from_json(record.to_json()) == record
-    with pytest.raises(ValueError, match="has no field colour"):
+    with pytest.raises(NewerRecord, match="has no field colour"):
         type(record).from_json(json.dumps(json.loads(record.to_json()) | {"colour": 1}))
 
 

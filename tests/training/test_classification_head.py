@@ -46,7 +46,7 @@ def test_a_head_for_the_same_labels_is_kept_by_name(
     batch = {"input_ids": torch.tensor([[5, 6, 7]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
     with torch.no_grad():
         before, after = saved.eval()(**batch).logits, model.eval()(**batch).logits  # type: ignore[attr-defined]
-    assert torch.equal(after, before[:, order])
+    torch.testing.assert_close(after, before[:, order], rtol=1e-5, atol=1e-8)  # where weights lie decides the last bit
     assert model.config.id2label == dict(enumerate(names))  # type: ignore[attr-defined]
 
 

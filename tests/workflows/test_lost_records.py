@@ -37,7 +37,7 @@ def test_what_was_deleted_is_sent_again(copied: Place, lost: str) -> None:
     if lost == "the database":
         (copied.folder / DATABASE).unlink()
     else:
-        client.delete_run(runs_of(copied, lost.split()[1].removesuffix("'s"))[-1].info.run_id)
+        client.delete_run(runs_of(copied, lost.split()[1].removesuffix("'s"))[0].info.run_id)
     done = copied.sweep(*LETTERS, *INLINE, "study.name=letters", "study.report=true")
     assert done.code == 0, done.err
     assert "MLflow has lost" in done.err + done.out
