@@ -30,7 +30,9 @@ def summary(place: Place) -> dict[str, tuple[dict[str, str], dict[str, float], s
     return found
 
 
-@pytest.mark.parametrize("lost", ["the study's run", "a trial's run", "a contender's run", "the database"])
+@pytest.mark.parametrize(
+    "lost", ["the study's run", "a trial's run", "a contender's run", "a repeat's run", "the database"]
+)
 def test_what_was_deleted_is_sent_again(copied: Place, lost: str) -> None:
     before = summary(copied)
     client = client_of(copied)

@@ -25,6 +25,7 @@ from src.data import test_split
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis, analyze_errors
 from src.tracking import recorders, run_tree
+from src.tracking.run_log import read_run_id
 from src.tracking.store import TrackingStore
 from src.verdict import decision, estimates, tables
 from src.verdict.records import VERDICT_FILE, ContenderRecord, SeedRunRecord, Verdict, load_verdict
@@ -35,10 +36,15 @@ RARE_EXAMPLES = 30  # test examples of a label below which the verdict says that
 RECORDED_FILE = "recorded"  # when the verdict was made that MLflow has
 
 
-def is_recorded(folder: Path, verdict: Verdict) -> bool:
-    """Whether MLflow has all of this verdict."""
-    file = folder / RECORDED_FILE
-    return read_record(file, str) == verdict.made
+def is_recorded(saved: SavedStudy, verdict: Verdict) -> bool:
+    """Whether MLflow has all of this verdict, as far as is known here: lost runs must have been forgotten before."""
+    folder = saved.comparison_dir
+    logs = [
+        log
+        for contender in verdict.contenders
+        for log in (folder / "contenders" / contender.key / "run", *folder.glob(f"repeats/{contender.key}/*/run"))
+    ]
+    return read_record(folder / RECORDED_FILE, str) == verdict.made and all(read_run_id(log) for log in logs)
 
 
 def registered_name(verdict: Verdict) -> str:

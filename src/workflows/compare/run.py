@@ -55,7 +55,7 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
         console.print(
             f"The comparison of {standing.study} is done, and nothing in it has changed since {standing.made}."
         )
-        if not evaluate.is_recorded(plan.folder, standing):
+        if not evaluate.is_recorded(plan.saved_study, standing):
             evaluate.record_verdict(plan.saved_study, standing, plan.store, console)
         _write_report(plan, console)
         evaluate.print_verdict(standing, console)
