@@ -97,8 +97,8 @@ def run_and_exit(command: Callable[[], object]) -> None:
     try:
         command()
         code.append(0)
-    except KeyboardInterrupt:  # before the command's own part, while libraries are imported
-        messages.print_error("Stopped before anything was done.")
+    except KeyboardInterrupt:  # while libraries are imported, or after the command's own part
+        messages.print_error("Stopped." if has_started() else "Stopped before anything was done.")
         code.append(130)
         raise SystemExit(130) from None
     except SystemExit as end:

@@ -71,8 +71,8 @@ def _expected_message(error: Exception, kept: str) -> str | None:
         return f"\nThe study's records cannot be reached: {with_full_stop(str(error))} {kept}"
     if isinstance(error, PermissionError) and error.filename:
         return (
-            f"\n{error.filename} belongs to another user, or its folder can only be read ({error.strerror}). Start the "
-            f"command as the user whose files these are, or in a copy of the folder. {kept}"
+            f"\nThis user may not read or write {error.filename} ({error.strerror}). Start the command as the user "
+            f"whose files these are, or in a copy of the folder. {kept}"
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRNOS:
         where = f" ({error.filename})" if error.filename else ""

@@ -47,11 +47,9 @@ def open_test_split(dataset: PreparedDataset, ledger: Path, key: str, facts: Map
 
 def opening_keys(ledger: Path) -> list[str]:
     """The keys of all openings so far."""
-    return (
-        [without_schema(json.loads(line))["key"] for line in ledger.read_text(encoding="utf-8").splitlines()]
-        if ledger.exists()
-        else []
-    )
+    if not ledger.exists():
+        return []
+    return [without_schema(json.loads(line))["key"] for line in ledger.read_text(encoding="utf-8").splitlines()]
 
 
 def read_test_split(dataset: PreparedDataset, ledger: Path, opening: SplitOpening) -> pd.DataFrame:

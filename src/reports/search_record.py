@@ -11,7 +11,7 @@ from src.core.records import (
     WeightChange,
     nested_from_json,
     nested_to_json,
-)  # fmt: skip
+)
 from src.reports.error_analysis import ErrorAnalysis
 from src.verdict.records import Verdict
 

@@ -317,10 +317,8 @@ def refuse_foreign_study(storage: StorageSettings, name: str, folder: Path) -> N
     study = load_optuna_study(name, open_storage(storage, folder))
     if study is None or "definition" in study.user_attrs:
         return
-    if study.get_trials(deepcopy=False) or set(study.user_attrs) - {
-        "uid",
-        SCHEMA_KEY,
-    }:  # not one of ours that was being created
+    ours = {"uid", SCHEMA_KEY}  # what Trialbook stores before the definition
+    if study.get_trials(deepcopy=False) or set(study.user_attrs) - ours:
         raise InvalidInput(
             f"The storage at {mask_secrets(storage.url)} has a study {name} that Trialbook did not make; it is left as "
             "it is. Choose another name: study.name=<another>."

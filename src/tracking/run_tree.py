@@ -80,19 +80,21 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
             trial_run(study, number).send_to(store, retry_now=True)
         for name in study.baseline_results():
             baseline_run(study, name).send_to(store, retry_now=True)
-        _adopt_seed_runs(study, store, lost)
+        _send_lost_contenders(study, store, lost)
 
 
-def _adopt_seed_runs(study: Study, store: TrackingStore, lost: Collection[Path]) -> None:
-    """Create the runs of contenders among `lost` again, and make them the parents of their seed runs."""
+def _send_lost_contenders(study: Study, store: TrackingStore, lost: Collection[Path]) -> None:
+    """Send the runs of contenders among `lost` again, and make them the parents of their seed runs that are left."""
     comparison = study.folder / "comparison"
     for key in {file.parent.parent.name for file in lost if file.parent.parent.parent == comparison / "contenders"}:
-        seed_runs = [f for f in comparison.glob(f"repeats/{key}/*/run/run_id") if f not in lost]
-        for seed_run_id in (read_run_id(file.parent) for file in seed_runs):
-            name = str(store.client.get_run(seed_run_id).info.run_name).rpartition(SEED_SUFFIX)[0]
-            contender = contender_run(study, comparison, key, name)
-            store.client.set_tag(seed_run_id, "mlflow.parentRunId", contender.ensure_run_id(store))
-            contender.send_to(store, retry_now=True)
+        left = [read_run_id(f.parent) for f in comparison.glob(f"repeats/{key}/*/run/run_id") if f not in lost]
+        if not left:  # compare sends all of them
+            continue
+        name = str(store.client.get_run(left[0]).info.run_name).rpartition(SEED_SUFFIX)[0]
+        contender = contender_run(study, comparison, key, name)
+        contender.send_to(store, retry_now=True)
+        for run_id in left:
+            store.client.set_tag(run_id, "mlflow.parentRunId", contender.ensure_run_id(store))
 
 
 def known_experiment(study_folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The page on the architecture names functions that exist; text files are UTF-8 in all rooms."""
+"""The page on the architecture names functions that exist; src opens text files as UTF-8."""
 
 import ast
 import re
