@@ -167,18 +167,20 @@ def set_worker_share(index: int, of: int, machine: Machine, cpus: int | None = N
 def forkserver_context(preload: list[str]) -> Any:
     """The multiprocessing context that forks processes from one with `preload` imported; spawn where there is none.
 
-    The fork server, its children and Python's resource tracker ignore SIGHUP: the process that started them handles a
-    closed terminal.
+    The fork server, its children and Python's resource tracker block SIGINT and SIGHUP: the process that started them
+    handles Ctrl-C and a closed terminal.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preload)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, shutdown.HANGUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, shutdown.LAUNCHER_SIGNALS)
     try:
-        forkserver.ensure_running()  # it also starts the resource tracker; both keep the signal mask
+        resource_tracker.ensure_running()  # it keeps the signal mask; starting it unblocks SIGINT here
+        signal.pthread_sigmask(signal.SIG_BLOCK, shutdown.LAUNCHER_SIGNALS)
+        forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config.groups import CONF_DIR
+from tests.support.fork_server import ForkedCommand
 
 if TYPE_CHECKING:
     import psutil
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from src.verdict.records import Verdict
+
+Command = subprocess.Popen[str] | ForkedCommand
 
 TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2", "study.report=false"]
 
@@ -57,9 +60,17 @@ class Place:
     def run(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> Done:
         process = self.start(module, *arguments, env=env)
         out, err = process.communicate(timeout=400)
+        assert process.returncode is not None
         return Done(process.returncode, out, err)
 
-    def start(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> Command:
+        """Start a command. It forks from a process that has done the imports, where no variable could change them."""
+        if all(name.startswith("MLFLOW_") for name in env or {}):
+            return ForkedCommand(module, arguments, self.folder, clean_environment() | (env or {}))
+        return self.start_python(module, *arguments, env=env)
+
+    def start_python(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start a command in a Python of its own, as a user does."""
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=self.folder, env=clean_environment() | (env or {}), text=True, start_new_session=True,

@@ -14,8 +14,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -23,11 +21,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Union
 
-from tests.support.commands import COMPARE, INLINE, LETTERS, Place, clean_environment
+from tests.support.commands import COMPARE, INLINE, LETTERS, Command, Place
 from tests.support.data import write_letters
-from tests.support.forked import ForkedCommand, preload
 from tests.support.servers import command_for, faulty_proxy, free_port, start
 from tests.support.servers import stop as stop_server
 
@@ -50,7 +46,6 @@ VARIABLES = [
     ("HF_ENDPOINT", "http://127.0.0.1:9"), ("TRANSFORMERS_VERBOSITY", "debug"), ("PYTHONWARNINGS", "error"),
     ("HYDRA_FULL_ERROR", "1"), ("MPLBACKEND", "nonsense"), ("TZ", "Nowhere/Nothing"),
 ]  # fmt: skip
-Process = Union["ForkedCommand", "StartedCommand"]
 KINDS = ("file", "file", "file", "variable", "signal", "server", "clock")
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
@@ -111,13 +106,12 @@ def break_file(place: Place, draw: random.Random) -> str:
     return f"{how} {file.relative_to(place.folder)}"
 
 
-def run_seed(base: Path, seed: int, fork: bool = False) -> Outcome:
+def run_seed(base: Path, seed: int) -> Outcome:
     """Draw a fault and a command from `seed`, and see what comes of it.
 
     Args:
         base: where `prepare` made the study.
         seed: of the draw.
-        fork: whether commands that have no variables of their own fork from this process, which has done `preload`.
     """
     draw = random.Random(seed)
     place = Place(base / "project")  # where it was made: the addresses of MLflow's artifacts are right
@@ -129,8 +123,8 @@ def run_seed(base: Path, seed: int, fork: bool = False) -> Outcome:
         kind = "variable"
     with ExitStack() as ends:
         setting = FAULTS[kind](place, draw, ends)
-        code, said = _run(place, command, setting.env, setting.meanwhile, fork and not setting.env)
-        again, said_again = _run(place, command, setting.healthy, None, fork)
+        code, said = _run(place, command, setting.env, setting.meanwhile)
+        again, said_again = _run(place, command, setting.healthy, None)
     problems = [p for p in (problem_of(code, said, setting.ends_it), problem_of(again, said_again, False)) if p]
     if kind != "file" and again != 0 and not (command == "promote" and again == 3):
         problems.append(f"without the fault the command still ends with {again}")
@@ -145,7 +139,7 @@ class Setting:
     fault: str
     env: dict[str, str] = field(default_factory=dict)
     healthy: dict[str, str] = field(default_factory=dict)  # of the second time
-    meanwhile: Callable[[Process], None] | None = None
+    meanwhile: Callable[[Command], None] | None = None
     ends_it: bool = False  # whether the fault ends the process
 
 
@@ -161,7 +155,7 @@ def _variable(_: Place, draw: random.Random, __: ExitStack) -> Setting:
 def _signal(_: Place, draw: random.Random, __: ExitStack) -> Setting:
     number, seconds = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGKILL]), draw.uniform(0.5, 12)
 
-    def send(process: Process) -> None:
+    def send(process: Command) -> None:
         time.sleep(seconds)
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -185,7 +179,7 @@ def _server(place: Place, draw: random.Random, ends: ExitStack) -> Setting:
         return Setting("the server does not answer", {"MLFLOW_TRACKING_URI": nobody}, healthy)
     seconds = draw.uniform(2, 15)
 
-    def leave(process: Process) -> None:
+    def leave(process: Command) -> None:
         time.sleep(seconds)
         stop_server(processes[-1])
         process.wait(600)
@@ -204,7 +198,7 @@ def _clock(place: Place, draw: random.Random, _: ExitStack) -> Setting:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
     }  # fmt: skip
 
-    def set_clock(process: Process) -> None:
+    def set_clock(process: Command) -> None:
         time.sleep(seconds)
         if process.poll() is None:
             file.write_text(after)
@@ -218,33 +212,16 @@ FAULTS: dict[str, Callable[[Place, random.Random, ExitStack], Setting]] = {
 
 
 def _run(
-    place: Place, command: str, env: dict[str, str], meanwhile: Callable[[Process], None] | None, fork: bool
+    place: Place, command: str, env: dict[str, str], meanwhile: Callable[[Command], None] | None
 ) -> tuple[int, str]:
     module, *arguments = COMMANDS[command]
-    whole = clean_environment() | PATIENCE | env
-    process = (ForkedCommand if fork else StartedCommand)(module, arguments, place.folder, whole)
+    process = place.start(module, *arguments, env=PATIENCE | env)
     beside = threading.Thread(target=meanwhile or (lambda _: None), args=(process,))
     beside.start()
-    code = process.wait(600)
+    said = "".join(process.communicate(timeout=600))
     beside.join()
-    return code, process.read()
-
-
-class StartedCommand:
-    """The command in a Python of its own, as a user starts it."""
-
-    def __init__(self, module: str, arguments: list[str], folder: Path, env: dict[str, str]) -> None:
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], cwd=folder, env=env, start_new_session=True,
-            stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
-        )  # fmt: skip
-        self.pid, self.poll, self.wait = self._process.pid, self._process.poll, self._process.wait
-
-    def read(self) -> str:
-        """What it has printed."""
-        self.output.seek(0)
-        return self.output.read().decode(errors="replace")
+    assert process.returncode is not None
+    return process.returncode, said
 
 
 def problem_of(code: int, said: str, stopped: bool) -> str:
@@ -268,13 +245,12 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=Path("faults.jsonl"))
     options = parser.parse_args()
     prepare(options.base)
-    preload()
     done = (
         {json.loads(line)["seed"] for line in options.log.read_text().splitlines()} if options.log.exists() else set()
     )
     for seed in range(options.first, options.first + options.count):
         if seed not in done:
-            outcome = run_seed(options.base, seed, fork=True)
+            outcome = run_seed(options.base, seed)
             with options.log.open("a") as log:
                 log.write(json.dumps(asdict(outcome)) + "\n")
             print(

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 import psutil
 from mlflow.entities import Run
 
-from tests.support.commands import FAST, Place, client_of, runs_of, workers_of
+from tests.support.commands import FAST, Command, Place, client_of, runs_of, workers_of
 
 LOGGING_STEPS = 2
 STUDY = [
@@ -86,7 +85,7 @@ def torment(place: Place, command: list[str], rng: random.Random, kills: int, re
     report.wrong.append("the study never came to its end")
 
 
-def kill_something(process: subprocess.Popen[str], rng: random.Random) -> str | None:
+def kill_something(process: Command, rng: random.Random) -> str | None:
     (kind,) = rng.choices(list(KINDS), weights=list(KINDS.values()))
     workers = workers_of(process.pid)
     try:

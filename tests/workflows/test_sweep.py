@@ -177,7 +177,7 @@ def test_a_budget_ends_running_trials_too(place: Place) -> None:
 def test_a_killed_worker_is_replaced_and_a_killed_command_continued_by_the_same_one(place: Place) -> None:
     arguments = [*FAST, "data.max_examples=400", "study.name=k", "study.n_trials=3", "workers=2",
                  "trainer.per_device_train_batch_size=2"]  # fmt: skip
-    process = place.start("src.sweep", "-m", *arguments)
+    process = place.start_python("src.sweep", "-m", *arguments)  # its output is read while it runs
     wait_until(lambda: list(place.study("k").glob("trials/*/run/outbox.jsonl")))
     time.sleep(1)
     os.kill(workers_of(process.pid)[-1].pid, signal.SIGKILL)

@@ -45,7 +45,7 @@ def test_both_answer_until_they_are_stopped(finished: tuple[Place, Done], number
     place, _ = finished
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip("the tests were started so that they, and what they start, do not hear this signal")
-    command = place.start("src.ui", env={"BROWSER": "/bin/false"})
+    command = place.start_python("src.ui", env={"BROWSER": "/bin/false"})
     lines = [command.stdout.readline() for _ in range(3)]
     addresses = dict(
         re.match(r"(MLflow|optuna-dashboard) +(http://127\.0\.0\.1:\d+)", line).groups() for line in lines[:2]

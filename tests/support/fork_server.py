@@ -1,0 +1,165 @@
+"""Commands that fork from a process that has done the imports, which is most of what a short command costs.
+
+A test process starts one such server when it runs its first command, by a private socket:
+
+    python -m tests.support.fork_server <file descriptor of the socket>
+
+Each request forks twice: the first process waits for the second, which becomes the command, and reports how it ended.
+What a command does while it imports is not seen this way: tests of that start a Python of their own.
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from src.config.groups import ROOT
+
+PRELOAD = (
+    "src.training", "src.workers.search_worker", "src.workers.comparison_worker", "src.tracking.store",
+    "transformers.trainer", "datasets", "mlflow.transformers", "mlflow.store.tracking.sqlalchemy_store", "optuna",
+    "sklearn.metrics", "scipy.stats", "pandas", "pyarrow.parquet", "hydra", "accelerate", "evaluate",
+)  # fmt: skip
+MOST = 2**18  # bytes of a request
+INHERITED: dict[str, str] = {}
+"""Variables that the imports have set, and that they would set in a command, too."""
+
+
+class ForkedCommand:
+    """`python -m module arguments` in `folder`: what tests use of subprocess.Popen. POSIX only.
+
+    Both outputs go into files, so that a command never waits for its reader.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], folder: Path, env: dict[str, str]) -> None:
+        self.args = [module, *arguments]
+        self.returncode: int | None = None
+        self._polled = threading.Lock()
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        request = json.dumps({"argv": self.args, "folder": str(folder), "env": env}).encode()
+        assert len(request) < MOST
+        reader, writer = os.pipe()
+        socket.send_fds(_server(env), [request], [self._out.fileno(), self._err.fileno(), writer])
+        os.close(writer)
+        self._reports = open(reader, encoding="ascii")  # noqa: SIM115
+        self.pid = int(self._reports.readline())
+
+    def poll(self) -> int | None:
+        """The exit code once it has ended, -N if by signal N."""
+        with self._polled:
+            if self.returncode is None and select.select([self._reports], [], [], 0)[0]:
+                self.returncode = int(self._reports.readline())
+                self._reports.close()
+            return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; subprocess.TimeoutExpired after `timeout` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            time.sleep(0.02)
+        assert self.returncode is not None
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end; what it has printed."""
+        self.wait(timeout)
+        return _text(self._out), _text(self._err)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+_servers: dict[int, socket.socket] = {}
+
+
+def _server(env: dict[str, str]) -> socket.socket:
+    """The socket of this process's server, which ends when the socket is closed."""
+    if os.getpid() not in _servers:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        number = theirs.fileno()
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", str(number)], cwd=ROOT, env=env, pass_fds=[number],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        theirs.close()
+        _servers[os.getpid()] = ours
+    return _servers[os.getpid()]
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a command for each request; returns in the command's process, and when there are no more requests."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for commands are not waited for
+    while True:
+        content, descriptors, *_ = socket.recv_fds(requests, MOST, 3)
+        if not content:
+            return
+        if os.fork() == 0:
+            requests.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            wait_for_command(*descriptors)
+            command = json.loads(content)
+            os.chdir(command["folder"])
+            os.environ.clear()
+            os.environ.update(INHERITED | command["env"])
+            sys.path[0] = command["folder"]
+            sys.argv = command["argv"]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def wait_for_command(out: int, err: int, reports: int) -> None:
+    """Fork the command's process, in which this returns. It reports its pid; the one that waits, its exit code."""
+    pid = os.fork()
+    if pid:
+        os.close(out)
+        os.close(err)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        os.write(reports, f"{code}\n".encode())
+        os._exit(0)
+    os.setsid()
+    os.write(reports, f"{os.getpid()}\n".encode())
+    os.close(reports)
+    for ours, theirs in ((out, 1), (err, 2)):
+        os.dup2(ours, theirs)
+        os.close(ours)
+
+
+def main() -> None:
+    given = set(os.environ)
+    for name in PRELOAD:
+        importlib.import_module(name)
+    INHERITED.update({name: value for name, value in os.environ.items() if name not in given})
+    gc.freeze()  # the modules, which every fork would look through
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()
