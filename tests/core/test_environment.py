@@ -49,6 +49,7 @@ HOSTILE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_study_in_a_hostile_environment_comes_out_as_in_a_clean_one(tmp_path: Path) -> None:
     outcomes = []
     for name, env in (("clean", {}), ("h [x] # % \u00fc\u6f22", HOSTILE)):

@@ -117,7 +117,7 @@ def test_trials_are_what_the_database_has(tmp_path: Path) -> None:
 
 def test_another_thread_reads_while_one_claims(tmp_path: Path) -> None:
     """SQLite has one lock for all: a reader that held Optuna's while it waited for that would never get it."""
-    study = in_sqlite(tmp_path, "study.n_trials=20")
+    study = in_sqlite(tmp_path, "study.n_trials=8")
     over, seen, errors = threading.Event(), list[int](), list[Exception]()
 
     def read() -> None:
@@ -130,7 +130,7 @@ def test_another_thread_reads_while_one_claims(tmp_path: Path) -> None:
     thread = threading.Thread(target=read)
     thread.start()
     try:
-        assert len(finish(study)) == 20
+        assert len(finish(study)) == 8
     finally:
         over.set()
         thread.join()

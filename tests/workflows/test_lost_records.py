@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -31,15 +32,16 @@ def summary(place: Place) -> dict[str, tuple[dict[str, str], dict[str, float], s
 
 
 @pytest.mark.parametrize(
-    "lost", ["the study's run", "a trial's run", "a contender's run", "a repeat's run", "the database"]
+    "lost", [("study", "repeat"), ("trial", "contender"), ()], ids=["study, repeat", "trial, contender", "all"]
 )
-def test_what_was_deleted_is_sent_again(copied: Place, lost: str) -> None:
+def test_what_was_deleted_is_sent_again(copied: Place, lost: Sequence[str]) -> None:
+    """Two runs of different kinds, or all."""
     before = summary(copied)
     client = client_of(copied)
-    if lost == "the database":
+    for kind in lost:
+        client.delete_run(runs_of(copied, kind)[0].info.run_id)
+    if not lost:
         (copied.folder / DATABASE).unlink()
-    else:
-        client.delete_run(runs_of(copied, lost.split()[1].removesuffix("'s"))[0].info.run_id)
     done = copied.sweep(*LETTERS, *INLINE, "study.name=letters", "study.report=true")
     assert done.code == 0, done.err
     assert "MLflow has lost" in done.err + done.out
