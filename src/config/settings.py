@@ -7,6 +7,8 @@ from pydantic import ConfigDict
 
 from src.core.records import Params
 
+EPOCHS_KEY = "trainer.num_train_epochs"
+
 
 @dataclass(frozen=True)
 class CarveRule:
@@ -107,6 +109,13 @@ class StudySettings:
     ready_made: str | None = None  # the checkpoint of the baseline of that name; None: the model's own
     join: str | None = None  # name of a study, started by another command, that this command's workers join
     report: bool = True  # whether to write a report and analyse the best weights when the study ends
+    budget_epochs: float | None = None  # over all trials
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The stopping criteria beside n_trials that are set, by name."""
+        names = ("budget_minutes", "budget_epochs", "target", "patience")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,11 @@ class Recipe:
     schedule: dict[str, Any]
     trainer: dict[str, Any]
     seed: int
+
+    @property
+    def epochs(self) -> float:
+        """Epochs of a training; the Trainer's default is 3."""
+        return float(self.trainer.get("num_train_epochs", 3))
 
     def flatten(self) -> Params:
         """Dotted keys and values, as they are written on a command line."""

@@ -101,8 +101,7 @@ class StudyConsole(Console):
                  + (f" ({ended} done, {left} to go)" if ended else "")
                  + f", {plural(workers, 'worker')}")  # fmt: skip
         rows = {**facts, **{f"search {key}": text for key, text in space.describe().items()}}
-        limits = {"budget_minutes": study.budget_minutes, "target": study.target, "patience": study.patience}
-        if given := ", ".join(f"{key} {value:g}" for key, value in limits.items() if value is not None):
+        if given := ", ".join(f"{key} {value:g}" for key, value in study.limits.items()):
             rows["ends early by"] = given
         self.rows(rows)
 

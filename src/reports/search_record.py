@@ -69,7 +69,7 @@ class SearchRecord:
     pruner: str
     rungs: tuple[float, ...]
     n_trials: int
-    limits: dict[str, float]  # budget_minutes, target and patience, if set
+    limits: dict[str, float]  # stopping criteria that are set, by name
     workers: int
     seed: int
     trials: tuple[TrialRecord, ...]

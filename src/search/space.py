@@ -13,7 +13,7 @@ from src.core.errors import InvalidInput
 from src.core.records import Params
 
 STEP_TOLERANCE = 1e-8  # of a step, for rounding
-RESERVED = ("low", "high", "log", "step", "choices", "when")
+RESERVED = ("low", "high", "factor", "log", "step", "choices", "when")
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,17 @@ class Space:
             if parameter in self.active_parameters(params) and parameter.key in self.base:
                 params[parameter.key] = self.base[parameter.key]
         return params
+
+    def edges(self) -> list[str]:
+        """The searched numbers of the default recipe that are the lowest or the highest of their ranges, in words."""
+        found = []
+        for parameter in self.parameters:
+            value, ends = self.default_params().get(parameter.key), parameter.bounds()
+            is_range = not isinstance(parameter.distribution, CategoricalDistribution) and ends[0] < ends[1]
+            if is_range and value in ends:
+                end = "lowest" if value == ends[0] else "highest"
+                found.append(f"{parameter.key}={value} is the {end} value of {parameter}")
+        return found
 
     def problems_with(self, params: Mapping[str, Any]) -> list[str]:
         """What is wrong with `params`: unknown keys, values outside the space."""
@@ -229,7 +240,12 @@ def _choices(choices: Any) -> CategoricalDistribution:
 
 
 def _range(leaf: Mapping[str, Any], default: Any) -> BaseDistribution:
-    """A range that includes both ends. Integer if low, high and step are, and the config's own value is no float."""
+    """A range that includes both ends. Integer if low, high and step are, and the config's own value is no float.
+
+    With a factor, an end without a value is the config's own value divided or multiplied by it, to three digits.
+    """
+    if leaf.get("factor") is not None:
+        leaf = {**leaf, **_ends_by_factor(leaf, default)}
     if missing := [word for word in ("low", "high") if leaf.get(word) is None]:
         raise ValueError(f"{' and '.join(missing)} has no value; a range needs low and high (or choices).")
     low, high, step, log = leaf["low"], leaf["high"], leaf.get("step"), leaf.get("log", False)
@@ -241,6 +257,18 @@ def _range(leaf: Mapping[str, Any], default: Any) -> BaseDistribution:
     if is_integer and not isinstance(default, float):
         return IntDistribution(low, high, log=log, step=1 if step is None else step)
     return FloatDistribution(float(low), float(high), log=log, step=step)
+
+
+def _ends_by_factor(leaf: Mapping[str, Any], default: Any) -> dict[str, float]:
+    factor = leaf["factor"]
+    if not _is_number(factor) or factor <= 1:
+        raise ValueError(f"factor is {factor!r}; it is a number above 1.")
+    if not _is_number(default) or default <= 0:
+        raise ValueError(
+            f"factor needs a config value above 0 to multiply; it is {default!r}. Give low and high instead."
+        )
+    ends = {"low": default / factor, "high": default * factor}
+    return {word: float(f"{value:.3g}") for word, value in ends.items() if leaf.get(word) is None}
 
 
 def _is_number(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from src.config.settings import StudySettings
+from src.config.settings import EPOCHS_KEY, Recipe, StudySettings
 from src.core.metric import gain
 from src.core.records import State, TrialRecord
 
@@ -25,7 +25,9 @@ def _sort_key(trial: TrialRecord, direction: str) -> tuple[float, int]:
     return -gain(trial.score or 0.0, direction), trial.number
 
 
-def stop_reason(ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float) -> str | None:
+def stop_reason(
+    ended: Sequence[TrialRecord], study: StudySettings, direction: str, spent_seconds: float, spent_epochs: float = 0.0
+) -> str | None:
     """The stopping criterion that is met, in words, or None.
 
     Args:
@@ -33,11 +35,14 @@ def stop_reason(ended: Sequence[TrialRecord], study: StudySettings, direction: s
         study: the criteria.
         direction: maximize or minimize.
         spent_seconds: of searching so far.
+        spent_epochs: of all trials so far.
     """
     if len(ended) >= study.n_trials:
         return f"all {study.n_trials} trials are done"
     if is_over_budget(study, spent_seconds):
         return f"the budget of {study.budget_minutes:g} minutes is spent"
+    if study.budget_epochs is not None and spent_epochs >= study.budget_epochs:
+        return f"the budget of {study.budget_epochs:g} epochs is spent"
     if reason := failure_streak(ended, study):
         return reason
     if study.target is None and study.patience is None:
@@ -51,6 +56,11 @@ def stop_reason(ended: Sequence[TrialRecord], study: StudySettings, direction: s
     if study.patience is not None and since >= study.patience:
         return f"{since} trials in a row brought nothing better than trial {best.number} (study.patience)"
     return None
+
+
+def epochs_spent(trials: Sequence[TrialRecord], recipe: Recipe) -> float:
+    """Epochs that these trials have trained, as far as each of them got. `recipe`: has what is not searched."""
+    return sum(float(t.params.get(EPOCHS_KEY, recipe.epochs)) * (t.result.share or 0.0) for t in trials)
 
 
 def is_over_budget(study: StudySettings, spent_seconds: float) -> bool:

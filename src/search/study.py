@@ -3,7 +3,7 @@
 import json
 import uuid
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -86,8 +86,15 @@ class Study:
 
     # --- the study ---
 
-    def check_definition(self, definition: Mapping[str, Any]) -> bool:
-        """Whether the study exists. Raises InvalidInput if it exists with another definition."""
+    def check_definition(
+        self, definition: Mapping[str, Any], advise: Callable[[Mapping[str, Any]], str] = lambda _: ""
+    ) -> bool:
+        """Whether the study exists. Raises InvalidInput if it exists with another definition.
+
+        Args:
+            definition: of today's config.
+            advise: a sentence about the space that the study has, if that differs.
+        """
         if not self.exists():
             return False
         before = {
@@ -100,9 +107,11 @@ class Study:
             if before.get(key) != definition.get(key)
         ]
         if changed:
+            advice = "" if before.get("space") == definition.get("space") else advise(before["space"])
             raise InvalidInput(
                 f"The study {self.name} exists with another definition: {'; '.join(changed)}. Its trials would not "
-                f"compare. Either undo the change and continue it, or start another one: study.name={self.name}-2."
+                f"compare. {advice}Either undo the change and continue it, or start another one: "
+                f"study.name={self.name}-2."
             )
         return True
 
@@ -160,7 +169,9 @@ class Study:
     def stop_reason(self) -> str | None:
         """Why no further trial starts or continues, or None."""
         spent = 0.0 if self.study_settings.budget_minutes is None else self.seconds_spent()
-        return stopping.stop_reason(self.ended_trials(), self.study_settings, self.direction, spent)
+        ended = self.ended_trials()
+        epochs = stopping.epochs_spent(ended, self.settings.recipe)
+        return stopping.stop_reason(ended, self.study_settings, self.direction, spent, epochs)
 
     def end_reason(self) -> str | None:
         """Why the study has ended, or None."""

@@ -109,10 +109,15 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
     ]  # fmt: skip
     if study.patience is not None and study.patience < 1:
         problems.append(f"study.patience is {study.patience}; it is at least 1, or null.")
-    if study.disk_budget_gb is not None and study.disk_budget_gb <= 0:
-        problems.append(f"study.disk_budget_gb is {study.disk_budget_gb}; it is above 0, or null.")
-    if study.budget_minutes is not None and not study.budget_minutes > 0:
-        problems.append(f"study.budget_minutes is {study.budget_minutes}; it is above 0, or null.")
+    problems += [
+        f"study.{key} is {value}; it is above 0, or null."
+        for key in ("disk_budget_gb", "budget_minutes", "budget_epochs")
+        if (value := getattr(study, key)) is not None and not value > 0
+    ]
+    if study.budget_epochs is not None and settings.recipe.trainer.get("max_steps", -1) > 0:
+        problems.append(
+            "study.budget_epochs counts epochs, and trainer.max_steps decides how long trials are; take one."
+        )
     rungs = study.rungs
     if not rungs or rungs[-1] != 1 or sorted(set(rungs)) != rungs or not 0 < rungs[0] <= 1:
         problems.append(f"study.rungs is {rungs}; it is a rising list of shares of the schedule that ends with 1.0.")
@@ -144,4 +149,6 @@ def _warnings(settings: Settings, space: Space) -> list[str]:
         warnings.append(f"{name} samples conditional parameters at random: {', '.join(space.conditional_keys)}.")
     if outside := space.problems_with(space.default_params()):
         warnings.append(f"The default recipe lies outside the space, so it is not trial 0: {'; '.join(outside)}.")
+    elif edges := space.edges():
+        warnings.append(f"The default recipe is at the edge of the space: {'; '.join(edges)}.")
     return warnings

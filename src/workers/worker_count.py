@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from src.config.settings import Recipe, Settings
+from src.config.settings import Settings
 from src.core.cache import content_key
 from src.core.paths import Paths
 from src.core.record_files import read_record
@@ -145,8 +145,3 @@ def calibrations(paths: Paths, settings: Settings, fingerprint: str, workers: in
     """What `workers` workers have measured at once on these data."""
     files = sorted(paths.calibration_dir(calibration_key(settings, fingerprint, workers)).glob("*.json"))
     return [c for c in (read_record(file, Calibration.from_json) for file in files) if c is not None]
-
-
-def n_epochs(recipe: Recipe) -> float:
-    """Epochs of a training; the Trainer's default is 3."""
-    return float(recipe.trainer.get("num_train_epochs", 3))

@@ -26,7 +26,7 @@ SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 def test_every_yaml_is_walked() -> None:
     files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
     assert len(files) == len(OPTIONS) + len(SWEEPS) + 7  # the primary ones and quiet
-    assert (len(OPTIONS), len(SWEEPS)) == (44, 6)
+    assert (len(OPTIONS), len(SWEEPS)) == (45, 6)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -49,7 +49,7 @@ def test_file_says_what_it_is(option: str) -> None:
 
 
 def test_the_default_space_is_the_four() -> None:
-    result = space.parse_space(settings_of().space, {})
+    result = space.build_space(settings_of())
     assert [p.key for p in result.parameters] == [
         "optimizer.learning_rate", "optimizer.weight_decay", "trainer.num_train_epochs", "model.dropout",
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 """The space: what YAML means, and what the lint says of it."""
 
+import re
+
 import pytest
 
 from src.config.groups import group_options
@@ -83,6 +85,47 @@ def test_choices_replace_the_range_of_the_config_but_not_one_that_was_typed() ->
         build_space(settings_of(choices, "space.optimizer.learning_rate.low=1e-6"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ([], "3.33e-05 .. 0.0003, log"),
+        (["model.learning_rate=6e-4"], "0.0002 .. 0.0018, log"),
+        (["optimizer.learning_rate=2e-5", "space.optimizer.learning_rate.factor=10"], "2e-06 .. 0.0002, log"),
+        (["space.optimizer.learning_rate.high=1e-4"], "3.33e-05 .. 0.0001, log"),
+        (["space.optimizer.learning_rate.low=1e-5", "space.optimizer.learning_rate.factor=null",
+          "space.optimizer.learning_rate.high=1e-3"], "1e-05 .. 0.001, log"),
+        (["+space.optimizer.learning_rate.choices=[1e-5,1e-4]"], "1e-05 | 0.0001"),
+        (["space=wide"], "1e-05 .. 0.0003, log"),
+    ],
+)  # fmt: skip
+def test_a_factor_gives_the_ends_that_have_no_value(overrides: list[str], says: str) -> None:
+    assert build_space(settings_of(*overrides)).describe()["optimizer.learning_rate"] == says
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        ({"optimizer": {"weight_decay": {"factor": 1}}}, "factor is 1; it is a number above 1."),
+        ({"optimizer": {"weight_decay": {"factor": "two"}}}, "factor is 'two'; it is a number above 1."),
+        ({"optimizer": {"optim": {"factor": 2}}}, "factor needs a config value above 0 to multiply; it is"),
+        ({"optimizer": {"weight_decay": {"factor": None}}}, "low and high has no value"),
+    ],
+)
+def test_a_bad_factor_is_refused(tree: dict[str, object], says: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        parse_space(tree, BASE)
+
+
+def test_a_recipe_at_the_edge_of_its_space_is_said() -> None:
+    settings = settings_of("space=wide")
+    (warning,) = validate.check_study(settings, build_space(settings), group_options())
+    assert warning == (
+        "The default recipe is at the edge of the space: trainer.num_train_epochs=4 is the highest value of 1 .. 4."
+    )
+    settings = settings_of()
+    assert validate.check_study(settings, build_space(settings), group_options()) == []
+
+
 def test_a_circle_of_conditions_is_refused() -> None:
     tree = {"a": {"choices": [1], "when": {"b": 1}}, "b": {"choices": [1], "when": {"a": 1}}}
     with pytest.raises(InvalidInput, match="depend on each other"):
@@ -90,7 +133,7 @@ def test_a_circle_of_conditions_is_refused() -> None:
 
 
 def test_the_lint_names_samplers_that_fall_back_to_random() -> None:
-    condition = "+space.optimizer.adam_beta2={low: 0.9, high: 0.999, when: {trainer.num_train_epochs: [3, 4]}}"
+    condition = "+space.optimizer.adam_beta2={low: 0.9, high: 0.9999, when: {trainer.num_train_epochs: [3, 4]}}"
     for sampler, name in {"gp": "GP", "qmc": "QMC", "cmaes": "CMA-ES"}.items():
         settings = settings_of(condition, f"sampler={sampler}")
         warnings = validate.check_study(settings, build_space(settings), group_options())

@@ -6,7 +6,7 @@ import pytest
 
 from src.config.settings import StudySettings
 from src.core.records import State, TrainingResult, TrialRecord
-from src.search.stopping import best_trial, only_failures, stop_reason
+from src.search.stopping import best_trial, epochs_spent, only_failures, stop_reason
 from tests.support.data import settings_of
 
 
@@ -45,6 +45,16 @@ def ended(*scores: float | None) -> list[TrialRecord]:
 )  # fmt: skip
 def test_enough(trials: list[TrialRecord], changes: dict[str, object], seconds: float, says: str | None) -> None:
     assert stop_reason(trials, rules(**changes), "maximize", seconds) == says
+
+
+def test_a_budget_of_epochs_counts_each_trial_as_far_as_it_got() -> None:
+    recipe = settings_of("trainer.num_train_epochs=4").recipe
+    whole = TrialRecord(0, {}, TrainingResult(State.COMPLETE, 0.5, share=1.0))
+    pruned = TrialRecord(1, {"trainer.num_train_epochs": 6}, TrainingResult(State.PRUNED, share=0.5))
+    failed = TrialRecord(2, {"trainer.num_train_epochs": 6}, TrainingResult(State.FAIL))
+    assert epochs_spent([whole, pruned, failed], recipe) == 7
+    assert stop_reason([whole], rules(budget_epochs=7.0), "maximize", 0, 6.9) is None
+    assert stop_reason([whole], rules(budget_epochs=7.0), "maximize", 0, 7.0) == "the budget of 7 epochs is spent"
 
 
 def test_less_is_better_when_minimising() -> None:

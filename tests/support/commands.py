@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 Command = subprocess.Popen[str] | ForkedCommand
 
-TINY = ["model=tiny", "data.max_examples=100", "trainer.logging_steps=2", "study.report=false"]
+TINY = ["model=tiny", "space=wide", "data.max_examples=100", "trainer.logging_steps=2", "study.report=false"]
 
 
 FAST = [*TINY, "study.baselines=[majority]", "study.rungs=[0.5,1.0]", "space.trainer.num_train_epochs.high=2"]
 
 
 LETTERS = [
-    "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "trainer.logging_steps=5",
+    "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "space=wide",
+    "trainer.logging_steps=5",
     "study.n_trials=3", "study.rungs=[1.0]", "study.baselines=[majority]", "workers=2",
     "study.report=false",
     "space.optimizer.learning_rate.low=1e-3", "space.optimizer.learning_rate.high=3e-3",

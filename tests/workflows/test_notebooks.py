@@ -20,8 +20,8 @@ SWEEPS = {
     "imdb_1k_distilbert": ("imdb", "distilbert", (), IMDB),
 }
 WHOLE = ("sst2_distilbert", "imdb_stars")  # from search to card; the others differ in their data
-SMALL = ["study.n_trials=3", "study.rungs=[0.5,1.0]", "model.max_tokens=32", "space.trainer.num_train_epochs.high=2",
-         "trainer.num_train_epochs=1", "study.name=it", "workers=2"]  # fmt: skip
+SMALL = ["study.n_trials=3", "study.rungs=[0.5,1.0]", "model.max_tokens=32", "study.name=it", "workers=2",
+         "space.trainer.num_train_epochs={low: 1, high: 2}", "trainer.num_train_epochs=1"]  # fmt: skip
 
 
 def layout(folder: Path, name: str) -> Path:

@@ -62,7 +62,10 @@ def test_an_old_study_is_continued_compared_and_promoted(tmp_path: Path, name: s
     checkpoints = [t for t in unfinished if list(place.study(study).glob(f"trials/{t:04d}/training/checkpoint-*"))]
     assert checkpoints, "no trial was stopped in its middle: this shows nothing"
 
-    done = place.sweep(*COMMANDS[name])
+    refused = place.sweep(*COMMANDS[name])
+    assert refused.code == 2
+    assert "That space is space=wide now: with it, this command continues the study." in refused.err
+    done = place.sweep(*COMMANDS[name], "space=wide")
     assert done.code == 0, done.err + done.out
     after = trials_of(place, study)
     assert [t.number for t in after] == list(range(len(after)))

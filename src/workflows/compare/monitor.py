@@ -7,7 +7,6 @@ from contextlib import suppress
 from src.comparison import contenders
 from src.console import live_view
 from src.console.output import StudyConsole
-from src.workers.worker_count import n_epochs
 from src.workflows.compare.plan import ComparisonPlan
 
 POLL_SECONDS = 0.5  # between two checks for seed runs that have ended
@@ -69,7 +68,7 @@ class ComparisonMonitor:
             elif (tail := self._runs.read(folder)).status == "RUNNING" and "worker" in tail.tags:
                 what, epochs = (
                     f"{seed_run.contender.name} seed {seed_run.seed}",
-                    n_epochs(seed_run.contender.settings().recipe),
+                    seed_run.contender.settings().recipe.epochs,
                 )
                 busy[int(tail.tags["worker"])] = live_view.activity_of(tail, what, metric, epochs)
         return live_view.Snapshot(

@@ -21,7 +21,6 @@ from src.training import inference, label_mapping, pretrained
 from src.verdict.power import Power, deciding_examples
 from src.workers import worker_count
 from src.workers.cost import Speed
-from src.workers.worker_count import n_epochs
 from src.workflows.compare import evaluate
 from src.workflows.sweep.plan import machine_for
 
@@ -145,7 +144,7 @@ def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[
     sizes, n_rungs = plan.saved_study.dataset.sizes, len(plan.saved_study.settings.study.rungs)
     speed, n_seeds = Speed.of(measured), len(plan.contenders.seeds)
     recipes = [seed_run.contender.settings().recipe for seed_run in plan.remaining()]
-    seconds = sum(speed.training_seconds(sizes, n_epochs(recipe), n_rungs) for recipe in recipes)
+    seconds = sum(speed.training_seconds(sizes, recipe.epochs, n_rungs) for recipe in recipes)
     seconds += (2 * n_seeds + 2) * sizes["test"] * speed.evaluation
     saved = len(plan.contenders.recipes) * n_seeds  # until the winner is selected
     console.price(measured, seconds / plan.workers, speed.disk_gigabytes(saved, plan.workers), "")

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 
+from src.config.settings import EPOCHS_KEY
 from src.console import live_view
 from src.console.output import TOP, StudyConsole
 from src.core.formatting import short_params
@@ -14,7 +15,6 @@ from src.search.study import Study
 from src.tracking.run_log import STATUS, RunLog
 from src.tracking.store import TrackingStore
 from src.workers import worker_count
-from src.workers.worker_count import n_epochs
 from src.workflows.sweep.plan import SweepPlan, print_price
 
 POLL_SECONDS = 0.5  # between two updates
@@ -58,7 +58,7 @@ class SearchMonitor:
         self.study.add_time(now - self._since, time.time())
         self._since = now
         if not self._priced and self._workers_measured() >= self.plan.workers:
-            left = print_price(self.plan, self.console, len(self._said))
+            left = print_price(self.plan, self.console, self.study.ended_trials())
             self._expected = None if left is None else self.study.seconds_spent() + left
             self._priced = True
         self._print_rungs()
@@ -98,7 +98,7 @@ class SearchMonitor:
         """What each worker is doing, and how far paused trials have got, from the runs' folders on this machine."""
         activities: dict[int, live_view.WorkerActivity] = {}
         paused: list[float] = []
-        default_epochs = n_epochs(self.plan.settings.recipe)
+        default_epochs = self.plan.settings.recipe.epochs
         for trial in self.study.trials():
             folder = self.study.trial_folder(trial.number) / "run"
             if trial.state != State.RUNNING:
@@ -109,7 +109,7 @@ class SearchMonitor:
                 paused.append(self.study.expected_progress(trial.rung or 0))
             if tail.status != State.RUNNING:  # no worker holds it
                 continue
-            length = float(trial.params.get("trainer.num_train_epochs", default_epochs))
+            length = float(trial.params.get(EPOCHS_KEY, default_epochs))
             worker = int(tail.tags.get("worker", len(activities)))
             activities[worker] = live_view.activity_of(
                 tail, f"trial {trial.number}", metric, length, short_params(trial.params)

@@ -1,23 +1,24 @@
 """Plans a study: checks the input and estimates the cost."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from src.config import compose
-from src.config.settings import ModelSettings, Settings
+from src.config.settings import EPOCHS_KEY, ModelSettings, Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
 from src.core import environment
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import Paths, check_writable
+from src.core.records import TrialRecord
 from src.data import dataset
 from src.data.dataset import PreparedDataset
 from src.search import space as spaces
-from src.search import validate
+from src.search import stopping, validate
 from src.search.space import Space
 from src.search.storages import connect
 from src.search.study import Study, data_fingerprint, refuse_foreign_study, study_definition
@@ -27,7 +28,6 @@ from src.training.pretrained import PretrainedModel
 from src.workers import recipe_check, worker_count
 from src.workers import remote as remote_workers
 from src.workers.cost import Speed
-from src.workers.worker_count import n_epochs
 from src.workflows.sweep import recipes
 
 REMOTE_LAUNCHERS = ("ray", "slurm")  # whose workers may have other devices and packages than this machine
@@ -121,7 +121,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         (*warnings, *environment.cleared_variables(), *data_summary.remarks(prepared)),
     )
     if study := plan.existing_study():  # what it trains with was tried out when it began
-        study.check_definition(plan.definition)
+        study.check_definition(plan.definition, partial(_advice_on_space, settings))
         return plan
     if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
@@ -135,6 +135,14 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names), elsewhere)
     return replace(plan, warnings=(*plan.warnings, *notes))
+
+
+def _advice_on_space(settings: Settings, before: Mapping[str, Any]) -> str:
+    """How a study is continued that began when today's space=wide was the default."""
+    if settings.choices.get("space") != "default":
+        return ""
+    wide = spaces.build_space(compose.compose_settings([*settings.overrides, "space=wide"])).describe()
+    return "That space is space=wide now: with it, this command continues the study. " if before == wide else ""
 
 
 def refuse_shared_names(plans: Sequence[SweepPlan]) -> None:
@@ -182,8 +190,8 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
     }
 
 
-def print_price(plan: SweepPlan, console: StudyConsole, ended: int) -> float | None:
-    """Print what the rest of the study will cost. Returns the seconds; None if unknown."""
+def print_price(plan: SweepPlan, console: StudyConsole, ended: Sequence[TrialRecord]) -> float | None:
+    """Print what the rest of the study will cost, after the `ended` trials. Returns the seconds; None if unknown."""
     measured = worker_count.calibrations_or_estimate(plan.settings, plan.paths, plan.dataset.fingerprint, plan.workers)
     if not measured:
         remote = plan.settings.worker.home is not None
@@ -193,7 +201,10 @@ def print_price(plan: SweepPlan, console: StudyConsole, ended: int) -> float | N
         return None
     speed, study = Speed.of(measured), plan.settings.study
     one = speed.training_seconds(plan.dataset.sizes, _mean_epochs(plan), len(study.rungs))
-    left = max(0, study.n_trials - ended)
+    left: float = max(0, study.n_trials - len(ended))
+    if study.budget_epochs is not None:
+        spent = stopping.epochs_spent(ended, plan.settings.recipe)
+        left = min(left, max(0.0, study.budget_epochs - spent) / _mean_epochs(plan))
     rounds = max(left / plan.workers, 1 if left else 0)
     may_pause = study.n_trials if "Asha" in str(plan.settings.pruner.get("_target_")) else 0
     delivered = study.keep_checkpoints + 1  # MLflow has a copy of the best
@@ -208,7 +219,7 @@ def print_price(plan: SweepPlan, console: StudyConsole, ended: int) -> float | N
 
 def _mean_epochs(plan: SweepPlan) -> float:
     for parameter in plan.space.parameters:
-        if parameter.key == "trainer.num_train_epochs":
+        if parameter.key == EPOCHS_KEY:
             values = parameter.values() or [parameter.distribution.low, parameter.distribution.high]
             return float(sum(values) / len(values))
-    return n_epochs(plan.settings.recipe)
+    return plan.settings.recipe.epochs

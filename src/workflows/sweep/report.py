@@ -161,11 +161,6 @@ def search_record(saved: SavedStudy) -> SearchRecord:
     study_settings = settings.study
     trials, best = study.trials(), study.best_trial()
     entries = timeline.read_timeline(study.folder)
-    limits = {
-        "budget_minutes": study_settings.budget_minutes,
-        "target": study_settings.target,
-        "patience": study_settings.patience,
-    }
     run = run_tree.study_run(study)
     return SearchRecord(
         study=study_settings.name,
@@ -183,7 +178,7 @@ def search_record(saved: SavedStudy) -> SearchRecord:
         pruner=_describe_target(settings.pruner),
         rungs=tuple(study_settings.rungs),
         n_trials=study_settings.n_trials,
-        limits={key: float(value) for key, value in limits.items() if value is not None},
+        limits=study_settings.limits,
         workers=len({s.worker for s in entries}),
         seed=study_settings.seed,
         trials=tuple(trials),

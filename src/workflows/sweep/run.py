@@ -31,8 +31,8 @@ def search(plan: SweepPlan, launch: Launch) -> None:
     settings = plan.settings
     console = StudyConsole(settings)
     begun = plan.existing_study()
-    ended = len(begun.ended_trials()) if begun else 0
-    console.plan(plan.space, plan.workers, {**plan_rows(plan), **(progress_rows(begun) if begun else {})}, ended)
+    ended = begun.ended_trials() if begun else []
+    console.plan(plan.space, plan.workers, {**plan_rows(plan), **(progress_rows(begun) if begun else {})}, len(ended))
     data_summary.print_labels(plan.dataset, console, every=settings.study.plan_only)
     for warning in (*plan.warnings, *(ignored_values(plan, begun) if begun else ())):
         console.print(f"  note: {warning}")
