@@ -7,6 +7,7 @@ from pydantic import ConfigDict
 
 from src.core.records import Params
 
+AVERAGE_MOST = 8  # trials whose weights study.average=auto averages
 EPOCHS_KEY = "trainer.num_train_epochs"
 
 
@@ -110,6 +111,17 @@ class StudySettings:
     join: str | None = None  # name of a study, started by another command, that this command's workers join
     report: bool = True  # whether to write a report and analyse the best weights when the study ends
     budget_epochs: float | None = None  # over all trials
+    average: int | str = 0  # so many trials' weights are averaged at most; auto, or 0 (studies of earlier versions)
+
+    @property
+    def average_most(self) -> int:
+        """The largest number of trials whose weights are averaged when the study ends; 0: none are."""
+        return AVERAGE_MOST if self.average == "auto" else int(self.average)
+
+    @property
+    def keep_until_end(self) -> int:
+        """How many trials keep their weights while the study is searched: the possible members of the average, too."""
+        return max(self.keep_checkpoints, self.average_most)
 
     @property
     def limits(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from src.config.settings import Settings
 from src.core import messages
 from src.core.formatting import duration, plural, short_params
-from src.core.records import Calibration, State, TrainingResult, TrialRecord
+from src.core.records import AverageRecord, Calibration, State, TrainingResult, TrialRecord
 from src.search.space import Space
 from src.search.stopping import rank_trials
 
@@ -171,13 +171,23 @@ class StudyConsole(Console):
         how = f"is over: {reason}" if reason else "is not done yet"
         self.print(f"\nStudy {self.study.name} {how}. Trials: {parts or 'none'}; {duration(seconds)} of searching.")
 
-    def best(self, trial: TrialRecord, overrides: Sequence[str], places: Mapping[str, str]) -> None:
-        """Print the best settings, and where its model, run and report are."""
+    def best(self, trial: TrialRecord, overrides: Sequence[str], average: AverageRecord | None, direction: str) -> None:
+        """Print the best settings, how good the average of the best trials' weights is, and which is the model."""
         self.print(
             f"\nBest: trial {trial.number}, {self.study.metric} {trial.score:.4f} on the validation split, one seed."
         )
         self.print("  " + " ".join(overrides))
-        self.rows(places)
+        if average is not None:
+            members = ", ".join(map(str, average.members))
+            self.print(
+                f"Average of the weights of trials {members}: {self.study.metric} {average.score:.4f}, where they have "
+                f"{average.members_mean:.4f} on average. "
+                + (
+                    "It is the study's model."
+                    if average.is_delivered(direction)
+                    else "That is worse, so the best trial is the study's model."
+                )
+            )
 
 
 def _cells(row: TrainingResult, metrics: Sequence[str]) -> list[str]:

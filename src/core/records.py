@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, model_serializer, model_validator
 
+from src.core.metric import gain
 from src.core.record_files import NewerRecord, with_schema, without_schema
 
 Nested = TypeVar("Nested")
@@ -156,6 +157,20 @@ class TrialRecord(Record):
         if unknown := set(result) - {f.name for f in fields(TrainingResult)}:
             raise NewerRecord(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
         return {**{key: value for key, value in values.items() if key in own}, "result": result}
+
+
+@dataclass(frozen=True)
+class AverageRecord(Record):
+    """The average of the weights of some trials, judged on validation."""
+
+    members: tuple[int, ...]  # numbers of the trials
+    score: float  # of study.metric
+    metrics: Mapping[str, float]
+    members_mean: float  # of the members' own scores
+
+    def is_delivered(self, direction: str) -> bool:
+        """Whether it is the study's model: it is not worse than its members are on average."""
+        return gain(self.score - self.members_mean, direction) >= 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.core.records import (
+    AverageRecord,
     State,
     TimelineEntry,
     TrainingResult,
@@ -87,6 +88,7 @@ class SearchRecord:
     machine: str
     versions: dict[str, str]
     commit: str | None  # git commit of Trialbook's code
+    average: AverageRecord | None = None  # of the best trials' weights
 
     def trials_in_state(self, state: State) -> list[TrialRecord]:
         """The trials in this state."""

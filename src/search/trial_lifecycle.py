@@ -208,11 +208,12 @@ def save_run_id(claimed: ClaimedTrial, run_id: str) -> None:
         claimed.trial.set_user_attr("run_id", run_id)
 
 
-def delete_old_weights(study: Study) -> None:
-    """Delete the weights of all ended trials except the best study.keep_checkpoints."""
+def delete_old_weights(study: Study, most: int | None = None) -> None:
+    """Delete the weights of all ended trials except the best `most`; None: those to keep until the study ends."""
+    most = study.study_settings.keep_until_end if most is None else most
     with study.lock:
         ended = study.ended_trials()
-        kept = {t.number for t in stopping.rank_trials(ended, study.direction)[: study.study_settings.keep_checkpoints]}
+        kept = {t.number for t in stopping.rank_trials(ended, study.direction)[:most]}
         for number in {t.number for t in ended} - kept - study.weights_deleted:
             shutil.rmtree(study.training_folder(number), ignore_errors=True)
             study.weights_deleted.add(number)

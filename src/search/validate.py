@@ -107,6 +107,8 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
         f"study.{key} is {getattr(study, key)}; it is at least {low}." for key, low in least.items()
         if getattr(study, key) < low
     ]  # fmt: skip
+    if study.average != "auto" and not (isinstance(study.average, int) and study.average in (0, *range(2, 101))):
+        problems.append(f"study.average is {study.average!r}; it is auto, 0, or a number of trials from 2 to 100.")
     if study.patience is not None and study.patience < 1:
         problems.append(f"study.patience is {study.patience}; it is at least 1, or null.")
     problems += [

@@ -66,8 +66,8 @@ def save_without_code(classifier: Any, folder: Path) -> None:
             module.unlink()
 
 
-def find_logged_model(store: TrackingStore, run_id: str) -> str | None:
-    """The URI of the model that the run has logged completely; None if there is none."""
+def find_logged_model(store: TrackingStore, run_id: str, outdated: str = "") -> str | None:
+    """The URI of the model that the run has logged completely, other than `outdated`; None if there is none."""
     from mlflow.exceptions import MlflowException
 
     for output in store.client.get_run(run_id).outputs.model_outputs:
@@ -75,7 +75,7 @@ def find_logged_model(store: TrackingStore, run_id: str) -> str | None:
             model = store.client.get_logged_model(output.model_id)
         except MlflowException:  # deleted since
             continue
-        if str(model.status) in ("READY", "LoggedModelStatus.READY"):
+        if str(model.status) in ("READY", "LoggedModelStatus.READY") and str(model.model_uri) != outdated:
             return str(model.model_uri)
     return None
 

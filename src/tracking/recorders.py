@@ -3,14 +3,14 @@
 import json
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from src.config.settings import Settings
 from src.core.errors import mask_secrets
 from src.core.metric import MAXIMIZE
-from src.core.records import State, TrainingResult, WeightChange
+from src.core.records import AverageRecord, State, TrainingResult, WeightChange
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.search_record import JudgedSearch, SearchRecord, WeightInspection
@@ -111,6 +111,15 @@ def record_result(run: RunLog, result: TrainingResult) -> None:
     run.set_status(state)
 
 
+def record_average(run: RunLog, tags: Mapping[str, str], average: AverageRecord) -> None:
+    """Record the average of some trials' weights. `tags`: the common ones. The number of members is the step."""
+    members = ", ".join(map(str, average.members))
+    run.set_tags({**tags, "kind": "average", "members": members})
+    metrics = {f"validation/{name}": value for name, value in average.metrics.items()}
+    run.log_metrics(len(average.members), {**metrics, "score": average.score, "members/score": average.members_mean})
+    run.set_status(State.COMPLETE)
+
+
 def record_contender(run: RunLog, row: ContenderRecord, verdict: Verdict) -> None:
     """Record a contender's means with their intervals. A verdict's number is the step."""
     numbers = {"search/score": row.search_score, "validation/score": row.validation, "validation/spread": row.spread,
@@ -196,11 +205,14 @@ def _change_row(row: WeightChange) -> tuple[object, ...]:
     return row.part, row.parameters, row.before, row.moved, row.relative
 
 
-def log_best_model(store: TrackingStore, run: RunLog, training: Path) -> str:
-    """Log the weights in `training`/best as a model of the run, once. Returns the model's URI."""
+def log_best_model(store: TrackingStore, run: RunLog, training: Path, outdated: str = "") -> str:
+    """Log the weights in `training`/best as a model of the run, once. Returns the model's URI.
+
+    `outdated`: the URI of a model of the run that has other weights.
+    """
     try:
         run_id = run.ensure_run_id(store)
-        uri = logged_model.find_logged_model(store, run_id) or logged_model.log_model(
+        uri = logged_model.find_logged_model(store, run_id, outdated) or logged_model.log_model(
             store, run_id, training / BEST_DIR
         )
         run.set_tags({"model.uri": uri})

@@ -36,6 +36,11 @@ def baseline_run(study: Study, name: str) -> RunLog:
     )
 
 
+def average_run(study: Study) -> RunLog:
+    """The run of the average of the best trials' weights, a child of the study's run."""
+    return RunLog(study.folder / "average" / "run", f"{_uid(study)}/average", "average", _study_run_id(study))
+
+
 def contender_run(study: Study, comparison: Path, key: str, name: str) -> RunLog:
     """The run of a contender of a comparison; its fresh-seed trainings are children of it."""
     folder = comparison / "contenders" / key / "run"
@@ -56,7 +61,8 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
     them can be sent again.
     """
     files = [*study.folder.glob("run/run_id"), *study.folder.glob("trials/*/run/run_id"),
-             *study.folder.glob("baselines/*/run_id"), *study.folder.glob("comparison/*/*/run/run_id"),
+             *study.folder.glob("baselines/*/run_id"), *study.folder.glob("average/run/run_id"),
+             *study.folder.glob("comparison/*/*/run/run_id"),
              *study.folder.glob("comparison/*/*/*/run/run_id")]  # fmt: skip
     if not files:
         return
@@ -80,6 +86,8 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
             trial_run(study, number).send_to(store, retry_now=True)
         for name in study.baseline_results():
             baseline_run(study, name).send_to(store, retry_now=True)
+        if (study.folder / "average" / "run").is_dir():
+            average_run(study).send_to(store, retry_now=True)
         _send_lost_contenders(study, store, lost)
 
 

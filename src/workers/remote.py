@@ -99,7 +99,7 @@ def collect_results(study: Study, store: TrackingStore) -> None:
     folders = FolderSync(store, str(study.optuna_study.user_attrs["uid"]))
     kept = {
         t.number
-        for t in stopping.rank_trials(study.ended_trials(), study.direction)[: study.study_settings.keep_checkpoints]
+        for t in stopping.rank_trials(study.ended_trials(), study.direction)[: study.study_settings.keep_until_end]
     }
     for name in [*folders.list_names(BASELINES), *folders.list_names(timeline.TIMELINE_DIR)]:
         folders.download(study.folder / name, name)
@@ -110,6 +110,13 @@ def collect_results(study: Study, store: TrackingStore) -> None:
             folders.download(study.training_folder(trial.number), f"{place}/{TRAINING}")
         elif State(trial.state).is_final:
             folders.delete(f"{place}/{TRAINING}")
+
+
+def delete_old_weights(study: Study, store: TrackingStore, most: int) -> None:
+    """Delete the weights of all ended trials except the best `most` from the artifact store."""
+    folders = FolderSync(store, str(study.optuna_study.user_attrs["uid"]))
+    for trial in stopping.rank_trials(study.ended_trials(), study.direction)[most:]:
+        folders.delete(f"{study.lease_name(trial.number)}/{TRAINING}")
 
 
 # --- on a worker's machine ---
@@ -145,7 +152,7 @@ class RemoteSync:
         """
         self.upload_run(study, number)
         ranked = [t.number for t in stopping.rank_trials(study.ended_trials(), study.direction)]
-        most = study.study_settings.keep_checkpoints
+        most = study.study_settings.keep_until_end
         if number not in ranked[:most]:
             self.folders.delete(f"{study.lease_name(number)}/{TRAINING}")
         elif displaced := ranked[most : most + 1]:

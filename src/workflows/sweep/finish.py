@@ -3,6 +3,8 @@
 import shlex
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -13,14 +15,14 @@ from src.console.output import StudyConsole
 from src.core.errors import CommandFailed, first_line, mask_secrets
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
-from src.core.records import State, TrialRecord
+from src.core.records import AverageRecord, State, TrialRecord
 from src.search import stopping, trial_lifecycle
 from src.search.study import Study
 from src.tracking import logged_model, recorders, run_tree, ui_views
 from src.tracking.run_log import RunLog
 from src.tracking.store import TrackingStore
 from src.workers import remote
-from src.workflows.sweep import report
+from src.workflows.sweep import average, report
 from src.workflows.sweep.plan import SweepPlan
 
 
@@ -54,9 +56,11 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
     best = study.best_trial()
     if best is not None:
         run.set_tags({"best.trial": best.number, "best.score": best.score})
-        uri = _log_best_model(study, run, store, best)
+        averaged = _average(plan, study, store) if reason else None
+        uri = _log_model(study, run, store, _model_of(study, best, averaged))
         waiting = waiting if uri else "its model could not be logged"
-        console.best(best, compose.to_overrides(dict(best.params)), _where_to_look(plan, study, store, run, best, uri))
+        console.best(best, compose.to_overrides(dict(best.params)), averaged, study.direction)
+        console.rows(_where_to_look(plan, study, store, run, best, uri))
     run.set_tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
     run.set_status(State.COMPLETE if reason else State.PAUSED)
     if not run.send_to(store, retry_now=True) or waiting:
@@ -93,21 +97,51 @@ def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> 
     return problem
 
 
-def _log_best_model(study: Study, run: RunLog, store: TrackingStore, best: TrialRecord) -> str | None:
-    """Log the best trial's weights as a model, once, and delete the model of an earlier best. None: not yet."""
+def _average(plan: SweepPlan, study: Study, store: TrackingStore) -> AverageRecord | None:
+    """Average the best trials' weights. Then only the best study.keep_checkpoints trials keep theirs."""
+    made = None
+    if study.study_settings.average_most:
+        with FileLock(study.folder / "average.lock"):  # two commands may finish a study at the same time
+            made = average.make_average(study, plan.dataset, store)
+    kept = study.study_settings.keep_checkpoints
+    trial_lifecycle.delete_old_weights(study, kept)
+    if plan.settings.worker.home is not None:
+        with suppress(OSError):  # the next command deletes them
+            remote.delete_old_weights(study, store, kept)
+    return made
+
+
+@dataclass(frozen=True)
+class _StudyModel:
+    """The weights that are logged as the study's model."""
+
+    key: str  # changes with the weights
+    run: RunLog
+    training: Path
+
+
+def _model_of(study: Study, best: TrialRecord, averaged: AverageRecord | None) -> _StudyModel:
+    """The average, if it is not worse than its members are on average; else the best trial."""
+    if averaged is not None and averaged.is_delivered(study.direction):
+        key = "average:" + ",".join(map(str, averaged.members))
+        return _StudyModel(key, run_tree.average_run(study), average.training_folder(study))
+    return _StudyModel(str(best.number), run_tree.trial_run(study, best.number), study.training_folder(best.number))
+
+
+def _log_model(study: Study, run: RunLog, store: TrackingStore, model: _StudyModel) -> str | None:
+    """Log the study's model, once, and delete the one that an earlier command logged. None: not yet."""
     file = study.folder / "delivered-model"
     with FileLock(study.folder / "delivered-model.lock"):  # two commands may finish a study at the same time
-        return _log_model_once(study, run, store, best, file)
+        return _log_model_once(run, store, model, file)
 
 
-def _log_model_once(study: Study, run: RunLog, store: TrackingStore, best: TrialRecord, file: Path) -> str | None:
-    number, _, uri = (read_record(file, str) or "").partition(" ")
-    if number == str(best.number) and logged_model.exists(store, uri):
+def _log_model_once(run: RunLog, store: TrackingStore, model: _StudyModel, file: Path) -> str | None:
+    key, _, uri = (read_record(file, str) or "").partition(" ")
+    if key == model.key and logged_model.exists(store, uri):
         return uri
-    trial = run_tree.trial_run(study, best.number)
     try:
-        new = recorders.log_best_model(store, trial, study.training_folder(best.number))
-        atomic_write(file, f"{best.number} {new}")
+        new = recorders.log_best_model(store, model.run, model.training, outdated=uri)
+        atomic_write(file, f"{model.key} {new}")
         run.set_tags({"best.model": new})
         if uri and uri != new and logged_model.exists(store, uri):
             logged_model.delete_model(store, uri)

@@ -178,6 +178,11 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
         "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
         "of each schedule",
         **(
+            {"at the end": f"the weights of the best trials are averaged, of at most {most}"}
+            if (most := plan.settings.study.average_most)
+            else {}
+        ),
+        **(
             {"first": f"the default recipe, by itself on all {machine.cores * machine.devices_per_trial} cores"}
             if alone
             else {}
@@ -207,7 +212,7 @@ def print_price(plan: SweepPlan, console: StudyConsole, ended: Sequence[TrialRec
         left = min(left, max(0.0, study.budget_epochs - spent) / _mean_epochs(plan))
     rounds = max(left / plan.workers, 1 if left else 0)
     may_pause = study.n_trials if "Asha" in str(plan.settings.pruner.get("_target_")) else 0
-    delivered = study.keep_checkpoints + 1  # MLflow has a copy of the best
+    delivered = study.keep_until_end + 1 + bool(study.average_most)  # MLflow has a copy of the study's model
     console.price(measured, one * rounds, speed.disk_gigabytes(delivered, plan.workers, may_pause))
     if measured[0].cut >= MIN_CUT_SHOWN:
         console.print(

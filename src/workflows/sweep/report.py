@@ -26,7 +26,7 @@ from src.training import pretrained
 from src.training.pretrained import BEST_DIR
 from src.verdict.records import Verdict, load_verdict
 from src.workers import timeline
-from src.workflows.sweep import weight_inspection
+from src.workflows.sweep import average, weight_inspection
 
 FINDINGS_FILE = "findings.json"
 LAYERS_FILE = "layers.json"  # in a trial's folder: how far its best weights have moved from the checkpoint
@@ -179,6 +179,7 @@ def search_record(saved: SavedStudy) -> SearchRecord:
         rungs=tuple(study_settings.rungs),
         n_trials=study_settings.n_trials,
         limits=study_settings.limits,
+        average=average.load_average(study),
         workers=len({s.worker for s in entries}),
         seed=study_settings.seed,
         trials=tuple(trials),

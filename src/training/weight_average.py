@@ -1,0 +1,62 @@
+"""Averages the weights of several trainings that started from one pretrained model.
+
+Such an average is about as accurate as the mean answer of its members, at the size and speed of one of them. Source:
+Wortsman and others 2022, arXiv:2203.05482 ("model soups"), whose uniform average this is.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from src.core.errors import CommandFailed
+from src.core.paths import replacing
+from src.training.pretrained import PROBABILITIES_FILE, WEIGHTS_FILE
+
+
+def average_weights(members: Mapping[Path, int], folder: Path) -> None:
+    """Write the average of saved classifiers into `folder`, with the other files of the first of them.
+
+    One tensor of each member is in memory at a time. Sums are in float64; every tensor keeps its type.
+
+    Args:
+        members: at least one folder, with weights in one safetensors file each; and how much each counts.
+        folder: what is there is replaced when the new one is complete.
+
+    Raises:
+        CommandFailed: the members have other tensors than the first one has, or of another shape.
+    """
+    with replacing(folder) as scratch, ExitStack() as opened:
+        scratch.mkdir()
+        first, *_ = members
+        for file in first.iterdir():
+            if file.name not in (WEIGHTS_FILE, PROBABILITIES_FILE):
+                shutil.copy(file, scratch)
+        files = [opened.enter_context(safe_open(member / WEIGHTS_FILE, framework="pt")) for member in members]
+        names = set(files[0].keys())
+        for member, file in zip(members, files, strict=True):
+            if set(file.keys()) != names:
+                raise CommandFailed(f"The weights in {member} cannot be averaged with those in {first}: they differ.")
+        tensors = {
+            name: _mean([f.get_tensor(name) for f in files], list(members.values()), name) for name in sorted(names)
+        }
+        save_file(tensors, scratch / WEIGHTS_FILE, metadata=files[0].metadata())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mean(tensors: Sequence[torch.Tensor], counts: Sequence[int], name: str) -> torch.Tensor:
+    first = tensors[0]
+    if any(tensor.shape != first.shape for tensor in tensors):
+        raise CommandFailed(
+            f"The weights cannot be averaged: {name} has the shapes {[list(t.shape) for t in tensors]}."
+        )
+    if not first.is_floating_point():
+        return first
+    total = torch.zeros_like(first, dtype=torch.float64)
+    for tensor, count in zip(tensors, counts, strict=True):
+        total += tensor.to(torch.float64) * count
+    return (total / sum(counts)).to(first.dtype)

@@ -1,0 +1,136 @@
+"""Averages the weights of a study's best trials when the study ends, and judges the average on validation.
+
+Near the top, trials differ by less than validation can tell, so the one with the best score is mostly the luckiest.
+Their average does not depend on that choice.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from src.core.metric import gain
+from src.core.paths import atomic_write
+from src.core.record_files import read_record
+from src.core.records import AverageRecord, TrialRecord
+from src.data.dataset import PreparedDataset
+from src.search import stopping
+from src.search.study import Study
+from src.tracking import recorders, run_tree
+from src.tracking.store import TrackingStore
+from src.training import inference
+from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
+from src.verdict import estimates
+from src.verdict.bootstrap import PairedBootstrap, Predictions
+
+STANDARD_ERRORS = 2.0  # of the best score, within which a trial belongs to the average
+MODEL_KEYS = ("model", "model.checkpoint", "model.name")  # of which all members have the same values
+NEW_DIR, OLD_DIR = "new", "old"  # beside BEST_DIR, while weights are replaced
+RECORD_FILE = "average.json"  # with the weights
+
+
+def training_folder(study: Study) -> Path:
+    """The folder of the average. Like a trial's, it has the weights in BEST_DIR."""
+    return study.folder / "average"
+
+
+def load_average(study: Study) -> AverageRecord | None:
+    """The average that was made last; None if there is none."""
+    return read_record(training_folder(study) / BEST_DIR / RECORD_FILE, AverageRecord.from_json)
+
+
+def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -> AverageRecord | None:
+    """Average the best trials' weights, judge the average on validation, and record it. Safe to repeat.
+
+    An average that exists is extended if trials belong to it that have ended since. If some of its members no longer
+    belong to it, it is made anew from the trials whose weights are still there, unless these are fewer.
+
+    Args:
+        study: that has ended.
+        dataset: its data.
+        store: of its runs.
+
+    Returns:
+        None if fewer than two trials belong together.
+    """
+    if not (training_folder(study) / BEST_DIR).is_dir():
+        _replace_weights(study)
+    known = load_average(study)
+    chosen = {trial.number: trial for trial in choose_members(study, dataset)}
+    weights = {n: study.training_folder(n) / BEST_DIR for n in chosen}
+    present = [n for n in chosen if weights[n].is_dir()]
+    if known is None or not set(known.members) <= chosen.keys():
+        members, counts = present, {weights[n]: 1 for n in present}
+    else:
+        new = [n for n in present if n not in known.members]
+        members = [*known.members, *new] if new else []
+        counts = {training_folder(study) / BEST_DIR: len(known.members), **{weights[n]: 1 for n in new}}
+    if len(members) < 2 or (known is not None and len(members) <= len(known.members)):
+        return known
+    from src.training import weight_average
+
+    new_weights = training_folder(study) / NEW_DIR
+    weight_average.average_weights(counts, new_weights)
+    record = _judge(study, dataset, new_weights, {n: chosen[n].score or 0.0 for n in sorted(members)})
+    atomic_write(new_weights / RECORD_FILE, record.to_json())
+    _replace_weights(study)
+    run = run_tree.average_run(study)
+    recorders.record_average(run, recorders.common_tags(dataset, study.name), record)
+    run.send_to(store, retry_now=True)
+    return record
+
+
+def choose_members(study: Study, dataset: PreparedDataset) -> list[TrialRecord]:
+    """The trials that belong to the average, the best first: at most study.average of those that ran to their end.
+
+    They have the same pretrained model as the best one, and a score within two standard errors of its score.
+    """
+    ranked = stopping.rank_trials(study.trials(), study.direction)
+    if not ranked:
+        return []
+    best = ranked[0]
+    reach = STANDARD_ERRORS * _standard_error(study, best, dataset)
+    belong = [
+        trial
+        for trial in ranked
+        if gain((best.score or 0.0) - (trial.score or 0.0), study.direction) <= reach
+        and all(trial.params.get(key) == best.params.get(key) for key in MODEL_KEYS)
+    ]
+    return belong[: study.study_settings.average_most]
+
+
+def _standard_error(study: Study, best: TrialRecord, dataset: PreparedDataset) -> float:
+    """The standard error of the best score over validation examples; 0 if its predictions are not there."""
+    file = study.training_folder(best.number) / BEST_DIR / PROBABILITIES_FILE
+    if not file.exists():
+        return 0.0
+    bootstrap = PairedBootstrap(_validation_labels(dataset), {"best": Predictions(np.load(file)[None])})
+    return bootstrap.estimate("best", study.study_settings.metric).error
+
+
+def _validation_labels(dataset: PreparedDataset) -> np.ndarray:
+    return dataset.frame("validation")["label"].to_numpy()
+
+
+def _replace_weights(study: Study) -> None:
+    """Put complete new weights in the place of the old ones. After a kill in between, the next call goes on."""
+    folder = training_folder(study)
+    if not (folder / NEW_DIR / RECORD_FILE).exists():
+        return
+    if (folder / BEST_DIR).is_dir():
+        shutil.rmtree(folder / OLD_DIR, ignore_errors=True)
+        (folder / BEST_DIR).rename(folder / OLD_DIR)
+    (folder / NEW_DIR).rename(folder / BEST_DIR)
+    shutil.rmtree(folder / OLD_DIR, ignore_errors=True)
+
+
+def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mapping[int, float]) -> AverageRecord:
+    """Judge the weights in `folder` on validation. `members`: their trials and scores."""
+    classifier = inference.load_classifier(folder, bool(study.settings.recipe.trainer.get("use_cpu")))
+    probabilities = inference.predict_probabilities(classifier, dataset.frame("validation")["text"].tolist())
+    np.save(folder / PROBABILITIES_FILE, probabilities)
+    found = estimates.metrics_per_seed(_validation_labels(dataset), probabilities[None])
+    metrics = {name: float(values[0]) for name, values in found.items()}
+    score = metrics[study.study_settings.metric]
+    return AverageRecord(tuple(members), score, metrics, float(np.mean(list(members.values()))))
