@@ -171,23 +171,24 @@ class StudyConsole(Console):
         how = f"is over: {reason}" if reason else "is not done yet"
         self.print(f"\nStudy {self.study.name} {how}. Trials: {parts or 'none'}; {duration(seconds)} of searching.")
 
-    def best(self, trial: TrialRecord, overrides: Sequence[str], average: AverageRecord | None, direction: str) -> None:
-        """Print the best settings, how good the average of the best trials' weights is, and which is the model."""
+    def best(self, trial: TrialRecord, overrides: Sequence[str]) -> None:
+        """Print the best settings."""
         self.print(
             f"\nBest: trial {trial.number}, {self.study.metric} {trial.score:.4f} on the validation split, one seed."
         )
         self.print("  " + " ".join(overrides))
-        if average is not None:
-            members = ", ".join(map(str, average.members))
-            self.print(
-                f"Average of the weights of trials {members}: {self.study.metric} {average.score:.4f}, where they have "
-                f"{average.members_mean:.4f} on average. "
-                + (
-                    "It is the study's model."
-                    if average.is_delivered(direction)
-                    else "That is worse, so the best trial is the study's model."
-                )
-            )
+
+    def average(self, average: AverageRecord | None, direction: str) -> None:
+        """Print how good the average of the best trials' weights is, and whether it is the study's model."""
+        if average is None:
+            self.print("Nothing was averaged: no other trial is near enough to the best one.")
+            return
+        delivered = average.is_delivered(direction)
+        self.print(
+            f"Average of the weights of trials {', '.join(map(str, average.members))}: {self.study.metric} "
+            f"{average.score:.4f}, where they have {average.members_mean:.4f} on average. "
+            + ("It is the study's model." if delivered else "That is worse, so the best trial is the study's model.")
+        )
 
 
 def _cells(row: TrainingResult, metrics: Sequence[str]) -> list[str]:

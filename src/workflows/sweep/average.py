@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.core.metric import gain
+from src.core.metric import MAXIMIZE, gain
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, TrialRecord
@@ -24,7 +24,6 @@ from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 from src.verdict import estimates
 from src.verdict.bootstrap import PairedBootstrap, Predictions
 
-STANDARD_ERRORS = 2.0  # of the best score, within which a trial belongs to the average
 MODEL_KEYS = ("model", "model.checkpoint", "model.name")  # of which all members have the same values
 NEW_DIR, OLD_DIR = "new", "old"  # beside BEST_DIR, while weights are replaced
 RECORD_FILE = "average.json"  # with the weights
@@ -84,29 +83,31 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
 def choose_members(study: Study, dataset: PreparedDataset) -> list[TrialRecord]:
     """The trials that belong to the average, the best first: at most study.average of those that ran to their end.
 
-    They have the same pretrained model as the best one, and a score within two standard errors of its score.
+    They have the same pretrained model as the best one, and a score inside the 95 % interval of its score, which is
+    about two standard errors wide on either side.
     """
     ranked = stopping.rank_trials(study.trials(), study.direction)
     if not ranked:
         return []
     best = ranked[0]
-    reach = STANDARD_ERRORS * _standard_error(study, best, dataset)
+    worst = _worst_in_interval(study, best, dataset)
     belong = [
         trial
         for trial in ranked
-        if gain((best.score or 0.0) - (trial.score or 0.0), study.direction) <= reach
+        if gain((trial.score or 0.0) - worst, study.direction) >= 0
         and all(trial.params.get(key) == best.params.get(key) for key in MODEL_KEYS)
     ]
     return belong[: study.study_settings.average_most]
 
 
-def _standard_error(study: Study, best: TrialRecord, dataset: PreparedDataset) -> float:
-    """The standard error of the best score over validation examples; 0 if its predictions are not there."""
+def _worst_in_interval(study: Study, best: TrialRecord, dataset: PreparedDataset) -> float:
+    """The worse end of the best score's interval over validation examples; the score if its predictions are gone."""
     file = study.training_folder(best.number) / BEST_DIR / PROBABILITIES_FILE
     if not file.exists():
-        return 0.0
+        return best.score or 0.0
     bootstrap = PairedBootstrap(_validation_labels(dataset), {"best": Predictions(np.load(file)[None])})
-    return bootstrap.estimate("best", study.study_settings.metric).error
+    interval = bootstrap.estimate("best", study.study_settings.metric)
+    return interval.low if study.direction == MAXIMIZE else interval.high
 
 
 def _validation_labels(dataset: PreparedDataset) -> np.ndarray:

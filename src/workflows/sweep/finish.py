@@ -54,13 +54,8 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
     console.result(trials, study.baseline_results(), study.direction)
     console.ending(reason, Counter(str(t.state) for t in trials), study.seconds_spent())
     best = study.best_trial()
-    if best is not None:
-        run.set_tags({"best.trial": best.number, "best.score": best.score})
-        averaged = _average(plan, study, store) if reason else None
-        uri = _log_model(study, run, store, _model_of(study, best, averaged))
-        waiting = waiting if uri else "its model could not be logged"
-        console.best(best, compose.to_overrides(dict(best.params)), averaged, study.direction)
-        console.rows(_where_to_look(plan, study, store, run, best, uri))
+    if best is not None and not _deliver_model(plan, study, run, store, console, best):
+        waiting = "its model could not be logged"
     run.set_tags({"study.state": "ENDED" if reason else "INTERRUPTED", "study.ending": reason or ""})
     run.set_status(State.COMPLETE if reason else State.PAUSED)
     if not run.send_to(store, retry_now=True) or waiting:
@@ -97,12 +92,25 @@ def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> 
     return problem
 
 
+def _deliver_model(
+    plan: SweepPlan, study: Study, run: RunLog, store: TrackingStore, console: StudyConsole, best: TrialRecord
+) -> bool:
+    """Average weights if the study has ended, log the study's model, and print both. False: it could not be logged."""
+    run.set_tags({"best.trial": best.number, "best.score": best.score})
+    averaging = study.study_settings.average_most > 0 and study.end_reason() is not None
+    averaged = _average(plan, study, store) if averaging else None
+    uri = _log_model(study, run, store, _model_of(study, best, averaged))
+    console.best(best, compose.to_overrides(dict(best.params)))
+    if averaging:
+        console.average(averaged, study.direction)
+    console.rows(_where_to_look(plan, study, store, run, best, uri))
+    return uri is not None
+
+
 def _average(plan: SweepPlan, study: Study, store: TrackingStore) -> AverageRecord | None:
     """Average the best trials' weights. Then only the best study.keep_checkpoints trials keep theirs."""
-    made = None
-    if study.study_settings.average_most:
-        with FileLock(study.folder / "average.lock"):  # two commands may finish a study at the same time
-            made = average.make_average(study, plan.dataset, store)
+    with FileLock(study.folder / "average.lock"):  # two commands may finish a study at the same time
+        made = average.make_average(study, plan.dataset, store)
     kept = study.study_settings.keep_checkpoints
     trial_lifecycle.delete_old_weights(study, kept)
     if plan.settings.worker.home is not None:
