@@ -31,7 +31,7 @@ def average_weights(members: Mapping[Path, int], folder: Path) -> None:
         CommandFailed: the members have other tensors than the first one has, or of another shape.
     """
     with replacing(folder) as scratch, ExitStack() as opened:
-        scratch.mkdir()
+        scratch.mkdir(parents=True)
         first, *_ = members
         for file in first.iterdir():
             if file.name not in (WEIGHTS_FILE, PROBABILITIES_FILE):
