@@ -10,6 +10,8 @@ import pandas as pd
 
 from src.config.settings import DataSettings
 from src.core.cache import content_key, make_once
+from src.core.errors import InvalidInput
+from src.core.record_files import read_json
 from src.data import loading, splits, validate
 from src.data.split_files import SPLITS
 
@@ -79,7 +81,7 @@ def shipped_dir(data: DataSettings) -> str:
 def _has_earlier_version(cache: Path) -> bool:
     """Whether an earlier version prepared any data here. Only then the source is hashed by its rules, too."""
     return any(
-        "label_values" not in json.loads(file.read_text(encoding="utf-8")) for file in cache.glob("data/*/corpus.json")
+        "label_values" not in read_json(file, {"label_values": None}) for file in cache.glob("data/*/corpus.json")
     )
 
 
@@ -93,7 +95,9 @@ def _key_of_version_2(data: DataSettings) -> str:
 
 
 def _read(folder: Path, data: DataSettings) -> PreparedDataset:
-    meta = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    meta = read_json(folder / "corpus.json", {})
+    if "fingerprints" not in meta:  # of an earlier version, or copied here: what is made here is checked by its hashes
+        raise InvalidInput(f"The prepared data in {folder} are damaged. Delete this folder: it is a cache.")
     meta |= {key: tuple(meta[key]) for key in ("label_names", "label_values", "remarks") if key in meta}
     return PreparedDataset(folder, data.name, **meta)
 

@@ -35,21 +35,59 @@ def open_test_split(dataset: PreparedDataset, ledger: Path, key: str, facts: Map
         key: identifies what it is opened for; the same key is the same opening.
         facts: stored with the opening, such as study and winner.
     """
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{ledger}.lock"):
+    with _locked(ledger):
         before = opening_keys(ledger)
         if key not in before:
             when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             line = json.dumps(with_schema({"key": key, "time": when, "test": dataset.fingerprints["test"], **facts}))
-            atomic_write(ledger, (ledger.read_text(encoding="utf-8") if before else "") + line + "\n")
+            atomic_write(ledger, "".join(f"{each}\n" for each in (*_lines(ledger), line)))
         return SplitOpening(opening_keys(ledger).index(key) + 1, key)
 
 
 def opening_keys(ledger: Path) -> list[str]:
-    """The keys of all openings so far."""
-    if not ledger.exists():
-        return []
-    return [without_schema(json.loads(line))["key"] for line in ledger.read_text(encoding="utf-8").splitlines()]
+    """The keys of all openings so far; of a line that is damaged, an empty one."""
+    return [_key_in(line) or "" for line in _lines(ledger)]
+
+
+def restore_ledger(ledger: Path, known: Mapping[int, str], at_least: int) -> int:
+    """Make lines again that the ledger has lost, so that no opening is forgotten.
+
+    Args:
+        ledger: file with a JSON line per opening.
+        known: keys of openings by their number, from records elsewhere.
+        at_least: how many openings there were, as far as is known elsewhere.
+
+    Returns:
+        How many lines were made again. Those whose keys are not known have an empty one.
+    """
+    with _locked(ledger):
+        lines = _lines(ledger)
+        lost = [n for n in range(1, max(len(lines), at_least) + 1) if n > len(lines) or _key_in(lines[n - 1]) is None]
+        if lost:
+            kept = set(opening_keys(ledger))
+            lines += [""] * (lost[-1] - len(lines))
+            for number in lost:
+                key = known.get(number, "")
+                lines[number - 1] = json.dumps(with_schema({"key": "" if key in kept else key, "restored": True}))
+            atomic_write(ledger, "".join(f"{line}\n" for line in lines))
+        return len(lost)
+
+
+def _locked(ledger: Path) -> FileLock:
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{ledger}.lock")
+
+
+def _lines(ledger: Path) -> list[str]:
+    return ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.exists() else []
+
+
+def _key_in(line: str) -> str | None:
+    """The key in a line of the ledger; None if the line is damaged."""
+    try:
+        return str(without_schema(json.loads(line))["key"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def read_test_split(dataset: PreparedDataset, ledger: Path, opening: SplitOpening) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from src.config.groups import ROOT
 from tests.support import docs_python
 from tests.support.commands import clean_environment
 from tests.support.data import LAUNCHER_PLUGINS
+from tests.support.fork_server import start_server
 from tests.support.project import copy_project
 
 DOCS = ROOT / "docs"
@@ -58,14 +60,19 @@ def test_every_table_ends_with_an_empty_line() -> None:
             assert not line.startswith("|") or not following or following.startswith("|"), f"{file}:{number}"
 
 
-def shell(script: str, place: Path) -> subprocess.CompletedProcess[str]:
-    wrapped = f'python() {{ "{sys.executable}" "{docs_python.__file__}" "$@"; }}\n{INSTALLED.sub("true", script)}'
-    environment = {k: v for k, v in clean_environment().items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(place)}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+def shell(script: str, place: Path, server: socket.socket | None = None) -> subprocess.CompletedProcess[str]:
+    """The script in bash. Trialbook's commands in it fork from `server`, or start a Python of their own."""
+    wrapped = f'python() {{ "{sys.executable}" -m tests.support.docs_python "$@"; }}\n{INSTALLED.sub("true", script)}'
+    environment = environment_in(place) | ({docs_python.SERVER: str(server.fileno())} if server else {})
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", wrapped], cwd=place, env=environment, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, timeout=270, check=False,
+        stdin=subprocess.DEVNULL, timeout=270, check=False, pass_fds=[server.fileno()] if server else [],
     )  # fmt: skip
+
+
+def environment_in(place: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return clean_environment() | {"PYTHONPATH": str(place), "PATH": path}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -88,7 +95,10 @@ def test_the_pages_say_something_to_do() -> None:
 @pytest.mark.parametrize("page", [p for p in PAGES if any(blocks((DOCS / p).read_text()))])
 def test_everything_on_the_page_works(page: str, tmp_path: Path) -> None:
     place = copy_project(tmp_path)
-    for block in blocks((DOCS / page).read_text()):
+    every = list(blocks((DOCS / page).read_text()))
+    typed = [block for block in every if block.kind == "bash" and not block.needs]
+    server = start_server(place, environment_in(place)) if typed else None
+    for block in every:
         if block.title:
             (place / block.title).parent.mkdir(parents=True, exist_ok=True)
             (place / block.title).write_text(block.text)
@@ -97,12 +107,12 @@ def test_everything_on_the_page_works(page: str, tmp_path: Path) -> None:
         if block.kind == "bash" and block.needs:
             composed(block.text, place)
         elif block.kind == "bash":
-            done = shell(block.text, place)
+            done = shell(block.text, place, server)
             assert done.returncode == 0, f"{page}\n{block.text}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         elif block.kind == "python" and block.needs:
             compile(block.text, page, "exec")
         elif block.kind == "python":
-            done = shell(f"python - <<'END'\n{block.text}END\n", place)
+            done = shell(f"python - <<'END'\n{block.text}END\n", place, server)
             assert done.returncode == 0, done.stderr
 
 

@@ -66,7 +66,7 @@ class Place:
 
     def start(self, module: str, *arguments: str, env: dict[str, str] | None = None) -> Command:
         """Start a command. It forks from a process that has done the imports, where no variable could change them."""
-        if all(name.startswith("MLFLOW_") for name in env or {}):
+        if all(name.startswith(("MLFLOW_", "HF_", "NO_PROXY")) for name in env or {}):
             return ForkedCommand(module, arguments, self.folder, clean_environment() | (env or {}))
         return self.start_python(module, *arguments, env=env)
 

@@ -21,9 +21,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from src.config.groups import ROOT
 
@@ -48,12 +48,9 @@ class ForkedCommand:
         self.returncode: int | None = None
         self._polled = threading.Lock()
         self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
-        request = json.dumps({"argv": self.args, "folder": str(folder), "env": env}).encode()
-        assert len(request) < MOST
-        reader, writer = os.pipe()
-        socket.send_fds(_server(env), [request], [self._out.fileno(), self._err.fileno(), writer])
-        os.close(writer)
-        self._reports = open(reader, encoding="ascii")  # noqa: SIM115
+        with open(os.devnull, "rb") as nothing:
+            streams = (nothing.fileno(), self._out.fileno(), self._err.fileno())
+            self._reports = request(_own_server(env), self.args, str(folder), env, streams)
         self.pid = int(self._reports.readline())
 
     def poll(self) -> int | None:
@@ -95,34 +92,57 @@ def _text(file: BinaryIO) -> str:
     return file.read().decode(errors="replace")
 
 
-_servers: dict[int, socket.socket] = {}
+_servers: dict[tuple[object, ...], socket.socket] = {}
 
 
-def _server(env: dict[str, str]) -> socket.socket:
-    """The socket of this process's server, which ends when the socket is closed."""
-    if os.getpid() not in _servers:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        number = theirs.fileno()
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", str(number)], cwd=ROOT, env=env, pass_fds=[number],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        theirs.close()
-        _servers[os.getpid()] = ours
-    return _servers[os.getpid()]
+def _own_server(env: Mapping[str, str]) -> socket.socket:
+    """The server of this process whose imports saw the same variables of the Hub's library. The last three are kept."""
+    key = (os.getpid(), *sorted((name, value) for name, value in env.items() if name.startswith("HF_")))
+    _servers[key] = _servers.pop(key, None) or start_server(ROOT, env)
+    for old in list(_servers)[:-3]:
+        _servers.pop(old).close()
+    return _servers[key]
+
+
+def start_server(project: Path, env: Mapping[str, str]) -> socket.socket:
+    """A server that imports from `project`. It ends when the socket is closed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    number = theirs.fileno()
+    subprocess.Popen(
+        [sys.executable, "-m", "tests.support.fork_server", str(number)], cwd=project, env=env, pass_fds=[number],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    theirs.close()
+    return ours
+
+
+def request(
+    server: socket.socket, argv: Sequence[str], folder: str, env: Mapping[str, str], streams: Sequence[int]
+) -> TextIO:
+    """Ask for a command: its module and arguments, its folder, its environment, and its three standard streams.
+
+    Returns:
+        A stream of two lines: the command's process id, and later its exit code, -N if signal N ended it.
+    """
+    content = json.dumps({"argv": list(argv), "folder": folder, "env": dict(env)}).encode()
+    assert len(content) < MOST
+    reader, writer = os.pipe()
+    socket.send_fds(server, [content], [*streams, writer])
+    os.close(writer)
+    return open(reader, encoding="ascii")
 
 
 def serve(requests: socket.socket) -> None:
     """Fork a command for each request; returns in the command's process, and when there are no more requests."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for commands are not waited for
     while True:
-        content, descriptors, *_ = socket.recv_fds(requests, MOST, 3)
+        content, descriptors, *_ = socket.recv_fds(requests, MOST, 4)
         if not content:
             return
         if os.fork() == 0:
             requests.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            wait_for_command(*descriptors)
+            wait_for_command(descriptors[:3], descriptors[3])
             command = json.loads(content)
             os.chdir(command["folder"])
             os.environ.clear()
@@ -135,21 +155,21 @@ def serve(requests: socket.socket) -> None:
             os.close(descriptor)
 
 
-def wait_for_command(out: int, err: int, reports: int) -> None:
+def wait_for_command(streams: Sequence[int], reports: int) -> None:
     """Fork the command's process, in which this returns. It reports its pid; the one that waits, its exit code."""
     pid = os.fork()
     if pid:
-        os.close(out)
-        os.close(err)
+        for stream in streams:
+            os.close(stream)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         os.write(reports, f"{code}\n".encode())
         os._exit(0)
     os.setsid()
     os.write(reports, f"{os.getpid()}\n".encode())
     os.close(reports)
-    for ours, theirs in ((out, 1), (err, 2)):
-        os.dup2(ours, theirs)
-        os.close(ours)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
 
 
 def main() -> None:

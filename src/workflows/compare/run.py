@@ -5,11 +5,13 @@ from dataclasses import replace
 
 from filelock import Timeout
 
-from src.comparison import contenders
-from src.comparison.selection import Selection, best_baseline, best_recipe, median_seed, select_winner
+from src.comparison import contenders, saved_study
+from src.comparison.selection import SELECTION_FILE, Selection, best_baseline, best_recipe, median_seed, select_winner
 from src.console.output import StudyConsole
 from src.core.cache import content_key
 from src.core.errors import CommandFailed, InvalidInput
+from src.core.formatting import plural
+from src.core.record_files import read_json
 from src.core.records import Calibration, State
 from src.data import test_split
 from src.tracking import recorders, registry, run_tree
@@ -73,6 +75,7 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
     if plan.remaining():
         with monitor.ComparisonMonitor(plan, console, expected):
             launch(plan.workers)
+    _restore_ledger(plan, console)
     selection = Selection.read(plan.folder, plan.contenders) or _select(plan)
     among = len(plan.contenders.candidates)
     console.print(
@@ -141,6 +144,25 @@ def _prepare(plan: ComparisonPlan) -> None:
             run.set_tags(recorders.weights_tags(pretrained.resolve(model, plan.saved_study.paths.cache_dir)))
         if not run.send_to(plan.store, retry_now=True):
             raise InvalidInput(f"The MLflow store at {plan.store.address} does not take records: {run.problem}")
+
+
+def _restore_ledger(plan: ComparisonPlan, console: StudyConsole) -> None:
+    """Make openings of this test split again that the ledger has lost, from the comparisons in this project."""
+    saved, known, openings = plan.saved_study, dict[int, str](), 0
+    split = saved.dataset.fingerprints["test"]
+    for name in saved_study.study_names(saved.paths):
+        folder = saved.paths.comparison_dir(name)
+        verdict = load_verdict(folder)
+        if name == saved.name or (verdict and verdict.fingerprints.get("test") == split):
+            chosen = read_json(folder / SELECTION_FILE, {})
+            known[int(chosen.get("opening", 0))] = str(chosen.get("key", ""))
+            openings = max(openings, int(chosen.get("opening", 0)), verdict.openings if verdict else 0)
+    ledger = saved.paths.test_openings_path(split)
+    if restored := test_split.restore_ledger(ledger, known, openings):
+        console.print(
+            f"  note: {ledger}, which counts the openings of this test split, was damaged or lost: "
+            f"{plural(restored, 'opening')} of {openings} made again from this project's verdicts."
+        )
 
 
 def _select(plan: ComparisonPlan) -> Selection:
