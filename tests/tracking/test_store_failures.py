@@ -34,8 +34,8 @@ def test_a_server_that_goes_away_delays_records_only(place: Place, tmp_path: Pat
     (place.folder / "tracking").write_text(url)
     server = start(url, command)
     try:
-        process = place.start("src.sweep", "-m", *STUDY, f"tracking.uri={url}")
-        end = time.monotonic() + 90
+        process = place.start("src.sweep", "-m", *STUDY, f"tracking.uri={url}", env=IMPATIENT)
+        end = time.monotonic() + 200
         while not list(place.study("chaos").glob("trials/*/run/delivered")):
             assert time.monotonic() < end
             time.sleep(0.1)
