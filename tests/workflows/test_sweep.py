@@ -80,17 +80,19 @@ def test_a_plain_mlflow_in_the_folder_sees_everything(finished: tuple[Place, Don
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "8"
+    assert done.stdout.strip() == "9"  # the study, 4 trials, 3 baselines, the average
 
 
-def test_the_best_checkpoint_answers_as_a_pipeline_and_is_the_only_one(finished: tuple[Place, Done]) -> None:
+def test_the_studys_model_answers_as_a_pipeline_and_only_the_best_trials_weights_are_kept(
+    finished: tuple[Place, Done],
+) -> None:
     place, done = finished
     uri = re.search(r"models:/m-\w+", done.out)[0]
     mlflow.set_tracking_uri(f"sqlite:///{place.folder}/mlflow.db")
     (answer,) = mlflow.transformers.load_model(uri)("a warm, funny film")
     assert answer["label"] in ("negative", "positive")
-    weights = list((place.folder / "mlruns" / "studies").rglob("*.safetensors"))
-    assert len(weights) == 1
+    kept = [p.relative_to(place.study("small")).parts[0] for p in place.study("small").rglob("*.safetensors")]
+    assert sorted(kept) == ["average", "trials"]
     assert len(list((place.folder / "mlruns" / "artifacts").rglob("*.safetensors"))) == 1
 
 
