@@ -8,6 +8,7 @@ Each request forks twice: the first process waits for the second, which becomes 
 What a command does while it imports is not seen this way: tests of that start a Python of their own.
 """
 
+import fcntl
 import gc
 import importlib
 import json
@@ -22,8 +23,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import util
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, NoReturn, TextIO
 
 from src.config.groups import ROOT
 
@@ -148,11 +150,66 @@ def serve(requests: socket.socket) -> None:
             os.environ.clear()
             os.environ.update(INHERITED | command["env"])
             sys.path[0] = command["folder"]
+            keep_spare()
             sys.argv = command["argv"]
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
             return
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def keep_spare() -> None:
+    """Fork a process that becomes the fork server of multiprocessing, should this process start one.
+
+    That one would do all imports once more, which takes longer than most commands. It gets the arguments, environment,
+    folder, signal mask and file descriptors that a new process would have got. Call this with one thread only.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _become_fork_server(theirs)
+    theirs.close()
+    original, unused = util.spawnv_passfds, [ours]
+
+    def spawn(path: bytes, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+        code = arguments[-1]
+        if not unused or "multiprocessing.forkserver" not in code:
+            return int(original(path, arguments, descriptors))
+        blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+        content = {"code": code, "descriptors": list(descriptors), "env": dict(os.environ), "folder": os.getcwd()}
+        with unused.pop() as spare:
+            try:
+                socket.send_fds(spare, [json.dumps({**content, "blocked": blocked}).encode()], descriptors)
+            except OSError:  # it was killed
+                return int(original(path, arguments, descriptors))
+        return pid
+
+    util.spawnv_passfds = spawn
+
+
+def _become_fork_server(requests: socket.socket) -> NoReturn:
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command
+    content, descriptors, *_ = socket.recv_fds(requests, MOST, 8)
+    if not content:
+        os._exit(0)
+    requests.close()
+    asked = json.loads(content)
+    signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
+    signal.signal(signal.SIGINT, handler)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 200) for descriptor in descriptors]  # off the numbers to come
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for descriptor, number in zip(moved, asked["descriptors"], strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    try:
+        exec(asked["code"], {})  # as python -c does; what multiprocessing wrote
+    finally:
+        os._exit(0)
 
 
 def wait_for_command(streams: Sequence[int], reports: int) -> None:

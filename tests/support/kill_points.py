@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.groups import ROOT
+from tests.support.fork_server import keep_spare
 
 PRELOAD = ("src.workers.search_worker", "src.workers.comparison_worker", "transformers.trainer", "mlflow.transformers")
 
@@ -60,6 +61,7 @@ def main() -> int:
 def attempt(spec: dict[str, Any]) -> int:
     """The command in this process; returns its exit code."""
     os.chdir(spec["folder"])
+    keep_spare()
     for point in spec["points"]:
         patch(point, Path(spec["marks"]) / point)
     module, *arguments = spec["argv"]

@@ -123,7 +123,7 @@ def _average(plan: SweepPlan, study: Study, store: TrackingStore) -> AverageReco
 class _StudyModel:
     """The weights that are logged as the study's model."""
 
-    key: str  # changes with the weights
+    key: str  # changes with the weights: a trial's number, or the average with its members
     run: RunLog
     training: Path
 
@@ -150,7 +150,7 @@ def _log_model_once(run: RunLog, store: TrackingStore, model: _StudyModel, file:
     try:
         new = recorders.log_best_model(store, model.run, model.training, outdated=uri)
         atomic_write(file, f"{model.key} {new}")
-        run.set_tags({"best.model": new})
+        run.set_tags({"best.model": new, "best.model.of": model.key})
         if uri and uri != new and logged_model.exists(store, uri):
             logged_model.delete_model(store, uri)
     except Exception as error:  # a store that is down or full: the weights stay where they are until the next command
