@@ -181,7 +181,7 @@ class StudyConsole(Console):
     def average(self, average: AverageRecord | None, direction: str) -> None:
         """Print how good the average of the best trials' weights is, and whether it is the study's model."""
         if average is None:
-            self.print("Nothing was averaged: no other trial is near enough to the best one.")
+            self.print("Nothing was averaged: the best trial has no other near enough to it whose weights are there.")
             return
         delivered = average.is_delivered(direction)
         self.print(

@@ -145,3 +145,33 @@ def test_weights_are_deleted_after_the_average_and_none_is_made_where_it_is_off(
     assert done.code == 0, done.err
     assert "verage" not in done.out
     assert runs_of(off, "average") == []
+
+
+def test_weights_that_cannot_be_averaged_end_no_study(searched: tuple[Place, Done], tmp_path: Path) -> None:
+    place = Place(shutil.copytree(searched[0].folder, tmp_path / "copy"))
+    shutil.rmtree(place.study("it") / "average")
+    member = opened(place).study.training_folder(2)
+    (member / BEST_DIR / WEIGHTS_FILE).write_bytes(b"a power cut")
+    done = place.sweep(*STUDY, "study.n_trials=3")
+    assert done.code == 0, done.err
+    assert "could not be averaged" in done.out
+    assert "Traceback" not in done.err + done.out
+    (parent,) = runs_of(place, "study")
+    assert parent.data.tags["best.model.of"] == str(opened(place).study.best_trial().number)
+
+
+def test_an_average_that_a_killed_command_did_not_record_is_recorded(
+    searched: tuple[Place, Done], tmp_path: Path
+) -> None:
+    place = Place(shutil.copytree(searched[0].folder, tmp_path / "copy"))
+    folder = place.study("it") / "average"
+    shutil.rmtree(folder / "run")
+    (folder / average.NOTED_FILE).unlink()
+    (run,) = runs_of(place, "average")
+    client_of(place).delete_run(run.info.run_id)
+    done = place.sweep(*STUDY, "study.n_trials=3")
+    assert done.code == 0, done.err
+    (again,) = runs_of(place, "average")
+    assert again.info.run_id != run.info.run_id
+    assert again.data.metrics == run.data.metrics
+    assert again.data.tags["members"] == run.data.tags["members"]

@@ -27,6 +27,7 @@ from src.verdict.bootstrap import PairedBootstrap, Predictions
 MODEL_KEYS = ("model", "model.checkpoint", "model.name")  # of which all members have the same values
 NEW_DIR, OLD_DIR = "new", "old"  # beside BEST_DIR, while weights are replaced
 RECORD_FILE = "average.json"  # with the weights
+NOTED_FILE = "recorded"  # the members of the average that is on its run
 
 
 def training_folder(study: Study) -> Path:
@@ -66,6 +67,8 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
         members = [*known.members, *new] if new else []
         counts = {training_folder(study) / BEST_DIR: len(known.members), **{weights[n]: 1 for n in new}}
     if len(members) < 2 or (known is not None and len(members) <= len(known.members)):
+        if known is not None:
+            _record(study, dataset, store, known)
         return known
     from src.training import weight_average
 
@@ -74,10 +77,18 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
     record = _judge(study, dataset, new_weights, {n: chosen[n].score or 0.0 for n in sorted(members)})
     atomic_write(new_weights / RECORD_FILE, record.to_json())
     _replace_weights(study)
-    run = run_tree.average_run(study)
-    recorders.record_average(run, recorders.common_tags(dataset, study.name), record)
-    run.send_to(store, retry_now=True)
+    _record(study, dataset, store, record)
     return record
+
+
+def _record(study: Study, dataset: PreparedDataset, store: TrackingStore, average: AverageRecord) -> None:
+    """Record the average on its run, once, and deliver what waits."""
+    run, noted = run_tree.average_run(study), training_folder(study) / NOTED_FILE
+    members = ", ".join(map(str, average.members))
+    if read_record(noted, str) != members:
+        recorders.record_average(run, recorders.common_tags(dataset, study.name), average)
+        atomic_write(noted, members)
+    run.send_to(store, retry_now=True)
 
 
 def choose_members(study: Study, dataset: PreparedDataset) -> list[TrialRecord]:

@@ -97,20 +97,29 @@ def _deliver_model(
 ) -> bool:
     """Average weights if the study has ended, log the study's model, and print both. False: it could not be logged."""
     run.set_tags({"best.trial": best.number, "best.score": best.score})
-    averaging = study.study_settings.average_most > 0 and study.end_reason() is not None
-    averaged = _average(plan, study, store) if averaging else None
-    uri = _log_model(study, run, store, _model_of(study, best, averaged))
     console.best(best, compose.to_overrides(dict(best.params)))
-    if averaging:
-        console.average(averaged, study.direction)
+    averaging = study.study_settings.average_most > 0 and study.end_reason() is not None
+    averaged = _average(plan, study, store, console) if averaging else None
+    uri = _log_model(study, run, store, _model_of(study, best, averaged))
     console.rows(_where_to_look(plan, study, store, run, best, uri))
     return uri is not None
 
 
-def _average(plan: SweepPlan, study: Study, store: TrackingStore) -> AverageRecord | None:
-    """Average the best trials' weights. Then only the best study.keep_checkpoints trials keep theirs."""
-    with FileLock(study.folder / "average.lock"):  # two commands may finish a study at the same time
-        made = average.make_average(study, plan.dataset, store)
+def _average(plan: SweepPlan, study: Study, store: TrackingStore, console: StudyConsole) -> AverageRecord | None:
+    """Average the best trials' weights, and print how good that is. None: there is no average.
+
+    Once it is made, only the best study.keep_checkpoints trials keep their weights.
+    """
+    try:
+        with FileLock(study.folder / "average.lock"):  # two commands may finish a study at the same time
+            made = average.make_average(study, plan.dataset, store)
+    except Exception as error:  # damaged weights, a full disk: a study without an average is better than none
+        console.print(
+            f"  note: the weights of the best trials could not be averaged ({type(error).__name__}: "
+            f"{first_line(error)}); the best trial is the study's model. The same command tries again."
+        )
+        return None
+    console.average(made, study.direction)
     kept = study.study_settings.keep_checkpoints
     trial_lifecycle.delete_old_weights(study, kept)
     if plan.settings.worker.home is not None:
