@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -191,16 +192,17 @@ def first_comment(file: Path) -> str:
 
 
 def _columns(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of two columns. A description that does not fit is on the next line."""
+    """Lines of two columns, which are wrapped. The second one begins on the next line after a long first one."""
     width = max((len(name) for name, _ in rows if len(name) <= 64), default=0)
-    return [
-        line
-        for name, what in rows
-        for line in (
-            [f"  {name:<{width}}  {what}"] if len(name) <= width and width + len(what) + 4 <= WIDTH
-            else [f"  {name}", f"      {what}"]
-        )
-    ]  # fmt: skip
+    lines = []
+    for name, what in rows:
+        if len(name) > width:
+            lines += textwrap.wrap(name, WIDTH, initial_indent="  ", subsequent_indent=" " * 13, break_on_hyphens=False)
+            lines += textwrap.wrap(what, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            continue
+        first, *others = textwrap.wrap(what, WIDTH - width - 4) or [""]
+        lines += [f"  {name:<{width}}  {first}".rstrip(), *(" " * (width + 4) + line for line in others)]
+    return lines
 
 
 def _keys(primary: str) -> list[str]:

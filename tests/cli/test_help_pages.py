@@ -20,7 +20,8 @@ def test_the_page_of_the_sweep(place: Place) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out == help_pages.page(help_pages.SWEEP)
     for group, options in group_options().items():
-        assert len(re.findall(rf"^  {group} +{', '.join(options)}(  |$)", done.out, re.M)) == 1, group
+        listed = ",\\s+".join(options)
+        assert len(re.findall(rf"^  {group} +{listed}(  |$)", done.out, re.M)) == 1, group
     for sweep in SWEEPS_DIR.glob("*.yaml"):
         assert re.search(rf"^  {sweep.stem} +\w.{{10,}}", done.out, re.M), sweep
     assert len(help_pages.SWEEP.examples) == 10

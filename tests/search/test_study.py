@@ -59,8 +59,8 @@ def test_others_wait_for_the_default_recipe_where_it_is_to_be_alone_and_a_dead_w
 
 
 def test_the_default_recipe_has_one_trial_whatever_the_config_says_later(tmp_path: Path) -> None:
-    finish(open_book(tmp_path, "study.n_trials=2"))
-    later = open_book(tmp_path, "study.n_trials=4", "optimizer.learning_rate=2e-4")
+    finish(open_book(tmp_path, "space=wide", "study.n_trials=2"))
+    later = open_book(tmp_path, "space=wide", "study.n_trials=4", "optimizer.learning_rate=2e-4")
     finish(later)
     assert [t.number for t in later.trials() if t.origin == DEFAULT_RECIPE] == [0]
 

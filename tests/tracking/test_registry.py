@@ -23,7 +23,7 @@ def store(finished: tuple[Place, Done]) -> TrackingStore:
 @pytest.fixture(scope="module")
 def two(finished: tuple[Place, Done], store: TrackingStore) -> list[registry.ModelVersion]:
     """Two versions of one registered model."""
-    (best,) = [r for r in runs_of(finished[0], "trial") if "model.uri" in r.data.tags]
+    (best,) = [r for r in runs_of(finished[0]) if "model.uri" in r.data.tags]
     uri = find_logged_model(store, best.info.run_id)
     assert uri == best.data.tags["model.uri"]
     versions = [

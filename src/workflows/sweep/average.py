@@ -22,7 +22,6 @@ from src.tracking.store import TrackingStore
 from src.training import inference
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 from src.verdict import estimates
-from src.verdict.bootstrap import PairedBootstrap, Predictions
 
 MODEL_KEYS = ("model", "model.checkpoint", "model.name")  # of which all members have the same values
 NEW_DIR, OLD_DIR = "new", "old"  # beside BEST_DIR, while weights are replaced
@@ -116,6 +115,8 @@ def _worst_in_interval(study: Study, best: TrialRecord, dataset: PreparedDataset
     file = study.training_folder(best.number) / BEST_DIR / PROBABILITIES_FILE
     if not file.exists():
         return best.score or 0.0
+    from src.verdict.bootstrap import PairedBootstrap, Predictions  # imports scipy, which takes a second
+
     bootstrap = PairedBootstrap(_validation_labels(dataset), {"best": Predictions(np.load(file)[None])})
     interval = bootstrap.estimate("best", study.study_settings.metric)
     return interval.low if study.direction == MAXIMIZE else interval.high
