@@ -9,7 +9,12 @@ from tests.support.fork_server import request
 
 SERVER = "FORK_SERVER"  # variable of the environment: the file descriptor of a server's socket
 
-TINY = ["model=tiny", "data.max_examples={train: 80, validation: 60, test: 60}", "study.report=false"]
+TINY = [
+    "model=tiny",
+    "model.learning_rate=1e-4",
+    "data.max_examples={train: 80, validation: 60, test: 60}",
+    "study.report=false",
+]
 SMALL = {
     "src.sweep": [*TINY, "study.baselines=[majority]"],
     "src.train": [*TINY, "trainer.num_train_epochs=1"],

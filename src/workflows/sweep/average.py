@@ -6,6 +6,7 @@ Their average does not depend on that choice.
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from src.core.metric import MAXIMIZE, gain
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
-from src.core.records import AverageRecord, TrialRecord
+from src.core.records import AverageRecord, TrialRecord, nested_from_json
 from src.data.dataset import PreparedDataset
 from src.search import stopping
 from src.search.study import Study
@@ -36,7 +37,7 @@ def training_folder(study: Study) -> Path:
 
 def load_average(study: Study) -> AverageRecord | None:
     """The average that was made last; None if there is none."""
-    return read_record(training_folder(study) / BEST_DIR / RECORD_FILE, AverageRecord.from_json)
+    return read_record(training_folder(study) / BEST_DIR / RECORD_FILE, partial(nested_from_json, AverageRecord))
 
 
 def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -> AverageRecord | None:
