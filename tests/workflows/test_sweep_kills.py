@@ -27,8 +27,6 @@ LINES = {
         "src.training.checkpoints:mark_complete:before",  # the checkpoint is not complete yet
         "src.tracking.run_log:RunLog._send:after",  # delivered, not noted
         "src.search.trial_lifecycle:end_trial:after",  # told, and nothing of it in MLflow
-        "src.workflows.sweep.average:_judge:after",  # averaged, nothing of it recorded
-        "src.workflows.sweep.average:_replace_weights:after",  # in its place, not in MLflow
         "src.tracking.logged_model:log_model:after",  # the model is logged, not noted
     ],
     "sqlite": WHILE_TRIALS_RUN,
