@@ -28,7 +28,7 @@ def model_of(place: Place) -> object:
     return mlflow.transformers.load_model(parent.data.tags["best.model"])("dull")[0]["label"]
 
 
-@pytest.mark.long
+@pytest.mark.heavy  # in the long tier: tests/tracking/test_run_log.py has the same of one training
 def test_a_server_that_goes_away_delays_records_only(place: Place, tmp_path: Path) -> None:
     url, command = command_for(tmp_path)
     (place.folder / "tracking").write_text(url)
