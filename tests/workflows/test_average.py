@@ -54,6 +54,7 @@ def test_a_study_ends_with_the_average_of_its_best_trials(searched: tuple[Place,
     saved = opened(place)
     record = average.load_average(saved.study)
     assert record is not None
+    assert isinstance(record.members, tuple)  # else pydantic warns when it is stored again
     assert list(record.members) == sorted(t.number for t in average.choose_members(saved.study, saved.dataset))
     assert len(record.members) >= 2
     assert_is_mean(place, record.members)
