@@ -8,12 +8,12 @@ Data flows from top to bottom; every import points down::
          |
     workflows/      what each command does, in the launching process
          |            sweep/    plan, run, monitor, finish, report
-         |            compare/  plan, run, monitor, evaluate
+         |            compare/  plan, run, monitor, form_choice, evaluate, contender_records, record
          |            predict/  model_choice, texts, answers, run
          |            train promote reproduce publish status ui join; multirun for Hydra's -m
-    workers/        worker processes: launcher, recipe_check, context, search_worker, comparison_worker, remote, cost
+    workers/        worker processes: launcher, recipe_check, context, search_worker, comparison_*, remote, cost
          |
-    comparison/     saved_study, contenders, selection
+    comparison/     saved_study, contenders, forms, selection
          |
     console/        output, live_view, data_summary, error_messages: everything that is printed
          |

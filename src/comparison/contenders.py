@@ -19,6 +19,7 @@ from src.search import stopping
 from src.search.study import DEFAULT_RECIPE
 from src.tracking import run_tree
 from src.training.pretrained import BEST_DIR
+from src.verdict.records import AVERAGE, REFIT, SINGLE
 
 BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
 CONTENDERS_FILE, LOCK_FILE = "line-up.json", "launch.lock"
@@ -43,11 +44,23 @@ class Contender(Record):
     version: str = ""  # of the champion, in the registry
     uri: str = ""  # of the champion's model
     note: str = ""
+    form: str = SINGLE  # of a recipe
 
     @property
     def is_recipe(self) -> bool:
         """Whether it is a recipe, which is trained on fresh seeds."""
         return self.kind in (DEFAULT, TUNED)
+
+    @property
+    def recipe_key(self) -> str:
+        """The key of the recipe, whatever its form."""
+        return self.key if self.form == SINGLE else self.key.removesuffix(f"-{self.form}")
+
+    def as_form(self, form: str) -> "Contender":
+        """This recipe in another form, which is a contender of its own."""
+        if form == SINGLE:
+            return self
+        return replace(self, name=f"{self.name}-{form}", key=f"{self.key}-{form}", form=form, search_score=None)
 
     def settings(self, seed: int | None = None) -> Settings:
         """The settings of its training, with `seed` in place of the stored one."""
@@ -62,6 +75,8 @@ class Contenders:
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = ()
     not_judged: tuple[tuple[str, str], ...] = ()  # baselines of the study without a result, and why
+    forms: tuple[str, ...] = (SINGLE,)  # in which the winner is judged
+    deliver: str = SINGLE  # the form that is to be registered, or auto
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
@@ -96,7 +111,8 @@ class Contenders:
     @property
     def key(self) -> str:
         """A hash that changes with everything that changes what is compared."""
-        return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds))
+        forms = () if self.forms == (SINGLE,) else (*self.forms, self.deliver)
+        return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds), *forms)
 
     @property
     def key_without_champion(self) -> str:
@@ -114,7 +130,8 @@ class Contenders:
         stored = without_schema(json.loads((folder / CONTENDERS_FILE).read_text(encoding="utf-8")))
         contenders = tuple(Contender(**c) for c in stored["contenders"])
         without = tuple((name, why) for name, why in stored.get("not_judged", []))
-        return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]), without)
+        forms, deliver = tuple(stored.get("forms", [SINGLE])), stored.get("deliver", SINGLE)
+        return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]), without, forms, deliver)
 
 
 @dataclass(frozen=True)
@@ -241,7 +258,14 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
             "default recipe. Continue the search: python -m src.sweep -m study.n_trials=<more>."
         )
     notes = [] if study.end_reason() else ["the study is not over; its search may find other settings yet"]
-    return Contenders((*baselines, default, *tuned), fresh_seeds(saved, settings.seeds), tuple(notes), not_judged)
+    return Contenders(
+        (*baselines, default, *tuned),
+        fresh_seeds(saved, settings.seeds),
+        tuple(notes),
+        not_judged,
+        (SINGLE, AVERAGE, REFIT) if settings.deliver.refit else (SINGLE, AVERAGE),
+        settings.deliver.form,
+    )
 
 
 def fresh_seeds(saved: SavedStudy, n: int) -> tuple[int, ...]:

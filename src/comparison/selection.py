@@ -8,36 +8,74 @@ import numpy as np
 
 from src.comparison import contenders
 from src.comparison.contenders import BASELINE, DEFAULT, Contender, Contenders, SeedRun
+from src.comparison.forms import AveragedForm, averaged_form, registered_training_dir
 from src.core.errors import CommandFailed
 from src.core.record_files import read_json, write_json
 from src.core.records import State, TrainingResult
 from src.verdict import decision
+from src.verdict.records import REFIT, SINGLE
 
 SELECTION_FILE = "choice.json"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The selected winner, and the opening of the test split that followed."""
+    """The selected winner, the form of it that is registered, and the opening of the test split that followed."""
 
     contenders: Contenders
     folder: Path
-    winner: str
+    winner: str  # the recipe, whatever its form
     tuned: str  # the best of the tuned settings: the winner, unless that is the default recipe
     best_baseline: str
-    opening: int
+    opening: int  # 0: the test split is not opened yet
     key: str
-    seed: int | None = None  # of the winner's seed run that is registered; an earlier version did not store it
+    seed: int | None = None  # of the winner's median seed run; an earlier version did not store it
+    form: str = SINGLE  # that is registered
+    forms: tuple[str, ...] = (SINGLE,)  # in which the winner is judged
+    form_reason: str = ""  # why that form is registered, in words
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether the test split is opened for it."""
+        return self.opening > 0
+
+    @property
+    def delivered(self) -> str:
+        """The name of the contender that is registered: the winner in its form."""
+        return self.winning_recipe.as_form(self.form).name
+
+    @property
+    def winning_recipe(self) -> Contender:
+        """The winner's recipe."""
+        return next(c for c in self.contenders.recipes if c.name == self.winner)
+
+    @property
+    def tested_recipes(self) -> list[Contender]:
+        """The winner, the default recipe and the best tuned settings. A recipe that failed on a seed is left out."""
+        names = [c for c in self.contenders.recipes if c.name in (self.winner, self.tuned) or c.kind == DEFAULT]
+        return [c for c in names if len(scores(c, self.contenders, self.folder)) == len(self.contenders.seeds)]
 
     @property
     def tested_seed_runs(self) -> list[SeedRun]:
-        """Trainings that predict the test split: of the winner, the default recipe and the best tuned settings.
+        """Trainings that predict the test split."""
+        return [
+            contenders.seed_run(c, seed, self.folder) for c in self.tested_recipes for seed in self.contenders.seeds
+        ]
 
-        A recipe that failed on a seed is left out.
-        """
-        names = [c for c in self.contenders.recipes if c.name in (self.winner, self.tuned) or c.kind == DEFAULT]
-        complete = [c for c in names if len(scores(c, self.contenders, self.folder)) == len(self.contenders.seeds)]
-        return [contenders.seed_run(c, seed, self.folder) for c in complete for seed in self.contenders.seeds]
+    @property
+    def averaged_forms(self) -> list[AveragedForm]:
+        """Averages that predict the test split: of every recipe that does, and the refit of the winner."""
+        return [
+            averaged_form(recipe, form, self.contenders, self.folder)
+            for recipe in self.tested_recipes
+            for form in self.forms
+            if form != SINGLE and (form != REFIT or recipe.name == self.winner)
+        ]
+
+    @property
+    def refits(self) -> list[SeedRun]:
+        """The winner's trainings on train + validation."""
+        return [run for form in self.averaged_forms if form.contender.form == REFIT for run in form.members]
 
     @property
     def without_training(self) -> list[Contender]:
@@ -46,15 +84,23 @@ class Selection:
 
     @property
     def registered_seed_run(self) -> SeedRun:
-        """The winner's training with the median validation score. Its weights are kept to be registered."""
-        contender = next(c for c in self.contenders.recipes if c.name == self.winner)
+        """The winner's training with the median validation score, which is registered if its form is SINGLE."""
+        contender = self.winning_recipe
         seed = median_seed(contender, self.contenders, self.folder) if self.seed is None else self.seed
         return contenders.seed_run(contender, seed, self.folder)
+
+    @property
+    def registered_training_dir(self) -> Path:
+        """The folder of the weights to register, laid out as a training's."""
+        return registered_training_dir(
+            self.winning_recipe.as_form(self.form).key, self.form, self.registered_seed_run.seed, self.folder
+        )
 
     def write(self) -> None:
         """Save it in the comparison's folder."""
         values = {"winner": self.winner, "tuned": self.tuned, "best_baseline": self.best_baseline,
-                  "opening": self.opening, "key": self.key, "seed": self.seed,
+                  "opening": self.opening, "key": self.key, "seed": self.seed, "form": self.form,
+                  "forms": self.forms, "form_reason": self.form_reason,
                   "line_up": self.contenders.key}  # fmt: skip
         write_json(self.folder / SELECTION_FILE, values, indent=1)
 
@@ -64,6 +110,7 @@ class Selection:
         stored = read_json(folder / SELECTION_FILE, {})
         if stored.pop("line_up", None) != comparison.key:
             return None
+        stored["forms"] = tuple(stored.get("forms", (SINGLE,)))
         return Selection(comparison, folder, **stored)
 
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from src.config.settings import (
     ComparisonSettings,
     DataSettings,
+    DeliverySettings,
     ModelSettings,
     PromotionSettings,
     PublicationSettings,
@@ -30,6 +31,7 @@ T = TypeVar("T")
 SECRET_KEYS = (("tracking", "uri"), ("storage", "url"))  # may contain a password, which is never stored
 JOB_KEYS = ("index", "of", "root")  # keys of the group worker that say which worker a job is
 PROGRESS = ("auto", "lines", "off")
+DELIVERED_FORMS = ("auto", "single", "average", "refit")
 MIN_SEEDS = 4  # of a comparison; simulations in tests/verdict/test_verdict.py
 REGISTERED_NAME = re.compile(r"[^/:'\"%\s](?:[^/:'\"%]{0,98}[^/:'\"%\s])?")
 EXPERIMENT_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]{0,119}")
@@ -101,6 +103,7 @@ def read_comparison_settings(cfg: DictConfig) -> ComparisonSettings:
     reader = _Reader(cfg)
     values = {**reader.group("compare"), **reader.study_and_registry()}
     values |= {"workers": reader.workers(), "progress": reader.progress()}
+    values |= {"deliver": reader.read(DeliverySettings, "deliver") or DeliverySettings()}
     settings = reader.read(ComparisonSettings, "compare", values)
     if settings is not None:
         reader.problems += _comparison_problems(settings, reader.group("worker").get("home"))
@@ -338,6 +341,11 @@ def _comparison_problems(settings: ComparisonSettings, home: str | None) -> Iter
             f"worker.home is {home}: a comparison works in the study's own folder, where all of its workers see it "
             "(launcher=local, or slurm)."
         )
+    deliver = settings.deliver
+    if deliver.form not in DELIVERED_FORMS:
+        yield f"deliver.form is {deliver.form!r}; it is {', '.join(DELIVERED_FORMS[:-1])} or {DELIVERED_FORMS[-1]}."
+    if deliver.form == "refit" and not deliver.refit:
+        yield "deliver.form=refit registers a refit, and deliver.refit=false makes none. Leave one of them out."
     if not 0 <= settings.margin < 1:
         yield f"compare.margin is {settings.margin:g}; it is a difference of the metric, from 0 to below 1."
 

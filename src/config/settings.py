@@ -200,6 +200,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class DeliverySettings:
+    """The group deliver: the form in which a comparison's winner is registered."""
+
+    form: str = "auto"  # auto, single, average or refit
+    refit: bool = True  # whether the winner is trained on train + validation, too
+
+
+@dataclass(frozen=True)
 class ComparisonSettings:
     """The settings of `compare`; all others are the study's."""
 
@@ -211,6 +219,7 @@ class ComparisonSettings:
     plan_only: bool
     workers: int | None
     progress: str = "auto"
+    deliver: DeliverySettings = field(default_factory=DeliverySettings)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _metadata(judged: JudgedSearch, more: dict[str, Any]) -> ModelCardData:
             metric_name=metric,
             metric_value=round(value, 4),
         )
-        for metric, value in winner.registered.test.items()
+        for metric, value in winner.registered_test.items()
     ]
     return ModelCardData(
         model_name=_title(record),
@@ -70,7 +70,7 @@ def _metadata(judged: JudgedSearch, more: dict[str, Any]) -> ModelCardData:
         tags=["trialbook", TASK],
         base_model=record.base.name if record.base.source in ("Hub", "package") else None,
         datasets=[data.hub_id] if data.hub_id else None,
-        metrics=[name for name in winner.registered.test if name != "loss"],
+        metrics=[name for name in winner.registered_test if name != "loss"],
         eval_results=results,
         **more,
     )
@@ -106,6 +106,8 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
         sentences=tables.sentences(verdict),
         baseline_name=baseline.name if baseline else "",
         results=_results(winner, baseline),
+        weights=tables.describe_weights(verdict),
+        attribution=[tables.attribution_table(verdict)] if tables.has_forms(verdict) else [],
         comparisons=tables.comparison_table(verdict),
         on_validation=tables.validation_table(verdict),
         settings=[
@@ -170,13 +172,13 @@ def _results(winner: ContenderRecord, baseline: ContenderRecord | None) -> list[
             f"{winner.test[metric].value:.4f} [{winner.test[metric].low:.4f}, {winner.test[metric].high:.4f}]",
             f"{baseline.test[metric].value:.4f}" if baseline else "",
         )
-        for metric, value in winner.registered.test.items()
+        for metric, value in winner.registered_test.items()
     ]
 
 
 def _protocol(judged: JudgedSearch) -> dict[str, Any]:
     record, verdict = judged.history, judged.verdict
-    winner = verdict.contender(verdict.winner)
+    winner = verdict.recipe_of(verdict.winner)
     return {
         "budget": describe_budget(record),
         "trials": describe_trials(record),
@@ -187,8 +189,9 @@ def _protocol(judged: JudgedSearch) -> dict[str, Any]:
         "seed of the search": record.seed,
         "fresh seeds": ", ".join(map(str, verdict.seeds)),
         "selection": f"best mean {verdict.metric} on validation over the fresh seeds, among {verdict.chosen_among} "
-        f"candidates (the search's best settings and the default recipe): {verdict.winner}"
+        f"candidates (the search's best settings and the default recipe): {winner.name}"
         + (f", {winner.about}" if winner.about else ""),
+        "form": verdict.form_reason,
         "optimism of the search": "" if winner.optimism is None else f"{winner.optimism:+.4f}",
         "baselines": ", ".join(c.name for c in verdict.contenders if c.kind == "baseline"),
     }
@@ -197,7 +200,7 @@ def _protocol(judged: JudgedSearch) -> dict[str, Any]:
 def _provenance(judged: JudgedSearch) -> dict[str, Any]:
     record, verdict = judged.history, judged.verdict
     winner = verdict.contender(verdict.winner)
-    base, run = record.base, winner.registered.run_id
+    base, run = record.base, winner.registered_run_id
     return {
         "base model": base.name + (f", commit {base.commit}" if base.commit else "") + f", weights {base.fingerprint}",
         "study": f"{record.study} (run {record.run_id})",

@@ -20,7 +20,7 @@ from src.tracking.run_log import RunLog, Table
 from src.tracking.store import TrackingStore
 from src.training.pretrained import BEST_DIR, PretrainedModel
 from src.verdict import tables
-from src.verdict.records import ContenderRecord, Verdict
+from src.verdict.records import SINGLE, ContenderRecord, Verdict
 
 # artifacts of a study with a verdict: on its run, and with the registered model
 CARD_DIR, FINDINGS_FILE = ("card", "findings.json")
@@ -111,13 +111,28 @@ def record_result(run: RunLog, result: TrainingResult) -> None:
     run.set_status(state)
 
 
-def record_average(run: RunLog, tags: Mapping[str, str], average: AverageRecord) -> None:
-    """Record the average of some trials' weights. `tags`: the common ones. The number of members is the step."""
+def record_average(
+    run: RunLog, tags: Mapping[str, str], average: AverageRecord, runs: Sequence[str | None], sha256: str
+) -> None:
+    """Record the average of some trials' weights. The number of members is the step.
+
+    Args:
+        run: of the average.
+        tags: the common ones.
+        average: its members and scores.
+        runs: of its members.
+        sha256: of its weights.
+    """
     members = ", ".join(map(str, average.members))
-    run.set_tags({**tags, "kind": "average", "members": members})
+    run.set_tags({**tags, "kind": "average", "members": members, **_average_tags(runs, sha256)})
     metrics = {f"validation/{name}": value for name, value in average.metrics.items()}
     run.log_metrics(len(average.members), {**metrics, "score": average.score, "members/score": average.members_mean})
     run.set_status(State.COMPLETE)
+
+
+def _average_tags(members: Sequence[str | None], sha256: str | None) -> dict[str, str | None]:
+    """Tags from which an average of weights is reproduced: its members' runs, and the hash of the weights' file."""
+    return {"members.runs": ",".join(map(str, members)), "weights.sha256": sha256}
 
 
 def record_contender(run: RunLog, row: ContenderRecord, verdict: Verdict) -> None:
@@ -134,6 +149,9 @@ def record_contender(run: RunLog, row: ContenderRecord, verdict: Verdict) -> Non
     run.log_metrics(verdict.number, {name: value for name, value in numbers.items() if value is not None})
     opened = {"test.openings": verdict.openings} if row.test else {}
     run.set_tags({"registered.seed": row.registered_seed, "problem": row.problem, **opened, "verdict": verdict.winner})
+    if row.form != SINGLE:
+        members = row.repeats or verdict.recipe_of(row.name).repeats
+        run.set_tags(_average_tags([member.run_id for member in members], row.sha256))
 
 
 def record_verdict(run: RunLog, verdict: Verdict) -> None:

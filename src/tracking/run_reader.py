@@ -10,7 +10,7 @@ from src.core.record_files import SCHEMA_TAG, check_schema
 from src.core.records import State
 from src.tracking.store import TrackingStore
 
-REPRODUCIBLE_KINDS = ("trial", "repeat", "train")
+REPRODUCIBLE_KINDS = ("trial", "repeat", "refit", "train")
 CALIBRATION = "validation/calibration_error"  # computed afterwards from the best weights
 NOT_COMPARED = ("seconds", "model/ms_per_1000_texts", CALIBRATION)  # timings differ from run to run
 
@@ -35,6 +35,26 @@ class RecordedRun:
     devices: int  # devices that trained it together
     data: str  # fingerprint
     curves: Curves
+    refit_share: float | None  # of a refit: the share of its schedule that was trained
+
+
+@dataclass(frozen=True)
+class RecordedAverage:
+    """What an MLflow run says of an average of weights."""
+
+    name: str
+    members: tuple[str, ...]  # ids of their runs
+    sha256: str  # of the weights' file
+
+
+def read_average(store: TrackingStore, run_id: str) -> RecordedAverage | None:
+    """The average that the run is of; None if it is of something else. Raises InvalidInput if there is no such run."""
+    run = _run(store, run_id)
+    tags = run.data.tags
+    check_schema(tags.get(SCHEMA_TAG, 1), f"The run {run_id}")
+    if "members.runs" not in tags or "weights.sha256" not in tags:
+        return None
+    return RecordedAverage(str(run.info.run_name), tuple(tags["members.runs"].split(",")), tags["weights.sha256"])
 
 
 def read_run(store: TrackingStore, run_id: str) -> RecordedRun:
@@ -47,7 +67,7 @@ def read_run(store: TrackingStore, run_id: str) -> RecordedRun:
         raise InvalidInput(
             f"run is {run_id}, a run of kind {tags.get('kind', 'unknown')} and state "
             f"{tags.get('trial.state', 'unknown')}; trainings that have ended can be reproduced, of the kinds "
-            f"{', '.join(REPRODUCIBLE_KINDS)}."
+            f"{', '.join(REPRODUCIBLE_KINDS)}, and averages of their weights."
         )
     names = [name for name in run.data.metrics if name not in NOT_COMPARED]
     curves = {name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)} for name in names}
@@ -67,6 +87,7 @@ def read_run(store: TrackingStore, run_id: str) -> RecordedRun:
         devices=int(tags.get("devices", 1)),
         data=tags.get("data.fingerprint", ""),
         curves=curves,
+        refit_share=float(tags["refit.share"]) if "refit.share" in tags else None,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,20 @@ class Objective:
     direction: str
     rungs: Sequence[float]
     rung_examples: int | None = None  # rungs before the last are judged on so many validation examples; None: on all
+    refit_share: float | None = None  # a refit: validation is trained on too, and this share of the schedule is kept
 
     def better_than(self, new: float, old: float | None) -> bool:
         """Whether `new` is better than `old`; anything is better than None."""
         return old is None or gain(new, self.direction) > gain(old, self.direction)
+
+
+def refit_objective(objective: Objective, judged: TrainingResult) -> Objective:
+    """The objective of a refit that ends where the training with the result `judged` was kept.
+
+    That is at a rung of `objective`: the weights of the best evaluation are kept.
+    """
+    kept = judged.step / judged.steps * (judged.share or 1.0) if judged.step and judged.steps else 1.0
+    return replace(objective, refit_share=min(objective.rungs, key=lambda rung: abs(rung - kept)))
 
 
 class RungCallback(TrainerCallback):
@@ -184,7 +194,7 @@ class RungCallback(TrainerCallback):
             seconds=seconds,
             megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
             ms_per_1000_texts=self.ms_per_1000_texts,
-            reason=ended.reason if ended else None,
+            reason=(ended.reason or None) if ended else None,
         )
 
     def _score(self, evaluation: Evaluation) -> float:
@@ -193,6 +203,31 @@ class RungCallback(TrainerCallback):
     def _end(self, stop: StopDecision, control: Any) -> None:
         self.stop, control.should_training_stop = stop, True
         control.should_save = control.should_save or stop.state == State.PAUSED
+
+
+class RefitCallback(RungCallback):
+    """The callback of a refit: validation is trained on too, so nothing is judged.
+
+    Checkpoints are saved where rungs would be judged. The training ends at `objective.refit_share` of its schedule, and
+    those weights are kept.
+    """
+
+    def __init__(self, trainer: Any, objective: Objective, callback: TrainingCallback, folder: Path) -> None:
+        super().__init__(trainer, objective, callback, folder, (None, None))
+        assert objective.refit_share is not None
+        self.share = objective.refit_share
+
+    def on_step_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save the weights and end at the share that is kept; save a checkpoint at the rungs before it."""
+        self.share_done, self.steps_done = state.global_step / state.max_steps, state.global_step
+        if state.global_step >= max(1, math.ceil(self.share * state.max_steps)):
+            if state.is_world_process_zero:
+                save_weights(self.trainer.model, self.trainer.processing_class, self.folder / BEST_DIR)
+            self._end(StopDecision(State.COMPLETE, ""), control)
+            return
+        control.should_save = state.global_step in self.rung_of_step
+        if stop := self.callback.should_stop(state.global_step):
+            self._end(stop, control)
 
 
 class _RestoreLoggedLoss(TrainerCallback):
@@ -206,12 +241,13 @@ class _RestoreLoggedLoss(TrainerCallback):
         self.trainer._globalstep_last_logged = self.since
 
 
-def save_weights(model: Any, tokenizer: Any, folder: Path, probabilities: np.ndarray) -> None:
+def save_weights(model: Any, tokenizer: Any, folder: Path, probabilities: np.ndarray | None = None) -> None:
     """Save weights, tokenizer and their probabilities on validation, [n_examples, n_labels]; never a part of them."""
     with replacing(folder) as scratch:
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        np.save(scratch / PROBABILITIES_FILE, probabilities.astype(np.float32))
+        if probabilities is not None:
+            np.save(scratch / PROBABILITIES_FILE, probabilities.astype(np.float32))
         shutil.rmtree(folder, ignore_errors=True)
 
 

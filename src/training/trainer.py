@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -29,7 +30,14 @@ from src.core.errors import first_line
 from src.core.records import Calibration, Evaluation, TrainingResult
 from src.data import splits
 from src.training import cpu_dropout, devices, metrics, old_checkpoints
-from src.training.callbacks import Objective, RungCallback, TrainingCallback, TrainingFailed, strip_eval_prefix
+from src.training.callbacks import (
+    Objective,
+    RefitCallback,
+    RungCallback,
+    TrainingCallback,
+    TrainingFailed,
+    strip_eval_prefix,
+)
 from src.training.checkpoints import last_checkpoint
 from src.training.pretrained import PretrainedModel, build_classifier
 from src.training.throughput import FORWARD_FRACTION, MEASURED_STEPS, StepTimer, tokens_per_step
@@ -66,22 +74,22 @@ def fine_tune(
         recipe: model, optimizer, schedule, trainer arguments and seed.
         checkpoint: the pretrained model to start from.
         data: train and validation splits, tokenized.
-        objective: the metric, and the rungs at which the validation split is evaluated.
+        objective: the metric, and the rungs at which the validation split is evaluated; or that this is a refit.
         callback: follows the training, and may end it.
         folder: of checkpoints; the best weights are saved in `folder`/best.
 
     Returns:
-        The result. Its score is that of the best evaluation on the whole validation split, whose weights are kept.
+        The result. Its score is that of the best evaluation on the whole validation split, whose weights are kept. A
+        refit has none: it trains on validation too.
 
     Raises:
         TrainingFailed: if a loss is NaN or infinite.
     """
     began = time.monotonic()
+    if objective.refit_share is not None:
+        data = replace(data, train=datasets.concatenate_datasets([data.train, data.validation]))
     trainer = _build_trainer(recipe, checkpoint, data, folder)
-    validation = trainer.eval_dataset
-    rung_callback = RungCallback(
-        trainer, objective, callback, folder, (_rung_subset(validation, objective.rung_examples), validation)
-    )
+    rung_callback = _callback_of(trainer, objective, callback, folder)
     start = last_checkpoint(folder)
     if start is not None:
         trainer.add_callback(rung_callback.restore(start))
@@ -91,6 +99,16 @@ def fine_tune(
     trainer.add_callback(rung_callback)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     return rung_callback.result(time.monotonic() - began)
+
+
+def _callback_of(
+    trainer: "_ClassifierTrainer", objective: Objective, callback: TrainingCallback, folder: Path
+) -> RungCallback:
+    if objective.refit_share is not None:
+        return RefitCallback(trainer, objective, callback, folder)
+    validation = trainer.eval_dataset
+    parts = (_rung_subset(validation, objective.rung_examples), validation)
+    return RungCallback(trainer, objective, callback, folder, parts)
 
 
 def _rung_subset(validation: Any, size: int | None) -> Any:

@@ -4,6 +4,7 @@ Such an average is about as accurate as the mean answer of its members, at the s
 Wortsman and others 2022, arXiv:2203.05482 ("model soups"), whose uniform average this is.
 """
 
+import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -46,6 +47,12 @@ def average_weights(members: Mapping[Path, int], folder: Path) -> None:
         }
         save_file(tensors, scratch / WEIGHTS_FILE, metadata=files[0].metadata())
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def weights_sha256(folder: Path) -> str:
+    """The SHA-256 of the weights in `folder`, in hexadecimal: the same weights are the same file."""
+    with (folder / WEIGHTS_FILE).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _mean(tensors: Sequence[torch.Tensor], counts: Sequence[int], name: str) -> torch.Tensor:

@@ -10,6 +10,11 @@ recipes different far too often.
   counts it once. Twice the sum of these two variances minus the first one therefore counts it once.
 - Limits are the estimate plus and minus a t quantile times the standard error, with Welch and Satterthwaite's degrees
   of freedom: for five seeds, or few examples of a rare label, the normal quantile is too small.
+- An average of n trainings' weights is one model, so its seeds cannot be resampled. Its variance over seeds is the
+  jackknife's, (n - 1) / n times the sum of squares of the leave-one-out averages about their mean (Efron & Stein 1981,
+  doi:10.1214/aos/1176345462). Seed i stands for the value v + (n - 1) (m - v_i), where v is the average's, v_i that
+  without member i, and m their mean: the mean of these is v, and the variance of their mean is the jackknife's.
+- Forms of one recipe have the same seeds, and are paired on them, too. Seeds of different recipes are independent.
 - A difference that fewer examples carry than an exact sign test needs (six at 95 %) is not shown, whatever its
   interval.
 
@@ -32,14 +37,34 @@ MAX_COUNTS = 4_000_000  # counts held at once
 
 @dataclass(frozen=True)
 class Predictions:
-    """A contender's probabilities, [n_seeds, n_examples, n_labels]; n_seeds is 1 for one that is not trained."""
+    """A contender's probabilities, [n_seeds, n_examples, n_labels].
+
+    n_seeds is 1 for one that is not trained, and for an average, which has those of its leave-one-out averages, too,
+    [n_members, n_examples, n_labels]. Contenders with the same `recipe` were trained from the same seeds, in the same
+    order, if they have equally many.
+    """
 
     probabilities: np.ndarray
+    leave_one_out: np.ndarray | None = None
+    recipe: str = ""
 
     @property
     def n_seeds(self) -> int:
-        """The number of seeds."""
-        return len(self.probabilities)
+        """The number of seeds that its values vary over."""
+        return len(self.probabilities if self.leave_one_out is None else self.leave_one_out)
+
+    def weighted_metrics(self, labels: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Metric -> [n_draws, n_seeds], the mean of which over seeds is the contender's.
+
+        Args:
+            labels: [n_examples].
+            counts: how often each draw holds each example, [n_draws, n_examples].
+        """
+        values = estimates.weighted_metrics(labels, self.probabilities, counts)
+        if self.leave_one_out is None:
+            return values
+        without_one = estimates.weighted_metrics(labels, self.leave_one_out, counts)
+        return {name: _jackknife_values(values[name], without_one[name]) for name in values}
 
 
 @dataclass(frozen=True)
@@ -61,8 +86,10 @@ class PairedBootstrap:
         generator = np.random.default_rng(seed)
         self.labels, self.predictions, self.n_examples = labels, answers, len(labels)
         self.support = {name: estimates.support(labels, a.probabilities) for name, a in answers.items()}
+        all_examples = np.ones((1, len(labels)))
         self.point_estimates = {
-            name: estimates.metrics_per_seed(labels, a.probabilities) for name, a in answers.items()
+            name: {metric: values[0] for metric, values in a.weighted_metrics(labels, all_examples).items()}
+            for name, a in answers.items()
         }
         parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in answers}
         left = draws
@@ -70,13 +97,16 @@ class PairedBootstrap:
             size = min(left, max(1, MAX_COUNTS // self.n_examples))
             counts = _example_counts(generator, size, self.n_examples)
             for name, a in answers.items():
-                parts[name].append(estimates.weighted_metrics(labels, a.probabilities, counts))
+                parts[name].append(a.weighted_metrics(labels, counts))
             left -= size
         self._values = {
             name: {metric: np.concatenate([part[metric] for part in each]) for metric in each[0]}
             for name, each in parts.items()
         }
-        self._seeds = {name: _seed_weights(generator, draws, a.n_seeds) for name, a in answers.items()}
+        # the contenders of a group are paired on their seeds
+        self._groups = {name: (a.recipe or name, a.n_seeds) for name, a in answers.items()}
+        distinct = dict.fromkeys(self._groups.values())
+        self._seeds = {group: _seed_weights(generator, draws, group[1]) for group in distinct}
 
     def estimate(self, name: str, metric: str, level: float = 0.95) -> Estimate:
         """The mean over the contender's seeds, with its interval.
@@ -111,6 +141,12 @@ class PairedBootstrap:
             return estimate
         return Estimate(estimate.value, max(-1.0, estimate.low), min(1.0, estimate.high), estimate.error)
 
+    def difference_over_examples(self, name: str, other: str, metric: str) -> tuple[float, float]:
+        """The difference `name` minus `other` of these very seeds, and its standard error over examples."""
+        difference = float(self.point_estimates[name][metric].mean() - self.point_estimates[other][metric].mean())
+        drawn = self._values[name][metric].mean(axis=1) - self._values[other][metric].mean(axis=1)
+        return difference, float(drawn.std(ddof=1))
+
     def differ_on_enough_examples(
         self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1
     ) -> bool:
@@ -132,14 +168,15 @@ class PairedBootstrap:
 
     def _estimate(self, signs: Mapping[str, float], metric: str, error_rate: float) -> Estimate:
         value, both, examples_only = 0.0, np.zeros(0), np.zeros(0)
-        parts: list[tuple[float, int]] = []  # variance, degrees of freedom
+        of_seeds: dict[tuple[str, int], np.ndarray] = {}  # the values of each group's seeds
         for name, sign in signs.items():
-            each, values = self.point_estimates[name][metric], self._values[name][metric]
+            each, values, group = self.point_estimates[name][metric], self._values[name][metric], self._groups[name]
             value += sign * float(each.mean())
-            both = sign * (values * self._seeds[name]).sum(axis=1) + (both if both.size else 0.0)
+            both = sign * (values * self._seeds[group]).sum(axis=1) + (both if both.size else 0.0)
             examples_only = sign * values.mean(axis=1) + (examples_only if examples_only.size else 0.0)
-            if len(each) > 1:
-                parts.append((float(each.var(ddof=1)) / len(each), len(each) - 1))
+            of_seeds[group] = sign * each + of_seeds.get(group, 0.0)
+        # variances with their degrees of freedom
+        parts = [(float(each.var(ddof=1)) / len(each), len(each) - 1) for each in of_seeds.values() if len(each) > 1]
         seeds, examples = sum(v for v, _ in parts), float(examples_only.var(ddof=1))
         parts.append((examples, max(1, min(self.support[name][metric] for name in signs) - 1)))
         variance = max(2 * (seeds + examples) - float(both.var(ddof=1)), seeds, examples)
@@ -174,6 +211,17 @@ def _seed_weights(generator: np.random.Generator, draws: int, repeats: int) -> n
     if repeats == 1:
         return np.ones((draws, 1))
     return generator.multinomial(repeats - 1, np.full(repeats, 1 / repeats), size=draws) / (repeats - 1)
+
+
+def _jackknife_values(whole: np.ndarray, without_one: np.ndarray) -> np.ndarray:
+    """A value per member, [n_draws, n_members]: their mean is `whole`, the variance of their mean the jackknife's.
+
+    Args:
+        whole: values of the average, [n_draws, 1].
+        without_one: values of the averages without one member each, [n_draws, n_members].
+    """
+    spread = without_one.mean(axis=1, keepdims=True) - without_one
+    return whole + (without_one.shape[1] - 1) * spread
 
 
 def _degrees_of_freedom(total: float, parts: list[tuple[float, int]]) -> float:

@@ -75,9 +75,21 @@ def median_index(values: Sequence[float]) -> int:
     return sorted(range(len(values)), key=lambda i: (values[i], i))[(len(values) - 1) // 2]
 
 
-def draw_bootstrap(labels: np.ndarray, answers: Mapping[str, np.ndarray]) -> PairedBootstrap:
-    """`answers`: probabilities by contender, [n_seeds, n_examples, n_labels]."""
-    return PairedBootstrap(labels, {name: Predictions(probabilities) for name, probabilities in answers.items()})
+def is_shown_worse(labels: np.ndarray, average: np.ndarray, members: np.ndarray, metric: str) -> bool:
+    """Whether an average is worse than its members are on average, by more than two standard errors.
+
+    The standard error is that of the difference over examples, on which they are paired. The members are these, so it
+    is not over seeds.
+
+    Args:
+        labels: [n_examples].
+        average: probabilities, [n_examples, n_labels].
+        members: probabilities, [n_members, n_examples, n_labels].
+        metric: that is compared.
+    """
+    bootstrap = PairedBootstrap(labels, {"average": Predictions(average[None]), "members": Predictions(members)})
+    difference, error = bootstrap.difference_over_examples("average", "members", metric)
+    return gain(difference, direction_of(metric)) < -2 * error
 
 
 def _compare_with(

@@ -9,6 +9,8 @@ from src.core.record_files import read_record
 from src.core.records import nested_from_json, nested_to_json
 
 VERDICT_FILE = "verdict.json"  # the file, in a comparison's folder
+SINGLE, AVERAGE, REFIT = "single", "average", "refit"
+"""Forms of a recipe: trained once; its fresh-seed trainings averaged; trained on train + validation and averaged."""
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
 
 
@@ -33,42 +35,56 @@ class SeedRunRecord:
 
 
 @dataclass(frozen=True)
+class PairwiseResult:
+    """One contender, mostly the winner, compared with another one on the same test examples."""
+
+    other: str
+    metric: str
+    difference: Interval  # the one minus the other
+    verdict: str
+    only_winner: int  # McNemar's test on the registered weights: examples that only the one's got right,
+    only_other: int  # only the other's,
+    p: float  # and the exact two-sided p
+
+
+@dataclass(frozen=True)
 class ContenderRecord:
-    """A contender (a baseline, the default recipe, tuned settings or the champion) and its results."""
+    """A contender and its results: a baseline, the champion, or the default recipe or tuned settings in one form."""
 
     name: str
     kind: str  # baseline, default, tuned, champion
-    key: str  # of its recipe
+    key: str  # of its recipe, in its form
     about: str  # in words: the trial, the version
     params: dict[str, Any]  # the searched settings
     search_score: float | None
     validation: float | None  # study.metric, the mean over fresh seeds; of a baseline, its own
     spread: float | None  # standard deviation over the seeds
     optimism: float | None  # how much better the search's score is than the mean over fresh seeds
-    registered_seed: int | None  # of the seed run with the median validation score, which is the one to register
+    registered_seed: int | None  # of the seed run with the median validation score; of an average, None
     repeats: tuple[SeedRunRecord, ...]
     test: dict[str, Interval]  # empty: the test split was not opened for it
     megabytes: float | None = None
     ms_per_1000_texts: float | None = None
     problem: str | None = None  # why it could not be evaluated
+    form: str = SINGLE
+    recipe: str = ""  # the name of the contender that is this recipe trained once
+    run_id: str | None = None  # of its own run
+    sha256: str | None = None  # of an average's weights
+    over_default: PairwiseResult | None = None  # this one against the default recipe trained once
 
     @property
-    def registered(self) -> SeedRunRecord:
-        """The seed run to register."""
-        return next(r for r in self.repeats if r.seed == self.registered_seed)
+    def registered_test(self) -> dict[str, float]:
+        """The test metrics of the weights to register: the median seed run's, or the average's."""
+        if self.form != SINGLE:
+            return {metric: interval.value for metric, interval in self.test.items()}
+        return next(r for r in self.repeats if r.seed == self.registered_seed).test
 
-
-@dataclass(frozen=True)
-class PairwiseResult:
-    """The winner compared with one other contender on the same test examples."""
-
-    other: str
-    metric: str
-    difference: Interval  # winner minus other
-    verdict: str
-    only_winner: int  # McNemar's test on the registered weights: examples that only the winner's got right,
-    only_other: int  # only the other's,
-    p: float  # and the exact two-sided p
+    @property
+    def registered_run_id(self) -> str | None:
+        """The run of the weights to register."""
+        if self.form != SINGLE:
+            return self.run_id
+        return next(r for r in self.repeats if r.seed == self.registered_seed).run_id
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class Verdict:
     test_examples: int
     chosen_among: int
     contenders: tuple[ContenderRecord, ...]
-    winner: str
+    winner: str  # in the form that is registered
     best_baseline: str
     against: tuple[PairwiseResult, ...]
     opening: int  # number of this opening of the test split, from 1
@@ -100,6 +116,7 @@ class Verdict:
     notes: tuple[str, ...] = ()
     not_judged: tuple[tuple[str, str], ...] = ()  # baselines of the study without a result, and why
     limits: tuple[str, ...] = ()  # what the test split cannot show, in words
+    form_reason: str = ""  # why the winner is registered in this form; empty: an earlier version's, which knew no forms
 
     def contender(self, name: str) -> ContenderRecord:
         """The record of the contender `name`."""
@@ -108,6 +125,10 @@ class Verdict:
     def result_against(self, name: str) -> PairwiseResult | None:
         """The winner against the contender `name`; None if they were not compared."""
         return next((a for a in self.against if a.other == name), None)
+
+    def recipe_of(self, name: str) -> ContenderRecord:
+        """The record of the recipe of the contender `name`, trained once."""
+        return self.contender(self.contender(name).recipe or name)
 
     @property
     def search_top(self) -> str:

@@ -4,15 +4,17 @@ import re
 from collections.abc import Iterable, Sequence
 
 from src.core.formatting import plural, short_params
-from src.verdict.records import ContenderRecord, Interval, PairwiseResult, Verdict
+from src.verdict.records import AVERAGE, REFIT, SINGLE, ContenderRecord, Interval, PairwiseResult, Verdict
 
 WINNER = " *"
+FORMS = {SINGLE: "trained once", AVERAGE: "averaged", REFIT: "refitted and averaged"}
 Table = tuple[list[str], list[list[str]]]  # the head, and the rows
 
 
 def all_tables(verdict: Verdict) -> list[Table]:
     """The tables of a verdict, in the order in which they are shown."""
-    return [validation_table(verdict), test_table(verdict), comparison_table(verdict)]
+    attribution = [attribution_table(verdict)] if has_forms(verdict) else []
+    return [validation_table(verdict), test_table(verdict), *attribution, comparison_table(verdict)]
 
 
 def validation_table(verdict: Verdict) -> Table:
@@ -30,6 +32,18 @@ def test_table(verdict: Verdict) -> Table:
     return [f"on {verdict.test_examples} test examples", *metrics], rows
 
 
+def has_forms(verdict: Verdict) -> bool:
+    """Whether recipes were judged in more than one form; verdicts of earlier versions know single trainings only."""
+    return any(c.form != SINGLE for c in verdict.contenders)
+
+
+def attribution_table(verdict: Verdict) -> Table:
+    """A row per recipe and form that was tested: what it gives over the default recipe trained once."""
+    head = ["what it gives", f"test {verdict.metric}", "over the default recipe trained once", "verdict"]
+    recipes = [c for c in verdict.contenders if c.test and c.kind in ("default", "tuned")]
+    return head, [_attribution_row(verdict, c) for c in recipes]
+
+
 def comparison_table(verdict: Verdict) -> Table:
     """A row per contender that the winner was compared with."""
     head = [f"{verdict.winner} against", f"{verdict.metric} difference", "verdict", "only winner right",
@@ -38,27 +52,22 @@ def comparison_table(verdict: Verdict) -> Table:
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """The verdict in sentences; the first one is the decision."""
-    words = []
+    """The verdict in sentences; the first one says what all of this gives over the default recipe trained once."""
+    words = [" ".join([_over_default(verdict), *_limits(verdict)])]
     for against in verdict.against:
-        kind = verdict.contender(against.other).kind
-        if kind != "baseline" or against.other == verdict.best_baseline:
-            role = "the best baseline, " if kind == "baseline" else ""
-            words.append(f"{verdict.winner} against {role}{against.other}: {against.verdict.upper()} "
-                         f"({signed_interval(against.difference)} {verdict.metric}).")  # fmt: skip
-    decision = words[0] if words else f"{verdict.winner} was compared with nothing."
-    words = [" ".join([decision, *_limits(verdict)]), *words[1:]]
+        other = verdict.contender(against.other)
+        other_recipe = other.form == SINGLE and other.name not in ("default", verdict.recipe_of(verdict.winner).name)
+        if other_recipe and (other.kind != "baseline" or other.name == verdict.best_baseline):
+            role = "the best baseline, " if other.kind == "baseline" else ""
+            words.append(_decision(verdict, against, f"{role}{against.other}"))
     if verdict.contender(verdict.winner).kind == "default":
         words.append("The winner is the default recipe: no tuned settings did better on fresh seeds.")
-    top = verdict.search_top
-    chosen = f"the best in the search was {top}" if top != verdict.winner else "as in the search"
-    winner = verdict.contender(verdict.winner)
-    words.append(
-        f"Best of {verdict.chosen_among} candidates on fresh seeds: {verdict.winner} ({chosen}); optimism of the "
-        f"search: {winner.optimism:+.4f}."
-        if winner.optimism is not None
-        else f"Best of {verdict.chosen_among} candidates on fresh seeds: {verdict.winner} ({chosen})."
-    )
+    recipe, top = verdict.recipe_of(verdict.winner), verdict.search_top
+    chosen = f"the best in the search was {top}" if top != recipe.name else "as in the search"
+    optimism = "" if recipe.optimism is None else f"; optimism of the search: {recipe.optimism:+.4f}"
+    words.append(f"Best of {verdict.chosen_among} candidates on fresh seeds: {recipe.name} ({chosen}){optimism}.")
+    if verdict.form_reason:
+        words.append(f"The weights to register are {describe_weights(verdict)}: {verdict.form_reason}.")
     asked = f"a margin of {verdict.margin:g} was asked" if verdict.margin else "no margin was asked"
     words.append(
         f"{verdict.test_examples} test examples, {len(verdict.seeds)} fresh seeds; 95 % intervals over examples and "
@@ -66,6 +75,30 @@ def sentences(verdict: Verdict) -> list[str]:
         f"opened {plural(verdict.openings, 'time')}."
     )
     return words
+
+
+def describe_weights(verdict: Verdict) -> str:
+    """What the weights to register are, in words."""
+    winner, n_seeds = verdict.contender(verdict.winner), len(verdict.seeds)
+    return {
+        SINGLE: f"seed {winner.registered_seed}, the median of {n_seeds} fresh seeds on validation",
+        AVERAGE: f"the average of {n_seeds} trainings from fresh seeds",
+        REFIT: f"the average of {n_seeds} trainings from fresh seeds on train + validation",
+    }[winner.form]
+
+
+def _over_default(verdict: Verdict) -> str:
+    against = verdict.result_against("default")
+    if against is not None:
+        return _decision(verdict, against, "the default recipe trained once")
+    if verdict.winner == "default":
+        return "default is the default recipe trained once: search and averaging have given nothing over it."
+    return f"{verdict.winner} was not compared with the default recipe, which failed on a seed."
+
+
+def _decision(verdict: Verdict, against: PairwiseResult, other: str) -> str:
+    difference = f"{signed_interval(against.difference)} {verdict.metric}"
+    return f"{verdict.winner} against {other}: {against.verdict.upper()} ({difference})."
 
 
 def _limits(verdict: Verdict) -> list[str]:
@@ -85,11 +118,12 @@ def to_markdown(verdict: Verdict) -> str:
 
 def _name(verdict: Verdict, row: ContenderRecord) -> str:
     mark = WINNER if row.name == verdict.winner else ""
-    return row.name + (f" ({row.about})" if row.about and row.kind != "tuned" else "") + mark
+    about = f" ({row.about})" if row.about and row.kind != "tuned" and row.form == SINGLE else ""
+    return row.name + about + mark
 
 
 def _validation_row(verdict: Verdict, row: ContenderRecord) -> list[str]:
-    settings = row.problem or short_params(row.params)
+    settings = row.problem or (short_params(row.params) if row.form == SINGLE else "")
     return [
         _name(verdict, row),
         _number(row.search_score),
@@ -99,6 +133,17 @@ def _validation_row(verdict: Verdict, row: ContenderRecord) -> list[str]:
         "" if row.megabytes is None else f"{row.megabytes:.1f}",
         "" if row.ms_per_1000_texts is None else f"{row.ms_per_1000_texts:.0f}",
         settings,
+    ]
+
+
+def _attribution_row(verdict: Verdict, row: ContenderRecord) -> list[str]:
+    over = row.over_default
+    recipe = "the default recipe" if row.kind == "default" else row.recipe or row.name
+    return [
+        f"{recipe}, {FORMS[row.form]}{WINNER if row.name == verdict.winner else ''}",
+        _interval(row.test[verdict.metric]),
+        signed_interval(over.difference) if over else "",
+        over.verdict if over else "",
     ]
 
 

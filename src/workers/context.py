@@ -114,7 +114,11 @@ def curve_metrics(evaluation: Evaluation) -> dict[str, float]:
 
 
 def attempt_training(
-    recipe: Recipe, context: WorkerContext, callback: TrackingCallback, folder: Path
+    recipe: Recipe,
+    context: WorkerContext,
+    callback: TrackingCallback,
+    folder: Path,
+    objective: Objective | None = None,
 ) -> TrainingResult:
     """Train. An error becomes a FAIL result with its reason, and a traceback on the MLflow run.
 
@@ -125,6 +129,7 @@ def attempt_training(
         context: of this worker.
         callback: has the MLflow run.
         folder: of checkpoints and weights.
+        objective: None for that of the study.
 
     Raises:
         StorageUnavailable: the study's records cannot be written, which says nothing about the training.
@@ -135,7 +140,7 @@ def attempt_training(
     try:
         callback.run.set_tags(recorders.weights_tags(context.tokenized_data(recipe.model)[0]))
         return train_within_memory(
-            recipe, context, callback, folder, lambda n: callback.run.set_tags({"micro_batch": n})
+            recipe, context, callback, folder, lambda n: callback.run.set_tags({"micro_batch": n}), objective
         )
     except StorageUnavailable:
         raise
@@ -153,6 +158,7 @@ def train_within_memory(
     callback: TrainingCallback,
     folder: Path,
     fits: Callable[[int], object] = lambda _: None,
+    objective: Objective | None = None,
 ) -> TrainingResult:
     """Train; if memory runs out, start again with half the micro-batch and twice the accumulation steps.
 
@@ -162,14 +168,16 @@ def train_within_memory(
         callback: follows the training.
         folder: of its checkpoints and weights. It also holds the micro-batch that fitted, for a resumed training.
         fits: called with the new micro-batch, in examples.
+        objective: None for that of the study.
     """
+    objective = objective or context.objective
     each, file = context.settings.worker.devices_per_trial, folder / MICRO_BATCH_FILE
     if file.exists():
         recipe = reduce_micro_batch_to(read_record(file, int) or micro_batch_size(recipe), recipe, each)
     while True:
         try:
             checkpoint, data = context.tokenized_data(recipe.model)
-            return distributed.fine_tune(each, recipe, checkpoint, data, context.objective, callback, folder)
+            return distributed.fine_tune(each, recipe, checkpoint, data, objective, callback, folder)
         except StorageUnavailable:
             raise
         except Exception as error:

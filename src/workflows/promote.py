@@ -8,8 +8,7 @@ from typing import TypeGuard
 
 from filelock import FileLock
 
-from src.comparison import contenders, saved_study
-from src.comparison.contenders import TRAINING_DIR
+from src.comparison import saved_study
 from src.comparison.saved_study import SavedStudy
 from src.config.settings import PromotionSettings, TrackingSettings
 from src.console.output import Console, StudyConsole
@@ -21,8 +20,8 @@ from src.tracking.registry import CHALLENGER, CHAMPION, SEED_RUN_TAG, ModelVersi
 from src.tracking.store import TrackingStore, open_existing_store, open_store, tracking_uri
 from src.training.pretrained import BEST_DIR
 from src.verdict import tables
-from src.verdict.records import BETTER, WORSE, PairwiseResult, Verdict, load_verdict
-from src.workflows.compare import evaluate
+from src.verdict.records import BETTER, SINGLE, WORSE, PairwiseResult, Verdict, load_verdict
+from src.workflows.compare import record
 from src.workflows.sweep import report
 
 
@@ -57,7 +56,7 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
         if uri and (problem := report.attach_card(saved, verdict, store, uri)):
             console.print(f"  note: {problem}")
         return
-    own_version = registry.version_of_seed_run(store, verdict.registry, evaluate.registered_name(verdict))
+    own_version = registry.version_of_seed_run(store, verdict.registry, record.registered_name(verdict))
     decision = decide(verdict, champion, own_version, settings.again, settings.without)
     _print_winner(verdict, console)
     if settings.dry_run:
@@ -90,16 +89,16 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
 
 def _print_winner(verdict: Verdict, console: StudyConsole) -> None:
     winner = verdict.contender(verdict.winner)
-    score, mean = winner.registered.test[verdict.metric], winner.test[verdict.metric]
-    seeds = f"seed {winner.registered_seed}, the median of {len(verdict.seeds)} fresh seeds on validation"
-    console.print(f"{verdict.winner} of {verdict.study}, {seeds}")
-    interval = f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]"
-    console.print(f"  test {verdict.metric} {score:.4f}; mean over the seeds {interval}")
+    score, mean = winner.registered_test[verdict.metric], winner.test[verdict.metric]
+    console.print(f"{verdict.winner} of {verdict.study}, {tables.describe_weights(verdict)}")
+    interval = f"[{mean.low:.4f}, {mean.high:.4f}]"
+    over_seeds = f"; mean over the seeds {mean.value:.4f} {interval}" if winner.form == SINGLE else f" {interval}"
+    console.print(f"  test {verdict.metric} {score:.4f}{over_seeds}")
 
 
 def _is_winner(champion: ModelVersion | None, verdict: Verdict) -> TypeGuard[ModelVersion]:
     """Whether the champion is the model that the verdict registers."""
-    return champion is not None and champion.tags.get(SEED_RUN_TAG) == evaluate.registered_name(verdict)
+    return champion is not None and champion.tags.get(SEED_RUN_TAG) == record.registered_name(verdict)
 
 
 def _already(champion: ModelVersion) -> str:
@@ -173,11 +172,12 @@ def version_tags(
     Args:
         verdict: of the comparison.
         decision: about the champion.
-        config: of the seed run, as YAML.
-        run_ids: of the study and the seed run, by tag.
+        config: of the registered weights' training, as YAML.
+        run_ids: of the study and of the registered weights, by tag.
     """
     winner = verdict.contender(verdict.winner)
     mean = winner.test[verdict.metric]
+    over_seeds = ".mean_over_seeds" if winner.form == SINGLE else ".interval"
     against = decision.against
     verdict_tags = {
         f"verdict.against.{pair.other}": (
@@ -186,17 +186,18 @@ def version_tags(
         for pair in verdict.against
     }
     return {
-        SEED_RUN_TAG: evaluate.registered_name(verdict),
+        SEED_RUN_TAG: record.registered_name(verdict),
         "study": verdict.study,
         "verdict": against.verdict if against else "none",
         "verdict.against": against.other if against else "",
         "verdict.margin": f"{verdict.margin:g}",
         **verdict_tags,
-        f"test.{verdict.metric}": f"{winner.registered.test[verdict.metric]:.4f}",
-        f"test.{verdict.metric}.mean_over_seeds": f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
+        f"test.{verdict.metric}": f"{winner.registered_test[verdict.metric]:.4f}",
+        f"test.{verdict.metric}{over_seeds}": f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
         "test.examples": str(verdict.test_examples),
         "test.openings": str(verdict.openings),
-        "seed": str(winner.registered_seed),
+        "form": winner.form,
+        **({"seed": str(winner.registered_seed)} if winner.form == SINGLE else {}),
         "seeds": ", ".join(map(str, verdict.seeds)),
         **{f"data.fingerprint.{split}": value for split, value in verdict.fingerprints.items()},
         "config.sha256": hashlib.sha256(config.encode()).hexdigest(),
@@ -225,20 +226,18 @@ def _verdict(settings: PromotionSettings, saved: SavedStudy) -> Verdict:
 def _register(
     saved: SavedStudy, verdict: Verdict, decision: PromotionDecision, store: TrackingStore, console: StudyConsole
 ) -> ModelVersion:
-    """Log the weights of the median seed run as a model, once, and register a version with its evidence."""
-    winner = verdict.contender(verdict.winner)
-    assert winner.registered_seed is not None
-    folder = contenders.seed_run_dir(winner.key, winner.registered_seed, saved.comparison_dir)
-    run = run_tree.seed_run(saved.study, saved.comparison_dir, winner.key, winner.name, winner.registered_seed)
+    """Log the weights that the verdict registers as a model, once, and register a version with its evidence."""
+    folder = record.registered_training_dir(verdict, saved.comparison_dir)
+    run = record.registered_run(saved, verdict)
     run_id = run.ensure_run_id(store)
     uri = logged_model.find_logged_model(store, run_id)
     if uri is None:
-        if not (folder / TRAINING_DIR / BEST_DIR).is_dir():
+        if not (folder / BEST_DIR).is_dir():
             raise InvalidInput(
-                f"The winner's weights are gone from {folder / TRAINING_DIR}, so they cannot be registered. Delete "
+                f"The winner's weights are gone from {folder}, so they cannot be registered. Delete "
                 f"{saved.comparison_dir} and compare again: the same seeds train the same weights."
             )
-        uri = recorders.log_best_model(store, run, folder / TRAINING_DIR)
+        uri = recorders.log_best_model(store, run, folder)
     if problem := report.attach_card(saved, verdict, store, uri):
         console.print(f"  note: {problem}")
     ids = {"run.repeat": run_id, "run.study": run_tree.study_run(saved.study).ensure_run_id(store)}

@@ -16,10 +16,11 @@ from src.core.paths import Paths
 from src.core.records import Evaluation, State, StopDecision, TrainingResult
 from src.data import dataset
 from src.tracking import environment, recorders, run_reader
-from src.tracking.run_reader import Curves, RecordedRun
-from src.tracking.store import open_existing_store
-from src.training import devices, distributed
-from src.training.callbacks import TrainingCallback
+from src.tracking.run_reader import Curves, RecordedAverage, RecordedRun
+from src.tracking.store import TrackingStore, open_existing_store
+from src.training import devices, distributed, weight_average
+from src.training.callbacks import Objective, TrainingCallback
+from src.training.pretrained import BEST_DIR
 from src.training.trainer import failure_reason, reduce_micro_batch_to, resolve_precision
 from src.workers.context import WorkerContext, curve_metrics
 from src.workflows.sweep.plan import machine_for
@@ -64,10 +65,52 @@ class Difference:
 
 
 def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> None:
-    """Train a recorded run again. Raises NotReproduced if a number differs, InvalidInput if run or data are missing."""
+    """Train a recorded run again, or all members of an average.
+
+    Raises:
+        NotReproduced: a number or an average's weights differ.
+        InvalidInput: the run or its data are missing.
+    """
     if not run_id:
         raise InvalidInput("No run was given: python -m src.reproduce run=<MLflow run id>.")
-    store = open_existing_store(tracking_uri, paths.root)
+    store, console = open_existing_store(tracking_uri, paths.root), Console()
+    average = run_reader.read_average(store, run_id)
+    folder = paths.training_dir(f"reproduce-{run_id}-{time.strftime('%H-%M-%S')}")
+    try:
+        if average is None:
+            same = _reproduce_training(run_id, store, paths, console, folder)
+        else:
+            same = _reproduce_average(average, store, paths, console, folder)
+    except KeyboardInterrupt:
+        raise CommandFailed("Stopped. Nothing was compared, and the record is unchanged.") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _set_reproduced(store, run_id, same)
+    if not same:
+        raise NotReproduced(f"The run {run_id} did not come out the same (see above). Its record is unchanged.")
+
+
+def _set_reproduced(store: TrackingStore, run_id: str, same: bool) -> None:
+    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    run_reader.set_tags(store, run_id, {"reproduced": "identical" if same else "differs", "reproduced.at": when})
+
+
+def _reproduce_average(
+    average: RecordedAverage, store: TrackingStore, paths: Paths, console: Console, folder: Path
+) -> bool:
+    """Train all members again, average their weights, and compare the average's. Returns whether it is the same."""
+    console.print(f"Again: {average.name}, the average of {len(average.members)} trainings")
+    for member in average.members:
+        _set_reproduced(store, member, _reproduce_training(member, store, paths, console, folder / member))
+    members = {folder / member / BEST_DIR: 1 for member in average.members}
+    weight_average.average_weights(members, folder / BEST_DIR)
+    same = weight_average.weights_sha256(folder / BEST_DIR) == average.sha256
+    console.print("The average's weights are identical." if same else "The average's weights differ.")
+    return same
+
+
+def _reproduce_training(run_id: str, store: TrackingStore, paths: Paths, console: Console, folder: Path) -> bool:
+    """Train a recorded run again in `folder`, and print what differs. Returns whether everything is the same."""
     recorded = run_reader.read_run(store, run_id)
     settings = compose.restore_settings(recorded.yaml)
     worker = replace(settings.worker, devices_per_trial=recorded.devices)
@@ -78,7 +121,6 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
             f"The run {run_id} was trained on data with the fingerprint {recorded.data}; what {settings.data.name} "
             f"({settings.data.path or settings.data.hub_id}) has now has {prepared.fingerprint}. Put the old data back."
         )
-    console = Console()
     devices.set_worker_share(0, 1, machine_for(settings))
     threads = devices.set_threads(recorded.threads)
     console.print(
@@ -87,20 +129,11 @@ def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> Non
     )
     context = WorkerContext(settings, paths, store, lambda: recorded.data)
     callback = ReplayCallback(recorded.steps if recorded.state == State.PRUNED else None)
-    folder = paths.training_dir(f"reproduce-{run_id}-{time.strftime('%H-%M-%S')}")
-    try:
-        result = _train(settings, context, callback, folder)
-    except KeyboardInterrupt:
-        raise CommandFailed("Stopped. Nothing was compared, and the record is unchanged.") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    objective = replace(context.objective, refit_share=recorded.refit_share)
+    result = _train(settings, context, objective, callback, folder)
     differences = compare_curves(recorded, {**callback.curves, **_final_curves(result)})
     _print_differences(console, recorded, result, differences)
-    same = not any(d.differ or d.missing for d in differences) and result.state == recorded.state
-    when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    run_reader.set_tags(store, run_id, {"reproduced": "identical" if same else "differs", "reproduced.at": when})
-    if not same:
-        raise NotReproduced(f"The run {run_id} did not come out the same (see above). Its record is unchanged.")
+    return not any(d.differ or d.missing for d in differences) and result.state == recorded.state
 
 
 def recorded_recipe(recipe: Recipe, recorded: RecordedRun) -> Recipe:
@@ -129,11 +162,13 @@ def _equal(one: float, other: float) -> bool:
     return one == other or (one != one and other != other)  # noqa: PLR0124  (NaN)
 
 
-def _train(settings: Settings, context: WorkerContext, callback: ReplayCallback, folder: Path) -> TrainingResult:
+def _train(
+    settings: Settings, context: WorkerContext, objective: Objective, callback: ReplayCallback, folder: Path
+) -> TrainingResult:
     try:
         checkpoint, data = context.tokenized_data(settings.recipe.model)
         each = settings.worker.devices_per_trial
-        return distributed.fine_tune(each, settings.recipe, checkpoint, data, context.objective, callback, folder)
+        return distributed.fine_tune(each, settings.recipe, checkpoint, data, objective, callback, folder)
     except InvalidInput:
         raise
     except Exception as error:  # a training that failed is reproduced by failing again

@@ -25,7 +25,8 @@ from src.reports.report import render_report
 from src.reports.search_record import JudgedSearch, SearchRecord
 from src.tracking import logged_model, run_tree
 from src.tracking.store import open_store
-from src.verdict import decision, estimates, tables
+from src.verdict import decision
+from src.verdict.bootstrap import PairedBootstrap, Predictions, estimates, tables
 from src.verdict.decision import Hypothesis
 from src.verdict.records import load_verdict
 from src.workflows.sweep import report as sweep_report
@@ -68,7 +69,7 @@ def test_every_test_figure_follows_from_the_raw_answers(
 ) -> None:
     verdict, labels = found.verdict, test_split["label"].to_numpy()
     assert set(answers) == {c.name for c in verdict.contenders if c.test}
-    draws = decision.draw_bootstrap(labels, answers)
+    draws = PairedBootstrap(labels, {name: Predictions(each) for name, each in answers.items()})
     for name, probabilities in answers.items():
         row = verdict.contender(name)
         assert row.test == decision.intervals(draws, name, 2)

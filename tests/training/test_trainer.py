@@ -2,11 +2,13 @@
 
 import dataclasses
 import itertools
+import math
 import platform
 import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +22,12 @@ from sklearn import metrics as sklearn_metrics
 from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerControl, TrainingArguments
 
 from src.core.errors import InvalidInput
-from src.core.records import State
+from src.core.records import State, TrainingResult
 from src.data import dataset
 from src.training import arguments, baselines, devices, metrics, objectives, pretrained
-from src.training.callbacks import Objective, TrainingFailed
+from src.training.callbacks import Objective, TrainingFailed, refit_objective
 from src.training.checkpoints import last_checkpoint
-from src.training.pretrained import BEST_DIR
+from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 from src.training.throughput import MEASURED_STEPS, WARM_UP_STEPS, StepTimer, tokens_per_step
 from src.training.trainer import (
     _build_trainer,
@@ -294,6 +296,39 @@ def test_a_training_cut_anywhere_and_continued_equals_an_uninterrupted_one(
     assert (result.score, result.step, result.state) == (uninterrupted.score, uninterrupted.step, State.COMPLETE)
     weights = [load_file(tmp_path / side / BEST_DIR / "model.safetensors") for side in "ab"]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize("cuts", [[], [5, 9]])
+def test_a_refit_trains_on_validation_too_and_ends_where_it_is_told(
+    cache: Path, tmp_path: Path, cuts: list[int]
+) -> None:
+    settings, checkpoint, data = tiny_training(cache, "trainer.num_train_epochs=4", "model.dropout=0.2")
+    judged = fine_tune(settings.recipe, checkpoint, data, GOAL, RecordingCallback(), tmp_path / "judged")
+    half = refit_objective(replace(GOAL, rungs=(0.25, 0.5, 1.0)), replace(judged, step=judged.steps // 2))
+    assert half.refit_share == 0.5
+    straight = RecordingCallback()
+    whole = fine_tune(settings.recipe, checkpoint, data, half, straight, tmp_path / "a")
+    for cut in cuts:
+        paused = RecordingCallback(stop_after_steps=cut, state=State.PAUSED)
+        assert fine_tune(settings.recipe, checkpoint, data, half, paused, tmp_path / "b").state == State.PAUSED
+    result = fine_tune(settings.recipe, checkpoint, data, half, RecordingCallback(), tmp_path / "b")
+    assert (result.state, result.score, result.reason, result.steps) == (State.COMPLETE, None, None, whole.steps)
+    assert result.share == pytest.approx(0.5, abs=0.05)
+    texts = len(data.train) + len(data.validation)
+    steps_per_epoch = math.ceil(texts / settings.recipe.trainer["per_device_train_batch_size"])
+    assert whole.steps == math.ceil(0.5 * 4 * steps_per_epoch)
+    assert straight.evaluations == []
+    assert not (tmp_path / "b" / BEST_DIR / PROBABILITIES_FILE).exists()
+    weights = [load_file(tmp_path / side / BEST_DIR / "model.safetensors") for side in "ab"]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_refit_is_kept_where_its_seed_run_was() -> None:
+    objective = Objective("accuracy", "maximize", (0.25, 0.5, 1.0))
+    kept = TrainingResult(State.COMPLETE, step=13, steps=50, share=1.0)  # a rung's step is rounded up
+    assert refit_objective(objective, kept).refit_share == 0.25
+    assert refit_objective(objective, replace(kept, step=50)).refit_share == 1.0
+    assert refit_objective(objective, TrainingResult(State.COMPLETE)).refit_share == 1.0
 
 
 @pytest.mark.long

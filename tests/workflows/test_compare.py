@@ -16,17 +16,21 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
 from src.comparison import saved_study, selection
 from src.comparison.contenders import DEFAULT, TUNED, Contender, Contenders, seed_runs, select_contenders
+from src.comparison.forms import averaged_form
 from src.config.settings import ComparisonSettings, PromotionSettings
 from src.core.errors import InvalidInput, NotReproduced, PromotionDeclined
 from src.core.paths import Paths
 from src.core.records import State, TrainingResult
 from src.tracking import run_reader
 from src.tracking.store import open_store
+from src.training.callbacks import TrainingCallback, refit_objective
 from src.verdict import tables
+from src.workers.context import WorkerContext, train_within_memory
 from src.workflows import promote, reproduce, train
 from src.workflows.compare import evaluate
 from src.workflows.compare import run as compare_run
@@ -131,7 +135,7 @@ def test_every_figure_can_be_worked_out_again_from_the_answers(judged: tuple[Pla
     verdict = verdict_of(place)
     dataset = saved_study.load_study("letters", here).dataset
     labels = pd.read_parquet(dataset.folder / "test.parquet")["label"].to_numpy()
-    winner = verdict.contender(verdict.winner)
+    winner = verdict.recipe_of(verdict.winner)
     folder = place.study("letters") / "comparison" / "repeats" / winner.key
     accuracies, f1s = [], []
     for repeat in winner.repeats:
@@ -146,6 +150,13 @@ def test_every_figure_can_be_worked_out_again_from_the_answers(judged: tuple[Pla
     assert winner.optimism == pytest.approx(winner.search_score - np.mean(scored))
     middle = next(r for r in winner.repeats if r.seed == winner.registered_seed)
     assert sorted(scored)[1] == middle.validation["accuracy"]
+    for form in ("average", "refit"):
+        row = verdict.contender(f"{winner.name}-{form}")
+        file = place.study("letters") / "comparison" / "averages" / row.key / "test.npy"
+        assert row.test["accuracy"].value == accuracy_score(labels, np.load(file).argmax(axis=1))
+        assert row.over_default.difference.value == pytest.approx(
+            row.test["accuracy"].value - verdict.contender("default").test["accuracy"].value
+        )
 
 
 def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judged: tuple[Place, Done]) -> None:
@@ -153,7 +164,10 @@ def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judg
     (study,) = runs_of(place, "study")
     result = {r.data.tags["contender"]: r for r in runs_of(place, "contender")}
     assert {"majority", "default"} < set(result)
-    assert len(result) == 3
+    verdict = verdict_of(place)
+    recipe = verdict.recipe_of(verdict.winner).name
+    forms = {"default-average", f"{recipe}-average", f"{recipe}-refit"}
+    assert set(result) == {"majority", "default", recipe} | forms
     assert {r.data.tags["mlflow.parentRunId"] for r in result.values()} == {study.info.run_id}
     assert {r.info.status for r in result.values()} == {"FINISHED"}
     repeats = runs_of(place, "repeat")
@@ -161,10 +175,16 @@ def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judg
     for run in repeats:
         assert run.data.tags["mlflow.parentRunId"] == result[run.data.tags["contender"]].info.run_id
         assert {"validation/accuracy", "train/loss", "score"} <= set(run.data.metrics)
-    verdict = verdict_of(place)
+    refits = runs_of(place, "refit")
+    assert {r.data.tags["mlflow.parentRunId"] for r in refits} == {result[f"{recipe}-refit"].info.run_id}
+    assert [r.data.tags["trained.on"] for r in refits] == ["train + validation"] * 4
+    assert not any("validation" in name or name == "score" for r in refits for name in r.data.metrics)
     opened = {r.data.tags["contender"] for r in repeats if "test/accuracy" in r.data.metrics}
-    assert opened == {"default", verdict.winner}
-    assert {"test/accuracy.low", "test/accuracy.high", "optimism"} <= set(result[verdict.winner].data.metrics)
+    assert opened == {"default", recipe}
+    assert {"test/accuracy.low", "test/accuracy.high", "optimism"} <= set(result[recipe].data.metrics)
+    for form in forms:
+        assert {"test/accuracy.low", "test/accuracy.high"} <= set(result[form].data.metrics)
+        assert len(result[form].data.tags["members.runs"].split(",")) == 4
     client = client_of(place)
     files = {f.path for f in client.list_artifacts(study.info.run_id, "comparison")}
     assert files == {f"comparison/verdict.{ending}" for ending in ("md", "html", "json")}
@@ -177,10 +197,86 @@ def test_the_opening_stands_in_the_ledger_and_only_the_registered_weights_are_ke
     verdict = verdict_of(place)
     (line,) = (place.folder / "mlruns" / "openings" / f"{verdict.fingerprints['test']}.jsonl").read_text().splitlines()
     entry = json.loads(line)
-    assert (entry["study"], entry["winner"], entry["seeds"]) == ("letters", verdict.winner, list(verdict.seeds))
+    recipe = verdict.recipe_of(verdict.winner).name
+    assert (entry["study"], entry["winner"], entry["form"]) == ("letters", recipe, "refit")
+    assert entry["seeds"] == list(verdict.seeds)
     kept = list((place.study("letters") / "comparison").rglob("*.safetensors"))
     winner = verdict.contender(verdict.winner)
-    assert [f.parts[-5:-2] for f in kept] == [(winner.key, str(winner.registered_seed), "training")]
+    assert [f.parts[-5:-2] for f in kept] == [("averages", winner.key, "training")]
+
+
+def test_the_registered_form_is_declared_before_the_opening(judged: tuple[Place, Done]) -> None:
+    place, done = judged
+    verdict = verdict_of(place)
+    declared = done.out.index(f"To register: {verdict.winner}, since averaging its seed runs is not shown to be worse")
+    assert declared < done.out.index("Opening 1 of the test split.")
+    assert "It is trained again on train + validation, 240 texts." in done.out
+    assert "[4/4]" in done.out
+    assert f"{verdict.winner} against the default recipe trained once: " in tables.sentences(verdict)[0]
+    head, rows = tables.attribution_table(verdict)
+    recipe = verdict.recipe_of(verdict.winner).name
+    assert [row[0] for row in rows] == [
+        "the default recipe, trained once", "the default recipe, averaged", f"{recipe}, trained once",
+        f"{recipe}, averaged", f"{recipe}, refitted and averaged *",
+    ]  # fmt: skip
+    assert head[2] == "over the default recipe trained once"
+
+
+def test_the_average_is_that_of_the_members_weights(judged: tuple[Place, Done], here: Paths, tmp_path: Path) -> None:
+    """The members' weights are deleted: they are trained again, and averaged here by torch alone."""
+    verdict = verdict_of(judged[0])
+    comparison = Contenders.read(saved_study.load_study("letters", here).comparison_dir)
+    recipe = next(c for c in comparison.recipes if c.name == verdict.recipe_of(verdict.winner).name)
+    saved = saved_study.load_study("letters", here)
+    context = WorkerContext(saved.settings, here, begun_with=lambda: saved.dataset.fingerprint)
+    refit = averaged_form(recipe, "refit", comparison, saved.comparison_dir)
+    weights = []
+    for member in refit.members:
+        objective = refit_objective(context.objective, TrainingResult(State.COMPLETE, step=8, steps=8, share=1.0))
+        settings = recipe.settings(member.seed)
+        folder = tmp_path / str(member.seed)
+        train_within_memory(settings.recipe, context, TrainingCallback(), folder, objective=objective)
+        weights.append(load_file(folder / "best" / "model.safetensors"))
+    kept = load_file(refit.weights_dir / "model.safetensors")
+    for name, tensor in kept.items():
+        mean = torch.stack([each[name].double() for each in weights]).mean(dim=0)
+        torch.testing.assert_close(tensor.double(), mean, rtol=0, atol=1e-6)
+
+
+def test_forms_are_chosen_by_setting_too(judged: tuple[Place, Done], tmp_path: Path) -> None:
+    """Another form is another comparison, which trains only what is not there."""
+    shutil.copytree(judged[0].folder, tmp_path / "copy")
+    place = Place(tmp_path / "copy")
+    done = place.run("src.compare", *COMPARE, *INLINE, "deliver.form=single", "deliver.refit=false")
+    assert done.code == 0, done.err
+    assert "8 trainings, 0 to go" in done.out
+    assert "trained again" not in done.out
+    verdict = verdict_of(place)
+    assert (verdict.contender(verdict.winner).form, verdict.openings) == ("single", 2)
+    assert not any(c.form == "refit" for c in verdict.contenders)
+    (kept,) = (place.study("letters") / "comparison").rglob("*.safetensors")
+    winner = verdict.contender(verdict.winner)
+    assert kept.parts[-5:-2] == (winner.key, str(winner.registered_seed), "training")
+    assert "The weights to register are seed" in done.out
+
+
+def test_a_refit_that_fails_is_not_registered(judged: tuple[Place, Done], tmp_path: Path) -> None:
+    shutil.copytree(judged[0].folder, tmp_path / "copy")
+    place = Place(tmp_path / "copy")
+    comparison = place.study("letters") / "comparison"
+    for name in ("choice.json", "verdict.json"):
+        (comparison / name).unlink()
+    (failed, *_) = sorted(comparison.glob("repeats/*-refit/*/outcome.json"))
+    failed.write_text(TrainingResult(State.FAIL, reason="out of memory").to_json())
+    done = place.run("src.compare", *COMPARE, *INLINE)
+    assert done.code == 0, done.err
+    verdict = verdict_of(place)
+    assert verdict.contender(verdict.winner).form == "average"
+    assert "a refit failed (out of memory)" in verdict.form_reason
+    done = place.run("src.compare", *COMPARE, *INLINE, "deliver.form=refit")  # asked for, it is tried again
+    assert done.code == 0, done.err
+    verdict = verdict_of(place)
+    assert (verdict.contender(verdict.winner).form, verdict.form_reason) == ("refit", "deliver.form=refit")
 
 
 def test_the_same_comparison_again_trains_and_opens_nothing(judged: tuple[Place, Done], here: Paths) -> None:
@@ -253,6 +349,9 @@ def test_the_plan_is_told_beside_a_launch(here: Paths, capsys: pytest.CaptureFix
         (["study=letters"], "study=letters replaces the whole group by one word."),
         (["compare.seeds=many"], "compare.seeds: Input should be a valid integer"),
         (["workers=0"], "workers is 0; it is auto or a whole number from 1 to 1024."),
+        (["deliver.form=best"], "deliver.form is 'best'; it is auto, single, average or refit."),
+        (["deliver.form=refit", "deliver.refit=false"], "deliver.form=refit registers a refit, and deliver.refit=fals"),
+        (["deliver.refit=maybe"], "deliver.refit: Input should be a valid boolean"),
     ],
 )
 def test_what_compare_refuses(here: Paths, arguments: list[str], says: str) -> None:
@@ -305,11 +404,11 @@ def test_the_winner_becomes_the_champion_with_its_evidence(judged: tuple[Place, 
     winner = verdict.contender(verdict.winner)
     assert version.tags["verdict"] == "better"
     assert version.tags["verdict.against"] == verdict.best_baseline
-    assert version.tags["seed"] == str(winner.registered_seed)
+    assert (version.tags["form"], "seed" in version.tags) == ("refit", False)
     assert version.tags["data.fingerprint.test"] == verdict.fingerprints["test"]
     assert {"config.sha256", "run.repeat", "run.study", "test.openings", "test.accuracy", "verdict.against.default",
-            "test.accuracy.mean_over_seeds", "champion.before"} <= set(version.tags)  # fmt: skip
-    assert version.run_id == version.tags["run.repeat"]
+            "test.accuracy.interval", "champion.before"} <= set(version.tags)  # fmt: skip
+    assert version.run_id == version.tags["run.repeat"] == winner.run_id
     assert "# Verdict on letters" in version.description
     mlflow.set_tracking_uri(f"sqlite:///{judged[0].folder}/mlflow.db")
     pipeline = mlflow.transformers.load_model("models:/letters@champion")
@@ -451,7 +550,7 @@ def threads() -> object:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("kind", ["trial", "repeat", "train"])
+@pytest.mark.parametrize("kind", ["trial", "repeat", "refit", "train"])
 def test_a_run_is_reproduced_to_the_last_bit(
     here: Paths, judged: tuple[Place, Done], kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -461,9 +560,32 @@ def test_a_run_is_reproduced_to_the_last_bit(
     run = runs_of(judged[0], kind)[0]
     reproduce.reproduce(run.info.run_id, None, here)
     message = capsys.readouterr().out
-    assert re.search(r"All \d\d+ recorded numbers of 1\d metrics are identical", message), message
+    assert re.search(r"All \d\d+ recorded numbers of \d+ metrics are identical", message), message
     assert client_of(judged[0]).get_run(run.info.run_id).data.tags["reproduced"] == "identical"
     assert not list((judged[0].folder / "mlruns" / "trainings").glob("reproduce*"))
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_average_is_reproduced_with_all_of_its_members(
+    here: Paths, judged: tuple[Place, Done], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = verdict_of(judged[0])
+    run_id = verdict.contender(verdict.winner).run_id
+    assert run_id is not None
+    reproduce.reproduce(run_id, None, here)
+    message = capsys.readouterr().out
+    assert message.count("metrics are identical") == 4
+    assert message.splitlines()[-1] == "The average's weights are identical."
+    read = run_reader.read_average
+
+    def other_weights(*arguments: object) -> run_reader.RecordedAverage | None:
+        average = read(*arguments)  # type: ignore[arg-type]
+        return replace(average, sha256="0", members=average.members[:1]) if average else None
+
+    monkeypatch.setattr(run_reader, "read_average", other_weights)
+    with pytest.raises(NotReproduced, match="did not come out the same"):
+        reproduce.reproduce(run_id, None, here)
+    assert client_of(judged[0]).get_run(run_id).data.tags["reproduced"] == "differs"
 
 
 @pytest.mark.usefixtures("threads")

@@ -12,20 +12,30 @@ from tests.support.data import write_letters
 
 COMPARING = [
     "src.workflows.compare.run:_prepare:after",
-    "src.workers.comparison_worker:_start_run:after",  # the run is there, nothing is trained
+    "src.workers.comparison_training:_start_run:after",  # the run is there, nothing is trained
     "src.training.callbacks:save_weights:before",
     "src.training.checkpoints:mark_complete:before",  # the checkpoint is not whole yet
-    "src.workers.comparison_worker:attempt_training:after",  # trained, no outcome
-    "src.workers.comparison_worker:_train:after",
+    "src.workers.comparison_training:attempt_training:after",  # trained, no outcome
+    "src.workers.comparison_training:train:after",
     "src.tracking.run_log:RunLog._send:after",  # delivered, not noted
     "src.comparison.selection:select_winner:after",
+    "src.comparison.selection:Selection.write:after",  # chosen, nothing is averaged or refitted
+    "src.training.weight_average:average_weights:before",
+    "src.training.weight_average:average_weights:after",  # averaged, not judged
+    "src.workers.comparison_predictions:judge_average:after",
+    "src.workers.comparison_training:refit_objective:after",  # the refit is about to begin
+    "src.training.callbacks:RefitCallback._end:before",  # its weights are saved, its end is not
+    "src.workflows.compare.form_choice:choose_form:after",
     "src.data.test_split:open_test_split:before",
     "src.data.test_split:open_test_split:after",  # in the ledger, the choice not written
-    "src.comparison.selection:Selection.write:after",  # chosen and opened, nobody has answered
-    "src.workers.comparison_worker:_predict_with_seed_run:after",  # answered, not kept
-    "src.workers.comparison_worker:_save_probabilities:after",
+    "src.workers.comparison_predictions:predict_with_seed_run:before",  # opened, nobody has answered
+    "src.workers.comparison_predictions:predict_with_seed_run:after",
+    "src.workers.comparison_predictions:predict_with_average:before",
+    "src.workers.comparison_predictions:predict_with_average:after",
+    "src.workers.comparison_predictions:predict_with_fixed:after",
     "src.workflows.compare.evaluate:evaluate:after",  # the verdict is written, nothing of it in MLflow
-    "src.workflows.compare.evaluate:delete_other_weights:before",
+    "src.workflows.compare.record:delete_other_weights:before",
+    "src.workflows.compare.record:delete_other_weights:after",
 ]
 PROMOTING = [
     "src.tracking.logged_model:log_model:before",
@@ -83,6 +93,13 @@ def test_a_comparison_killed_at_lines_is_continued(searched: Place, tmp_path: Pa
     (study,) = runs_of(place, "study")
     assert study.data.tags["verdict.winner"] == verdict.winner
     assert len([r for r in repeats if "test/accuracy" in r.data.metrics]) == 8
+    refits = runs_of(place, "refit")
+    assert len(refits) == 4
+    for run in refits:
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+        assert steps
+        assert len(steps) == len(set(steps))
+    assert verdict.contender(verdict.winner).form == "refit"
     assert len(list((place.study("letters") / "comparison").rglob("*.safetensors"))) == 1
 
 

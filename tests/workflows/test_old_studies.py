@@ -87,7 +87,7 @@ def test_an_old_study_is_continued_compared_and_promoted(tmp_path: Path, name: s
 
 # --- records ---
 
-JUDGED = ("1ea4719", "2660cc4", "d6bdd31")  # the first has no champion's key in its verdict, and no findings
+JUDGED = ("1ea4719", "2660cc4", "d6bdd31", "40f17bd")  # the first has no champion's key in its verdict, and no findings
 
 
 @pytest.mark.parametrize("commit", JUDGED)

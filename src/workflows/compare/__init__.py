@@ -1,1 +1,1 @@
-"""A comparison: plan, run, monitor, evaluate."""
+"""A comparison: plan, run, monitor, form_choice, evaluate, contender_records, record."""

@@ -2,9 +2,10 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
-from src.comparison import contenders
+from src.comparison.contenders import SeedRun
 from src.console import live_view
 from src.console.output import StudyConsole
 from src.workflows.compare.plan import ComparisonPlan
@@ -15,14 +16,16 @@ POLL_SECONDS = 0.5  # between two checks for seed runs that have ended
 class ComparisonMonitor:
     """A thread that prints a line for every seed run that has ended, and updates the live view."""
 
-    def __init__(self, plan: ComparisonPlan, console: StudyConsole, expected: float | None = None) -> None:
+    def __init__(
+        self, plan: ComparisonPlan, console: StudyConsole, seed_runs: Iterable[SeedRun], expected: float | None = None
+    ) -> None:
         self.plan, self.console, self.expected = plan, console, expected
         self.view = live_view.LiveView(console.console, plan.settings.progress)
         self._runs = live_view.RunTails()
         self._began = time.monotonic()
-        self._before = len([r for r in contenders.seed_runs(plan.contenders, plan.folder) if r.result() is not None])
-        self.seed_runs = list(contenders.seed_runs(plan.contenders, plan.folder))
+        self.seed_runs = list(seed_runs)
         self.printed = {r.folder for r in self.seed_runs if r.result() is not None}
+        self._before = len(self.printed)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True, name="comparison")
 

@@ -19,6 +19,7 @@ from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
 from src.training import inference, label_mapping, pretrained
 from src.verdict.power import Power, deciding_examples
+from src.verdict.records import REFIT
 from src.workers import worker_count
 from src.workers.cost import Speed
 from src.workflows.compare import evaluate
@@ -124,6 +125,7 @@ def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
         "contenders": ", ".join(names),
         "fresh seeds": f"{', '.join(map(str, comparison.seeds))}: {trainings} trainings, {len(plan.remaining())} to go",
         "choice": f"the best of {candidates} by mean validation {console.study.metric}",
+        "forms": _forms(plan),
         "then": f"the {dataset.sizes['test']} sealed test examples; a margin of {plan.settings.margin:g} is asked",
         "can show": _power(plan),
     }
@@ -136,6 +138,21 @@ def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
         console.print(f"  note: {note}")
 
 
+def _forms(plan: ComparisonPlan) -> str:
+    """In which forms the winner is judged, which of them is registered, and what a refit takes."""
+    comparison, sizes = plan.contenders, plan.saved_study.dataset.sizes
+    judged = "of the winner: one seed run, the average of its seed runs"
+    if REFIT in comparison.forms:
+        judged += (
+            f", and a refit, the average of {len(comparison.seeds)} more trainings on train + validation "
+            f"({sizes['train'] + sizes['validation']} texts)"
+        )
+    if comparison.deliver != "auto":
+        return f"{judged}. Registered is deliver.form={comparison.deliver}"
+    best = "the refit" if REFIT in comparison.forms else "the average"
+    return f"{judged}. Registered is {best}, unless averaging is shown to be worse on validation"
+
+
 def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[Calibration]) -> float | None:
     """Print what the rest will cost, estimated from the calibration. Returns the seconds; None if unknown."""
     if not measured:
@@ -145,8 +162,17 @@ def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[
     speed, n_seeds = Speed.of(measured), len(plan.contenders.seeds)
     recipes = [seed_run.contender.settings().recipe for seed_run in plan.remaining()]
     seconds = sum(speed.training_seconds(sizes, recipe.epochs, n_rungs) for recipe in recipes)
-    seconds += (2 * n_seeds + 2) * sizes["test"] * speed.evaluation
     saved = len(plan.contenders.recipes) * n_seeds  # until the winner is selected
+    if REFIT in plan.contenders.forms:
+        epochs = [candidate.settings().recipe.epochs for candidate in plan.contenders.candidates]
+        merged = {**sizes, "train": sizes["train"] + sizes["validation"]}
+        seconds += n_seeds * speed.training_seconds(merged, sum(epochs) / len(epochs), 0)
+        saved += n_seeds
+    averages = (
+        3 if REFIT in plan.contenders.forms else 2
+    )  # of two recipes, and the refit; each with n_seeds without one
+    predictions = 2 * n_seeds + averages * (n_seeds + 1) + len(plan.contenders.without_training)
+    seconds += predictions * sizes["test"] * speed.evaluation + 2 * sizes["validation"] * speed.evaluation
     console.price(measured, seconds / plan.workers, speed.disk_gigabytes(saved, plan.workers), "")
     return seconds / plan.workers
 

@@ -1,11 +1,12 @@
 """Runs a comparison in the launching process: plan, train, select, open the test split, evaluate, record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from filelock import Timeout
 
 from src.comparison import contenders, saved_study
+from src.comparison.contenders import Contender
 from src.comparison.selection import SELECTION_FILE, Selection, best_baseline, best_recipe, median_seed, select_winner
 from src.console.output import StudyConsole
 from src.core.cache import content_key
@@ -16,9 +17,9 @@ from src.core.records import Calibration, State
 from src.data import test_split
 from src.tracking import recorders, registry, run_tree
 from src.training import pretrained
-from src.verdict.records import Verdict, load_verdict
+from src.verdict.records import AVERAGE, REFIT, SINGLE, Verdict, load_verdict
 from src.workers.worker_count import calibrations
-from src.workflows.compare import evaluate, monitor
+from src.workflows.compare import evaluate, form_choice, monitor, record
 from src.workflows.compare.plan import ComparisonPlan, print_plan, print_price
 from src.workflows.sweep import report
 
@@ -57,8 +58,8 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
         console.print(
             f"The comparison of {standing.study} is done, and nothing in it has changed since {standing.made}."
         )
-        if not evaluate.is_recorded(plan.saved_study, standing):
-            evaluate.record_verdict(plan.saved_study, standing, plan.store, console)
+        if not record.is_recorded(plan.saved_study, standing):
+            record.record_verdict(plan.saved_study, standing, plan.store, console)
         _write_report(plan, console)
         evaluate.print_verdict(standing, console)
         return standing
@@ -71,17 +72,8 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
     if plan.settings.plan_only:
         console.print("  compare.plan_only=true: nothing was trained, and the test split stays sealed.")
         return None
-    _prepare(plan)
-    if plan.remaining():
-        with monitor.ComparisonMonitor(plan, console, expected):
-            launch(plan.workers)
-    _restore_ledger(plan, console)
-    selection = Selection.read(plan.folder, plan.contenders) or _select(plan)
-    among = len(plan.contenders.candidates)
-    console.print(
-        f"\nBest of {among} on fresh-seed validation: {selection.winner}. Opening {selection.opening} of the test "
-        "split."
-    )
+    selection = _train_and_select(plan, launch, console, expected)
+    console.print(f"Opening {selection.opening} of the test split.")
     if not evaluate.all_answered(selection):
         launch(plan.workers)
     if not evaluate.all_answered(selection):
@@ -89,10 +81,27 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
             "Predictions on the test split are missing: workers ended early. The same command continues."
         )
     verdict = evaluate.evaluate(plan.saved_study, selection, plan.settings.margin, plan.registry)
-    evaluate.record_verdict(plan.saved_study, verdict, plan.store, console)
+    record.record_verdict(plan.saved_study, verdict, plan.store, console)
     _write_report(plan, console)
     evaluate.print_verdict(verdict, console)
     return verdict
+
+
+def _train_and_select(plan: ComparisonPlan, launch: Launch, console: StudyConsole, expected: float | None) -> Selection:
+    """Train what is left, select the winner and its form, and open the test split. `expected`: seconds of the rest."""
+    _prepare(plan)
+    if plan.remaining():
+        with monitor.ComparisonMonitor(plan, console, contenders.seed_runs(plan.contenders, plan.folder), expected):
+            launch(plan.workers)
+    _restore_ledger(plan, console)
+    selection = Selection.read(plan.folder, plan.contenders) or _select(plan)
+    console.print(f"\nBest of {len(plan.contenders.candidates)} on fresh-seed validation: {selection.winner}.")
+    if not selection.is_opened:
+        _make_forms(plan, selection, launch, console)
+        selection = _open(plan, selection)
+    if selection.form_reason:
+        console.print(f"To register: {selection.delivered}, since {selection.form_reason}.")
+    return selection
 
 
 def _print_plan_only(plan: ComparisonPlan, console: StudyConsole) -> None:
@@ -118,14 +127,18 @@ def speed_measured(plan: ComparisonPlan) -> list[Calibration]:
 def _valid_verdict(plan: ComparisonPlan) -> Verdict | None:
     """The stored verdict, if nothing has changed since. Promoting its winner does not count as a change."""
     verdict = load_verdict(plan.folder)
-    settings = (plan.registry, plan.settings.margin, plan.contenders.key_without_champion)
-    if verdict is None or (verdict.registry, verdict.margin, verdict.key) != settings:
+    if verdict is None or (verdict.registry, verdict.margin) != (plan.registry, plan.settings.margin):
+        return None
+    keys = [plan.contenders.key_without_champion]
+    if plan.contenders.deliver == "auto":  # a verdict of an earlier version, which knew single trainings only, stands
+        keys.append(replace(plan.contenders, forms=(SINGLE,)).key_without_champion)
+    if verdict.key not in keys:
         return None
     champion = plan.contenders.champion
     if (champion.key if champion else "") == verdict.champion_key:
         return verdict
     version = registry.find_version(plan.store, plan.registry, champion.version) if champion else None
-    is_registered = version is not None and version.tags.get(registry.SEED_RUN_TAG) == evaluate.registered_name(verdict)
+    is_registered = version is not None and version.tags.get(registry.SEED_RUN_TAG) == record.registered_name(verdict)
     return verdict if is_registered else None
 
 
@@ -134,11 +147,19 @@ def _prepare(plan: ComparisonPlan) -> None:
     plan.contenders.write(plan.folder)
     for seed_run in plan.remaining():
         (seed_run.folder / "outcome.json").unlink(missing_ok=True)
-    for contender in plan.contenders.contenders:
+    _create_runs(plan, plan.contenders.contenders)
+
+
+def _create_runs(plan: ComparisonPlan, created: Sequence[Contender]) -> None:
+    """Create the runs of contenders. Raises InvalidInput if MLflow does not take them."""
+    for contender in created:
         run = run_tree.contender_run(plan.saved_study.study, plan.folder, contender.key, contender.name)
         run.set_status(State.RUNNING)
         facts = recorders.common_tags(plan.saved_study.dataset, plan.saved_study.name)
         run.set_tags({**facts, "kind": "contender", "contender": contender.name, "contender.key": contender.key})
+        if contender.form != SINGLE:
+            run.set_tags({"form": contender.form})
+            recorders.record_config(run, contender.settings())
         if contender.is_recipe:
             model = contender.settings().recipe.model
             run.set_tags(recorders.weights_tags(pretrained.resolve(model, plan.saved_study.paths.cache_dir)))
@@ -166,23 +187,60 @@ def _restore_ledger(plan: ComparisonPlan, console: StudyConsole) -> None:
 
 
 def _select(plan: ComparisonPlan) -> Selection:
-    """Select the winner, and record that the test split is opened. An earlier selection is kept."""
+    """Select the winner. The test split stays sealed."""
     left = [r for r in contenders.seed_runs(plan.contenders, plan.folder) if r.result() is None]
     if left:
         raise CommandFailed(f"{len(left)} trainings are not done: workers ended early. The same command goes on.")
-    metric, comparison, dataset = plan.saved_study.settings.study.metric, plan.contenders, plan.saved_study.dataset
+    metric, comparison = plan.saved_study.settings.study.metric, plan.contenders
     chosen = select_winner(comparison, plan.folder, metric)
     key = content_key(plan.saved_study.uid, comparison.key, chosen)
-    facts = {
-        "study": plan.saved_study.name, "winner": chosen, "contenders": [c.name for c in comparison.contenders],
-        "seeds": list(comparison.seeds),
-    }  # fmt: skip
-    opening = test_split.open_test_split(
-        dataset, plan.saved_study.paths.test_openings_path(dataset.fingerprints["test"]), key, facts
-    )
     tuned = best_recipe(comparison.tuned_recipes, comparison, plan.folder, metric)
     baseline = best_baseline(comparison, metric)
     seed = median_seed(next(c for c in comparison.recipes if c.name == chosen), comparison, plan.folder)
-    selection = Selection(comparison, plan.folder, chosen, tuned, baseline, opening.number, key, seed)
+    selection = Selection(comparison, plan.folder, chosen, tuned, baseline, 0, key, seed, forms=comparison.forms)
     selection.write()
     return selection
+
+
+def _make_forms(plan: ComparisonPlan, selection: Selection, launch: Launch, console: StudyConsole) -> None:
+    """Refit the winner, and judge averages of seed runs on validation.
+
+    Raises:
+        CommandFailed: workers ended early.
+    """
+    _create_runs(plan, [form.contender for form in selection.averaged_forms])
+    if selection.contenders.deliver == REFIT:
+        for failed in form_choice.failed_refits(selection):
+            (failed.folder / "outcome.json").unlink(missing_ok=True)
+    if not _forms_are_made(selection):
+        if selection.refits:
+            sizes = plan.saved_study.dataset.sizes
+            console.print(f"It is trained again on train + validation, {sizes['train'] + sizes['validation']} texts.")
+        with monitor.ComparisonMonitor(plan, console, selection.refits):
+            launch(plan.workers)
+    if not _forms_are_made(selection):
+        raise CommandFailed("Refits or averages are not done: workers ended early. The same command continues.")
+
+
+def _forms_are_made(selection: Selection) -> bool:
+    judged = [form for form in selection.averaged_forms if form.contender.form == AVERAGE]
+    return all(form.validation_probabilities_path.exists() for form in judged) and all(
+        run.result() is not None for run in selection.refits
+    )
+
+
+def _open(plan: ComparisonPlan, selection: Selection) -> Selection:
+    """Choose the form that is registered, and record that the test split is opened."""
+    form, reason = form_choice.choose_form(plan.saved_study, selection)
+    made = selection.forms if not form_choice.failed_refits(selection) else (SINGLE, AVERAGE)
+    comparison, dataset = plan.contenders, plan.saved_study.dataset
+    facts = {
+        "study": plan.saved_study.name, "winner": selection.winner, "form": form,
+        "contenders": [c.name for c in comparison.contenders], "seeds": list(comparison.seeds),
+    }  # fmt: skip
+    opening = test_split.open_test_split(
+        dataset, plan.saved_study.paths.test_openings_path(dataset.fingerprints["test"]), selection.key, facts
+    )
+    opened = replace(selection, opening=opening.number, form=form, forms=made, form_reason=reason)
+    opened.write()
+    return opened

@@ -86,7 +86,11 @@ def _record(study: Study, dataset: PreparedDataset, store: TrackingStore, averag
     run, noted = run_tree.average_run(study), training_folder(study) / NOTED_FILE
     members = ", ".join(map(str, average.members))
     if read_record(noted, str) != members:
-        recorders.record_average(run, recorders.common_tags(dataset, study.name), average)
+        from src.training import weight_average
+
+        runs = [run_tree.trial_run(study, number).known_run_id for number in average.members]
+        sha256 = weight_average.weights_sha256(training_folder(study) / BEST_DIR)
+        recorders.record_average(run, recorders.common_tags(dataset, study.name), average, runs, sha256)
         atomic_write(noted, members)
     run.send_to(store, retry_now=True)
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from src.comparison import contenders
 from src.comparison.contenders import Contenders
 from src.comparison.saved_study import SavedStudy
 from src.config import compose
@@ -24,7 +23,7 @@ from src.tracking import environment, logged_model, recorders, run_tree
 from src.tracking.store import TrackingStore
 from src.training import pretrained
 from src.training.pretrained import BEST_DIR
-from src.verdict.records import Verdict, load_verdict
+from src.verdict.records import SINGLE, Verdict, load_verdict
 from src.workers import timeline
 from src.workflows.sweep import average, weight_inspection
 
@@ -136,23 +135,23 @@ def judged_search(saved: SavedStudy, verdict: Verdict, store: TrackingStore) -> 
 
 
 def _make_judged_search(saved: SavedStudy, verdict: Verdict, store: TrackingStore) -> JudgedSearch | None:
-    from src.workflows.compare import evaluate
+    from src.workflows.compare import evaluate, record
 
     winner = verdict.contender(verdict.winner)
-    assert winner.registered_seed is not None
-    folder = contenders.seed_run_dir(winner.key, winner.registered_seed, saved.comparison_dir) / contenders.TRAINING_DIR
-    recipe = next((c for c in Contenders.read(saved.comparison_dir).contenders if c.key == winner.key), None)
+    folder = record.registered_training_dir(verdict, saved.comparison_dir)
+    key = verdict.recipe_of(verdict.winner).key
+    recipe = next((c for c in Contenders.read(saved.comparison_dir).contenders if c.key == key), None)
     test = evaluate.test_errors(saved.comparison_dir, verdict)
     if recipe is None or test is None or not (folder / BEST_DIR).is_dir():
         return None
     settings = recipe.settings(winner.registered_seed)
-    seen = weight_inspection.inspect_weights(settings, folder, saved.dataset, saved.paths)
-    run = run_tree.seed_run(saved.study, saved.comparison_dir, winner.key, winner.name, winner.registered_seed)
+    seen = weight_inspection.inspect_weights(settings, folder, saved.dataset, saved.paths, head=winner.form == SINGLE)
+    run = record.registered_run(saved, verdict)
     recorders.record_inspection(run, seen)
     run.send_to(store, retry_now=True)
     # the winner may start from another checkpoint
-    record = replace(search_record(saved), base=_starting_model(settings, saved))
-    return JudgedSearch(record, verdict, test, seen.analysis, seen.layers)
+    search = replace(search_record(saved), base=_starting_model(settings, saved))
+    return JudgedSearch(search, verdict, test, seen.analysis, seen.layers)
 
 
 def search_record(saved: SavedStudy) -> SearchRecord:

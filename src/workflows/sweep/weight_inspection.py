@@ -13,19 +13,25 @@ from src.training import pretrained, weight_changes
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 
 
-def inspect_weights(settings: Settings, training: Path, dataset: PreparedDataset, paths: Paths) -> WeightInspection:
-    """Analyse the best weights of a training. Takes some seconds.
+def inspect_weights(
+    settings: Settings, training: Path, dataset: PreparedDataset, paths: Paths, head: bool = True
+) -> WeightInspection:
+    """Analyse the best weights of a training, or of an average. Takes some seconds.
 
     Args:
         settings: of the training.
         training: its folder.
         dataset: the data.
         paths: of the cached models.
+        head: whether the classifier's head began as `settings` say. That of an average began from several seeds, so
+            how far it has moved is not known.
     """
     model, names = settings.recipe.model, dataset.label_names
     checkpoint = pretrained.resolve(model, paths.cache_dir)
     start = weight_changes.initial_model(checkpoint, model, names, settings.recipe.seed)
     tensors = weight_changes.tensor_changes(start, training / BEST_DIR)
+    if not head:
+        tensors = [tensor for tensor in tensors if tensor.part.startswith(f"{start.base_model_prefix}.")]
     return WeightInspection(
         layers=tuple(weight_changes.group_by_layer(tensors, start.base_model_prefix)),
         tensors=tuple(tensors),

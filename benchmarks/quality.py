@@ -1,0 +1,200 @@
+"""How accurate the model is that each tool delivers, on test texts that it never sees.
+
+    python -m benchmarks.quality --data <folder>                                   # everything that is not done yet
+    python -m benchmarks.quality --data ... --sets sst2 --draws 0 --peers trialbook
+
+`--data` holds a folder per set: sst2 as on the Hub; trec, tweet_emotion, banking77 and sms_spam as parquet files with
+columns text and label. A draw is a random part of a set's training texts; of them Trialbook carves its validation split,
+and about 1,000 are left to train on (2,000 of banking77). The peers get the same training and validation texts. Every
+tool starts from MiniLM. Trialbook runs its default study and its comparison. A peer gets Trialbook's time or its own
+default, whichever is longer, and then trains or chooses what its documentation says to deliver. Each run is a record of
+its own: what is there is not run again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import common, search
+
+SETS = ("sst2", "trec", "tweet_emotion", "banking77", "sms_spam")
+PEERS = ("trialbook", "hyperparameter_search", "autogluon")
+ROWS = {"banking77": 2_000}  # of the other sets 1,000
+TEXT_COLUMN = "text"
+CARVED = 0.15  # the share that conf/data/files.yaml carves off for validation
+SMS_TEST = 1_000  # rows of sms_spam, which comes in one file
+FOLDER = common.RECORDS / "quality"
+MAX_TOKENS = 64  # of these sets' texts; nearly all are shorter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument(
+        "--environments", type=Path, default=Path("peers-environments"), help="where peers are installed"
+    )
+    parser.add_argument("--work", type=Path, help="where the studies are kept; default: a folder that is deleted")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        for draw in arguments.draws:
+            for name in arguments.sets:
+                place = (arguments.work or Path(scratch)).resolve() / f"{name}-{draw}"
+                for peer in arguments.peers:
+                    if not record_of(name, draw, peer).exists():
+                        measure(name, draw, peer, arguments, place)
+
+
+def record_of(name: str, draw: int, peer: str) -> Path:
+    """The record of one run."""
+    return FOLDER / f"{name}-{draw}-{peer}.json"
+
+
+def measure(name: str, draw: int, peer: str, arguments: argparse.Namespace, place: Path) -> None:
+    """Run one tool on one draw of one set, and write its record."""
+    data = drawn(arguments.data / name, name, draw, place / "data")
+    if peer == "trialbook":
+        result = trialbook(data, place)
+    else:
+        python = search.python_of(f"quality_{peer}", arguments.environments)
+        ours = record_of(name, draw, "trialbook")
+        if not ours.exists():
+            raise SystemExit(f"{peer} gets Trialbook's time, and {ours.name} is not there: run trialbook first")
+        result = another(peer, python, place, float(json.loads(ours.read_text())["seconds"]))
+    probabilities = result.pop("probabilities")
+    values = {"set": name, "draw": draw, "peer": peer, **score(probabilities, place / "splits"), **result}
+    common.write(f"quality/{name}-{draw}-{peer}", values)
+    print(f"{name}, draw {draw}, {peer}: accuracy {values['accuracy']:.4f}, {values['seconds']:.0f} s", flush=True)
+
+
+def drawn(source: Path, name: str, draw: int, folder: Path) -> Path:
+    """A draw of a set: train.parquet, with the rows that validation is carved from, and test.parquet."""
+    frames = {file.stem: pd.read_parquet(file) for file in source.glob("*.parquet")}
+    pool, test = frames["train"].rename(columns={"sentence": TEXT_COLUMN}), frames.get("test")
+    if name == "sst2":
+        test = frames["validation"].rename(
+            columns={"sentence": TEXT_COLUMN}
+        )  # the Hub hides the labels of its test split
+    pool = pool.drop_duplicates(TEXT_COLUMN).sample(frac=1.0, random_state=draw)
+    if test is None:
+        fixed = frames["train"].drop_duplicates(TEXT_COLUMN).sample(frac=1.0, random_state=0)
+        test = fixed[:SMS_TEST]
+    known = set(test[TEXT_COLUMN].str.strip())
+    rows = round(ROWS.get(name, 1_000) / (1 - CARVED))
+    train = pool[~pool[TEXT_COLUMN].str.strip().isin(known)][:rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, frame in (("train", train), ("test", test)):
+        kept = frame[[TEXT_COLUMN, "label"]].assign(label=frame["label"].astype(str))
+        kept.to_parquet(folder / f"{split}.parquet", index=False)
+    return folder
+
+
+def trialbook(data: Path, place: Path) -> dict[str, Any]:
+    """The default study and its comparison. The verdict says what is delivered, and what each step gives."""
+    name = "quality"
+    sets = [
+        "data=files", f"data.path={data}", f"data.text_column={TEXT_COLUMN}", f"model.max_tokens={MAX_TOKENS}",
+        f"study.name={name}",
+    ]  # fmt: skip
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(common.HERE.parent)}
+    seconds = {}
+    for module, words in (("sweep", ["-m", *sets]), ("compare", [f"study.name={name}"])):
+        began = time.time()
+        with (place / f"{module}.log").open("a") as log:
+            command = [sys.executable, "-m", f"src.{module}", *words]
+            subprocess.run(command, check=True, env=environment, cwd=place, stdout=log, stderr=log)
+        seconds[module] = time.time() - began
+    study = place / "mlruns" / "studies" / name
+    verdict = json.loads((study / "comparison" / "verdict.json").read_text())
+    winner = next(c for c in verdict["contenders"] if c["name"] == verdict["winner"])
+    _share_splits(place, verdict["fingerprints"])
+    return {
+        "seconds": sum(seconds.values()),
+        "seconds_by_command": seconds,
+        "probabilities": np.load(_registered_predictions(study / "comparison", winner)),
+        "megabytes": winner["megabytes"],
+        "ms_per_1000_texts": winner["ms_per_1000_texts"],
+        "winner": verdict["winner"],
+        "form_reason": verdict["form_reason"],
+        "test_examples": verdict["test_examples"],
+        "against": verdict["against"],
+        "contenders": [
+            {
+                k: c[k]
+                for k in ("name", "form", "recipe", "validation", "test", "over_default", "search_score", "params")
+            }
+            for c in verdict["contenders"]
+            if c["test"]
+        ],
+    }
+
+
+def _registered_predictions(comparison: Path, winner: Mapping[str, Any]) -> Path:
+    if winner["form"] == "single":
+        return comparison / "repeats" / winner["key"] / str(winner["registered_seed"]) / "test.npy"
+    return comparison / "averages" / winner["key"] / "test.npy"
+
+
+def _share_splits(place: Path, fingerprints: Mapping[str, str]) -> None:
+    """Copy the splits that Trialbook made to where the peers read them: text and label's number, in order."""
+    cache = next(f.parent for f in (place / "mlruns" / "cache").glob("**/corpus.json") if _is_of(f, fingerprints))
+    splits = place / "splits"
+    splits.mkdir(exist_ok=True)
+    for split in ("train", "validation", "test"):
+        frame = pd.read_parquet(cache / f"{split}.parquet")
+        frame[["text", "label"]].to_parquet(splits / f"{split}.parquet", index=False)
+
+
+def _is_of(corpus: Path, fingerprints: Mapping[str, str]) -> bool:
+    return all(value in corpus.read_text() for value in fingerprints.values())
+
+
+def another(peer: str, python: Path, place: Path, seconds: float) -> dict[str, Any]:
+    """A peer on the same splits. `seconds`: what Trialbook took, which it has at least."""
+    out = place / f"{peer}.npz"
+    given = {"splits": place / "splits", "model": common.minilm(), "place": place / peer, "out": out}
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
+    script = search.SCRIPTS / f"quality_{peer}.py"
+    began = time.time()
+    with (place / f"{peer}.log").open("a") as log:
+        command = [python, script, *words, "--seconds", str(seconds), "--tokens", str(MAX_TOKENS)]
+        subprocess.run(command, check=True, env=environment, cwd=place, stdout=log, stderr=log)
+    freeze = subprocess.run([python, "-m", "pip", "freeze"], check=False, capture_output=True, text=True).stdout
+    with np.load(out) as stored:
+        return {
+            "seconds": time.time() - began,
+            "probabilities": stored["probabilities"],
+            "megabytes": float(stored["megabytes"]),
+            "ms_per_1000_texts": float(stored["ms_per_1000_texts"]),
+            "freeze": freeze.split(),
+        }
+
+
+def score(probabilities: np.ndarray, splits: Path) -> dict[str, Any]:
+    """Accuracy, macro F1 and which texts are right, of probabilities [n_examples, n_labels] on the test split."""
+    from sklearn.metrics import f1_score
+
+    true = pd.read_parquet(splits / "test.parquet")["label"].to_numpy()
+    picked = probabilities.argmax(axis=1)
+    return {
+        "accuracy": float((true == picked).mean()),
+        "f1_macro": float(f1_score(true, picked, average="macro")),
+        "right": (true == picked).astype(int).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    main()

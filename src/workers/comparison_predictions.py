@@ -1,0 +1,124 @@
+"""What the contenders of a comparison predict: on validation to choose a form, and on the opened test split."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from src.comparison.contenders import BASELINE, Contender, SeedRun
+from src.comparison.forms import AveragedForm
+from src.comparison.saved_study import SavedStudy
+from src.comparison.selection import Selection
+from src.core.paths import atomic_write, replacing
+from src.tracking import registry
+from src.training import baselines, inference, label_mapping, pretrained, weight_average
+from src.training.pretrained import PROBABILITIES_FILE
+from src.workers.comparison_training import train_again
+from src.workers.context import WorkerContext
+
+
+def has_predicted(predictor: SeedRun | AveragedForm, selection: Selection) -> bool:
+    """Whether the test split was predicted, and the weights are there if they are to be registered."""
+    files = [predictor.test_probabilities_path]
+    if isinstance(predictor, AveragedForm):
+        files.append(predictor.leave_one_out_path)
+    registered = predictor.training_dir == selection.registered_training_dir
+    return all(file.exists() for file in files) and (not registered or predictor.weights_dir.is_dir())
+
+
+def predict_with_seed_run(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun, texts: Sequence[str]) -> None:
+    """Predict the test split with a seed run; its weights are trained again if they are gone."""
+    if seed_run.weights_dir.is_dir() or train_again(context, saved, seed_run):
+        _save_probabilities(seed_run.test_probabilities_path, _predict(context, seed_run.weights_dir, texts))
+
+
+def make_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm) -> bool:
+    """Average the members' weights, unless that is done. Returns False if a signal has stopped it."""
+    if form.weights_dir.is_dir() and form.sha256_path.exists():
+        return True
+    for member in form.members:
+        if not member.weights_dir.is_dir() and not train_again(context, saved, member):
+            return False
+    weight_average.average_weights(dict.fromkeys((m.weights_dir for m in form.members), 1), form.weights_dir)
+    atomic_write(form.sha256_path, weight_average.weights_sha256(form.weights_dir))
+    return True
+
+
+def judge_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm) -> None:
+    """Average the members' weights, and predict the validation split with the average; keep what the members say."""
+    if not make_average(context, saved, form):
+        return
+    for member in form.members:
+        if not member.weights_dir.is_dir() and not train_again(context, saved, member):
+            return
+    texts = context.dataset.frame("validation")["text"].tolist()
+    if not form.members_validation_path.exists():
+        _save_probabilities(
+            form.members_validation_path,
+            np.stack([_on_validation(context, m.weights_dir, texts) for m in form.members]),
+        )
+    probabilities = _predict(context, form.weights_dir, texts)
+    _save_probabilities(form.weights_dir / PROBABILITIES_FILE, probabilities)
+    _save_probabilities(form.validation_probabilities_path, probabilities)
+
+
+def predict_with_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm, texts: Sequence[str]) -> None:
+    """Predict the test split with the average, and with the averages that leave one member out."""
+    if not make_average(context, saved, form):
+        return
+    scratch = form.folder / "without-one"
+    if not form.leave_one_out_path.exists():
+        for member in form.members:
+            if not member.weights_dir.is_dir() and not train_again(context, saved, member):
+                return
+        answers = []
+        for member in form.members:
+            others = [m.weights_dir for m in form.members if m != member]
+            weight_average.average_weights(dict.fromkeys(others, 1), scratch)
+            answers.append(_predict(context, scratch, texts))
+        shutil.rmtree(scratch, ignore_errors=True)
+        _save_probabilities(form.leave_one_out_path, np.stack(answers))
+    _save_probabilities(form.test_probabilities_path, _predict(context, form.weights_dir, texts))
+
+
+def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.DataFrame, file: Path) -> None:
+    """Predict with a baseline, or with the champion as it is registered."""
+    names = context.dataset.label_names
+    if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
+        train = context.dataset.frame("train")
+        _save_probabilities(file, baselines.predict_classic(contender.name, train, frame["text"], len(names)))
+        return
+    if contender.name == "ready_made":
+        ready_made = label_mapping.check_ready_made(context.settings, names, context.paths.cache_dir)
+        _save_probabilities(
+            file, label_mapping.predict_probabilities(ready_made, context.settings, names, frame["text"].tolist())
+        )
+        return
+    if contender.kind == BASELINE:
+        recipe = context.settings.recipe
+        checkpoint = pretrained.resolve(recipe.model, context.paths.cache_dir)
+        classifier = inference.untuned_classifier(checkpoint, recipe.model, names, recipe.seed)
+    else:
+        classifier = registry.load_pipeline(context.store, contender.uri)
+    probabilities = inference.predict_probabilities(classifier, frame["text"].tolist())
+    order = inference.label_names(classifier)
+    _save_probabilities(file, probabilities[:, [order.index(name) for name in names]])
+
+
+def _on_validation(context: WorkerContext, weights: Path, texts: Sequence[str]) -> np.ndarray:
+    """Probabilities on validation as stored with the weights; predicted, if an earlier version stored none."""
+    stored = weights / PROBABILITIES_FILE
+    return np.asarray(np.load(stored)) if stored.exists() else _predict(context, weights, texts)
+
+
+def _predict(context: WorkerContext, weights: Path, texts: Sequence[str]) -> np.ndarray:
+    """Probabilities [n_texts, n_labels] of the weights in a folder."""
+    use_cpu = bool(context.settings.recipe.trainer.get("use_cpu"))
+    return inference.predict_probabilities(inference.load_classifier(weights, use_cpu), texts)
+
+
+def _save_probabilities(file: Path, answers: np.ndarray) -> None:
+    with replacing(file) as scratch, scratch.open("wb") as stream:
+        np.save(stream, answers.astype(np.float32))
