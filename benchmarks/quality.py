@@ -3,12 +3,12 @@
     python -m benchmarks.quality --data <folder>                                   # everything that is not done yet
     python -m benchmarks.quality --data ... --sets sst2 --draws 0 --peers trialbook
 
-`--data` holds a folder per set: sst2 as on the Hub; trec, tweet_emotion, banking77, sms_spam as parquet files
-with columns text and label. A draw is a random part of a set's training texts; of them Trialbook carves its validation split,
-and about 1,000 are left to train on (2,000 of banking77). The peers get the same training and validation texts. Every
-tool starts from MiniLM. Trialbook runs its default study and its comparison. A peer gets Trialbook's time or its own
-default, whichever is longer, and then trains or chooses what its documentation says to deliver. Each run is a record of
-its own: what is there is not run again.
+`--data` holds a folder per set: sst2 as on the Hub; the others as parquet files with the columns text and label. A draw
+is a random part of a set's training texts. Trialbook carves its validation split of them, and about 1,000 are left to
+train on (2,000 of banking77). The peers get the same training and validation texts. Every tool starts from MiniLM.
+Trialbook runs its default study and its comparison. A peer gets Trialbook's time or its own default, whichever is
+longer, and then trains or chooses what its documentation says to deliver. Each run is a record of its own: what is
+there is not run again.
 """
 
 import argparse

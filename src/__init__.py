@@ -21,7 +21,7 @@ Data flows from top to bottom; every import points down::
          |
     reports/        search_record, error_analysis, figures, report, model_card
          |
-    search/         space, sampler, asha, study, trial_lifecycle, stopping, storages/
+    search/         space, sampler, asha, screening, study, trial_lifecycle, stopping, storages/
     verdict/        bootstrap, estimates, decision, power, tables (beside search/; neither imports the other)
          |
     training/       trainer, dry_run, callbacks, pretrained, checkpoints, distributed, devices, metrics, baselines

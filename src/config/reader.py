@@ -19,6 +19,7 @@ from src.config.settings import (
     PromotionSettings,
     PublicationSettings,
     Recipe,
+    ScreeningSettings,
     Settings,
     StorageSettings,
     StudySettings,
@@ -70,6 +71,7 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     read: dict[str, Any] = {name: reader.read(kind, name) for name, kind in GROUPS.items()}
     plain = {name: reader.group(name) for name in PLAIN_GROUPS}
     workers, worker, progress = reader.workers(), reader.worker(), reader.progress()
+    screening = reader.read(ScreeningSettings, "screening") or ScreeningSettings()
     reader.check_passwords()
     if not reader.problems:
         reader.problems += [
@@ -95,6 +97,7 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         yaml=_stored_yaml(cfg, choices, overrides),
         worker=worker,
         progress=progress,
+        screening=screening,
     )
 
 

@@ -180,6 +180,14 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
+class ScreeningSettings:
+    """The group screening: a short trial of every searched model, before the search."""
+
+    keep: int | None = None  # so many models are searched at most; None: all of them, and none is tried before
+    examples: int = 500  # training texts of such a trial, at most
+
+
+@dataclass(frozen=True)
 class Settings:
     """One composed config. `space`, `sampler` and `pruner` are plain data, which `search` reads."""
 
@@ -197,6 +205,7 @@ class Settings:
     yaml: str  # the whole composed config, as logged
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     progress: str = "auto"  # on the terminal: a live view where there is one; lines; or off
+    screening: ScreeningSettings = field(default_factory=ScreeningSettings)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from rich.text import Text
 from src.config.settings import Settings
 from src.core import messages
 from src.core.formatting import duration, plural, short_params
-from src.core.records import AverageRecord, Calibration, State, TrainingResult, TrialRecord
+from src.core.records import AverageRecord, Calibration, ScreeningResult, State, TrainingResult, TrialRecord
 from src.search.space import Space
 from src.search.stopping import rank_trials
 
@@ -146,6 +146,13 @@ class StudyConsole(Console):
             f"{values}{tail}"
         )
 
+    def screening(self, results: Sequence[ScreeningResult]) -> None:
+        """Print how the searched models did in their short trials, and which of them are searched."""
+        self.print("\nScreening: each model's default recipe to the first rung")
+        columns = [Column("model"), Column(self.study.metric, right=True), Column("95 %", right=True)]
+        columns += [Column(name, right=True) for name in ("linear probe", "MB", "ms per 1000")] + [Column("")]
+        self.table(columns, [_screening_row(result) for result in results])
+
     def rung(self, trial: TrialRecord) -> None:
         """Print a line for a trial that was judged at a rung."""
         self.event(f"      trial {trial.number:<3} at {trial.rung:>2} %   {trial.rung_score:.4f}")
@@ -189,6 +196,15 @@ class StudyConsole(Console):
             f"{average.score:.4f}, where they have {average.members_mean:.4f} on average. "
             + ("It is the study's model." if delivered else "That is worse, so the best trial is the study's model.")
         )
+
+
+def _screening_row(screened: ScreeningResult) -> list[str]:
+    result = screened.result
+    score = "" if result.score is None else f"{result.score:.4f}"
+    interval = "" if screened.low is None else f"[{screened.low:.4f}, {screened.high:.4f}]"
+    probe = "" if screened.probe is None else f"{screened.probe:.4f}"
+    note = "searched" if screened.kept else "" if result.state != State.FAIL else result.reason or "failed"
+    return [screened.model, score, interval, probe, *_cells(result, []), note]
 
 
 def _cells(row: TrainingResult, metrics: Sequence[str]) -> list[str]:

@@ -174,6 +174,18 @@ class AverageRecord(Record):
 
 
 @dataclass(frozen=True)
+class ScreeningResult(Record):
+    """A model's short trial before a search: its default recipe, to the first rung, on some training texts."""
+
+    model: str  # the option of the config group
+    result: TrainingResult  # its score is on all of validation
+    low: float | None = None  # 95 % interval of the score over validation examples
+    high: float | None = None
+    probe: float | None = None  # the metric of a logistic regression on the model's own features, for information
+    kept: bool = False  # whether the search goes on with it
+
+
+@dataclass(frozen=True)
 class TimelineEntry(Record):
     """What a worker did, and when (seconds since the epoch)."""
 

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from src.core.metric import gain
-from src.core.records import State, TrialRecord, WeightChange
+from src.core.records import ScreeningResult, State, TrialRecord, WeightChange
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.search_record import SearchRecord
 from src.verdict.records import Verdict
@@ -44,6 +44,8 @@ def to_png(figure: Figure) -> bytes:
 def search_figures(record: SearchRecord) -> dict[str, Figure]:
     """Every figure of the search for which there is something to draw, by name."""
     builders: dict[str, Callable[[], Figure]] = {"history": lambda: optimization_history(record)}
+    if record.screening:
+        builders["screening"] = lambda: screened_models(record.screening, record.metric)
     if record.importances:
         builders["importances"] = lambda: parameter_importances(record)
     if len(record.trials_in_state(State.COMPLETE)) > 1 and record.space:
@@ -235,6 +237,24 @@ def slice_accuracy(analysis: ErrorAnalysis) -> Figure:
     axes.set_yticks(places, [f"{s.column}: {s.value} ({s.examples})" for s in rows], fontsize=8)
     axes.set(title=f"Accuracy by slice of {analysis.split}", xlabel="accuracy")
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+@rc_context(STYLE)
+def screened_models(results: Sequence[ScreeningResult], metric: str) -> Figure:
+    """Each screened model's score with its interval, against how fast it answers."""
+    figure, axes = _blank(3.2)
+    for screened in results:
+        result, low, high = screened.result, screened.low, screened.high
+        if result.score is None or result.ms_per_1000_texts is None or low is None or high is None:
+            continue
+        colour = BLUE if screened.kept else GREY
+        errors = [[result.score - low], [high - result.score]]
+        axes.errorbar(result.ms_per_1000_texts, result.score, yerr=errors, fmt="o", color=colour, capsize=3)
+        axes.annotate(screened.model, (result.ms_per_1000_texts, result.score), xytext=(5, 3),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
+    axes.set_xscale("log")
+    axes.set(title="Screening: searched models in blue", xlabel="ms per 1,000 texts", ylabel=f"validation {metric}")
     return figure
 
 

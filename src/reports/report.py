@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from src.core.formatting import duration, short, short_params
-from src.core.records import State, TrialRecord
+from src.core.records import ScreeningResult, State, TrialRecord
 from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.model_card import change_row, describe_budget, describe_trials, slice_row
@@ -70,6 +70,7 @@ def _text(
         best=best_trial,
         newer=verdict is not None and best_trial is not None and not _was_compared(verdict, best_trial.number),
         tried=describe_trials(record),
+        screening=[_screening_row(screened) for screened in record.screening],
         search=list(_search_facts(record).items()),
         settings=[
             (
@@ -98,6 +99,23 @@ def _text(
         changes=[change_row(c) for c in (judged_record.changes if judged_record else record.changes)],
         cost=_cost(record, verdict),
         made=list(_provenance(record).items()),
+    )
+
+
+def _screening_row(screened: ScreeningResult) -> tuple[str, ...]:
+    result = screened.result
+    numbers = [result.score, screened.low, screened.high, screened.probe]
+    score, low, high, probe = ("" if number is None else f"{number:.4f}" for number in numbers)
+    size = "" if result.megabytes is None else f"{result.megabytes:.1f}"
+    speed = "" if result.ms_per_1000_texts is None else f"{result.ms_per_1000_texts:.0f}"
+    return (
+        screened.model,
+        score,
+        f"[{low}, {high}]" if low else "",
+        probe,
+        size,
+        speed,
+        "yes" if screened.kept else "no",
     )
 
 

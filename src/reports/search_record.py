@@ -5,6 +5,7 @@ from typing import Any
 
 from src.core.records import (
     AverageRecord,
+    ScreeningResult,
     State,
     TimelineEntry,
     TrainingResult,
@@ -89,6 +90,7 @@ class SearchRecord:
     versions: dict[str, str]
     commit: str | None  # git commit of Trialbook's code
     average: AverageRecord | None = None  # of the best trials' weights
+    screening: tuple[ScreeningResult, ...] = ()  # of the searched models, before the search
 
     def trials_in_state(self, state: State) -> list[TrialRecord]:
         """The trials in this state."""

@@ -24,6 +24,8 @@ ATTEMPTS = 20  # proposals of the sampler before an unseen point is taken at ran
 MAX_POINTS = 100_000  # points of a finite space that are searched for an unseen one
 COSTLY_SAMPLERS = (TPESampler, GPSampler)  # samplers whose proposals take longer the more trials there are
 MAX_TRIALS_SEEN = 1000
+SCREENED_KEY = "model"  # the searched key whose choices a screening reduces
+SCREENED_ATTR = "screened"  # attribute of a study: the choices that the screening has kept
 Key = tuple[tuple[str, str], ...]  # of a point
 FINAL_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -122,14 +124,23 @@ def best_and_latest(trials: list[FrozenTrial], most: int, direction: str) -> lis
     return [chosen[number] for number in sorted(chosen)]
 
 
-def unseen_points(space: Space, seen: set[Any]) -> Iterator[Params]:
-    """The points of a finite space that no trial has, in order."""
-    return (p for p in islice(space.points(), MAX_POINTS) if point_key(p) not in seen)
+def kept_models(study: Study) -> list[str] | None:
+    """The models that a screening has kept; None if there was none."""
+    kept: list[str] | None = study.user_attrs.get(SCREENED_ATTR)
+    return kept
+
+
+def unseen_points(space: Space, seen: set[Any], kept: Sequence[str] | None = None) -> Iterator[Params]:
+    """The points of a finite space that no trial has, in order. `kept`: models that may be proposed; None: all."""
+    points = (p for p in islice(space.points(), MAX_POINTS) if point_key(p) not in seen)
+    return (p for p in points if kept is None or p.get(SCREENED_KEY) in kept)
 
 
 def is_exhausted(space: Space, study: Study) -> bool:
-    """Whether every point of a finite space has been tried."""
-    return space.is_finite() and next(unseen_points(space, SeenPoints().keys_of(study)), None) is None
+    """Whether every point of a finite space that may be proposed has been tried."""
+    if not space.is_finite():
+        return False
+    return next(unseen_points(space, SeenPoints().keys_of(study), kept_models(study)), None) is None
 
 
 class UniquePointSampler(BaseSampler):
@@ -151,21 +162,23 @@ class UniquePointSampler(BaseSampler):
         Those that are fixed keep their values: of an enqueued trial, or of one that was started before.
         """
         fixed: Params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        seen = self._seen.keys_of(self._study)
+        seen, kept = self._seen.keys_of(self._study), kept_models(self._study)
         if len(fixed) >= len(self.space.active_parameters(fixed)) and set(fixed) >= {
             p.key for p in self.space.active_parameters(fixed)
         }:
             return fixed
         for attempt in range(ATTEMPTS):
-            params = self._sample(study, trial, fixed, attempt)
+            params = self._sample(study, trial, fixed, attempt, kept)
             if point_key(params) not in seen:
                 return params
         rng = np.random.default_rng(derived_seed(self.seed, trial.number, ATTEMPTS))
-        if self.space.is_finite() and (left := list(unseen_points(self.space, seen))):
+        if self.space.is_finite() and (left := list(unseen_points(self.space, seen, kept))):
             return left[int(rng.integers(len(left)))]
         return params
 
-    def _sample(self, full_study: Study, trial: FrozenTrial, fixed: Params, attempt: int) -> Params:
+    def _sample(
+        self, full_study: Study, trial: FrozenTrial, fixed: Params, attempt: int, kept: Sequence[str] | None
+    ) -> Params:
         sampler = build_sampler(self.node, derived_seed(self.seed, trial.number, attempt))
         most = MAX_TRIALS_SEEN if isinstance(sampler, COSTLY_SAMPLERS) else None
         study: Any = StudyView(full_study, most)
@@ -188,6 +201,9 @@ class UniquePointSampler(BaseSampler):
                     params[key] = joint[key]
                 else:
                     params[key] = sampler.sample_independent(study, shadow, key, parameter.distribution)
+                if key == SCREENED_KEY and kept and key not in fixed and params[key] not in kept:
+                    rng = np.random.default_rng(derived_seed(self.seed, trial.number, attempt))
+                    params[key] = kept[int(rng.integers(len(kept)))]
                 shadow.params = {**shadow.params, key: params[key]}
                 shadow.distributions = {**shadow.distributions, key: parameter.distribution}
         return params

@@ -5,7 +5,7 @@ import uuid
 from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -367,6 +367,7 @@ def study_definition(
         LABELS_KEY: list(label_names),
         "weights": weights,
         **{key: value for key, value in recipe.items() if value is not None},
+        **({"screening": asdict(settings.screening)} if settings.screening.keep is not None else {}),
     }
 
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from src.config.settings import Settings
 from src.core.errors import InvalidInput, did_you_mean
 from src.search.instantiate import instantiate
-from src.search.sampler import build_sampler
+from src.search.sampler import SCREENED_KEY, build_sampler
 from src.search.space import Parameter, Space
 from src.training import arguments, objectives
 
+MIN_SCREENING_EXAMPLES = 50  # training texts
 SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer")
 RANDOM_WHEN_CONDITIONAL = {"GPSampler": "GP", "QMCSampler": "QMC", "CmaEsSampler": "CMA-ES"}
 
@@ -25,6 +26,7 @@ def check_study(settings: Settings, space: Space, options: Mapping[str, list[str
             "configuration)."
         )
     problems += _study_problems(settings, space) + _enqueued_problems(settings, space)
+    problems += _screening_problems(settings, space)
     study, node = settings.study, settings.pruner
     attempts: tuple[Callable[[], object], ...] = (
         lambda: build_sampler(settings.sampler, study.seed),
@@ -133,6 +135,27 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
         problems.append(f"sampler=grid needs a finite space; give {', '.join(open_ended)} a step or choices.")
     if sampler == "CmaEsSampler" and not any(p.values() is None or len(p.values() or ()) > 1 for p in space.parameters):
         problems.append("sampler=cmaes needs at least one range of numbers to search.")
+    return problems
+
+
+def _screening_problems(settings: Settings, space: Space) -> list[str]:
+    screening, problems = settings.screening, []
+    if screening.keep is None:
+        return []
+    if screening.keep < 1:
+        problems.append(f"screening.keep is {screening.keep}; it is at least 1, or null.")
+    if screening.examples < MIN_SCREENING_EXAMPLES:
+        problems.append(f"screening.examples is {screening.examples}; it is at least {MIN_SCREENING_EXAMPLES}.")
+    if not any(parameter.key == SCREENED_KEY for parameter in space.parameters):
+        problems.append(
+            f"screening.keep is {screening.keep}, and no model is searched, so there is nothing to choose from. Name "
+            "the models: '+space.model.choices=[minilm,distilbert]'."
+        )
+    if settings.worker.home is not None:
+        problems.append(
+            "screening.keep with worker.home: a screening is kept in the study's folder, which workers on other "
+            "machines do not see. Screen on one machine first, and search the models that it keeps."
+        )
     return problems
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from src.config.settings import Settings
 from src.core.errors import mask_secrets
 from src.core.metric import MAXIMIZE
-from src.core.records import AverageRecord, State, TrainingResult, WeightChange
+from src.core.records import AverageRecord, ScreeningResult, State, TrainingResult, WeightChange
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.search_record import JudgedSearch, SearchRecord, WeightInspection
@@ -128,6 +128,12 @@ def record_average(
     metrics = {f"validation/{name}": value for name, value in average.metrics.items()}
     run.log_metrics(len(average.members), {**metrics, "score": average.score, "members/score": average.members_mean})
     run.set_status(State.COMPLETE)
+
+
+def record_screening(run: RunLog, screened: ScreeningResult) -> None:
+    """Record a model's short trial before a search, beside its training's own end: the interval, and the probe."""
+    numbers = {"score.low": screened.low, "score.high": screened.high, "probe/score": screened.probe}
+    run.log_metrics(screened.result.steps or 0, {name: value for name, value in numbers.items() if value is not None})
 
 
 def _average_tags(members: Sequence[str | None], sha256: str | None) -> dict[str, str | None]:

@@ -10,6 +10,7 @@ from src.core.errors import CommandFailed
 from src.core.formatting import plural
 from src.core.messages import notify
 from src.core.record_files import read_record
+from src.search import screening
 from src.search.study import Study
 from src.tracking.run_log import SENT_FILE, RunLog, read_run_id
 from src.tracking.store import TrackingStore
@@ -41,6 +42,13 @@ def average_run(study: Study) -> RunLog:
     return RunLog(study.folder / "average" / "run", f"{_uid(study)}/average", "average", _study_run_id(study))
 
 
+def screening_run(study: Study, place: int) -> RunLog:
+    """The run of a short trial before the search, a child of the study's run. `place`: of the model in the space."""
+    model = screening.searched_models(study)[place]
+    folder = screening.folder_of(study, place) / "run"
+    return RunLog(folder, f"{_uid(study)}/screening/{model}", f"screening-{model}", _study_run_id(study))
+
+
 def contender_run(study: Study, comparison: Path, key: str, name: str) -> RunLog:
     """The run of a contender of a comparison; its fresh-seed trainings are children of it."""
     folder = comparison / "contenders" / key / "run"
@@ -62,6 +70,7 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
     """
     files = [*study.folder.glob("run/run_id"), *study.folder.glob("trials/*/run/run_id"),
              *study.folder.glob("baselines/*/run_id"), *study.folder.glob("average/run/run_id"),
+             *study.folder.glob("screening/*/run/run_id"),
              *study.folder.glob("comparison/*/*/run/run_id"),
              *study.folder.glob("comparison/*/*/*/run/run_id")]  # fmt: skip
     if not files:
@@ -88,6 +97,8 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
             baseline_run(study, name).send_to(store, retry_now=True)
         if (study.folder / "average" / "run").is_dir():
             average_run(study).send_to(store, retry_now=True)
+        for file in [file for file in lost if file.parts[-4] == "screening"]:
+            screening_run(study, int(file.parts[-3])).send_to(store, retry_now=True)
         _send_lost_contenders(study, store, lost)
 
 

@@ -59,6 +59,7 @@ class Objective:
     direction: str
     rungs: Sequence[float]
     rung_examples: int | None = None  # rungs before the last are judged on so many validation examples; None: on all
+    train_examples: int | None = None  # so many training texts are used, stratified and always the same; None: all
     refit_share: float | None = None  # a refit: validation is trained on too, and this share of the schedule is kept
 
     def better_than(self, new: float, old: float | None) -> bool:

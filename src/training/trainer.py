@@ -86,6 +86,8 @@ def fine_tune(
         TrainingFailed: if a loss is NaN or infinite.
     """
     began = time.monotonic()
+    if objective.train_examples is not None:
+        data = replace(data, train=stratified_subset(data.train, objective.train_examples, "screening.examples"))
     if objective.refit_share is not None:
         data = replace(data, train=datasets.concatenate_datasets([data.train, data.validation]))
     trainer = _build_trainer(recipe, checkpoint, data, folder)
@@ -107,16 +109,19 @@ def _callback_of(
     if objective.refit_share is not None:
         return RefitCallback(trainer, objective, callback, folder)
     validation = trainer.eval_dataset
-    parts = (_rung_subset(validation, objective.rung_examples), validation)
+    parts = (stratified_subset(validation, objective.rung_examples, "study.rung_examples"), validation)
     return RungCallback(trainer, objective, callback, folder, parts)
 
 
-def _rung_subset(validation: Any, size: int | None) -> Any:
-    """A stratified subset of `validation`, always the same; all of it if `size` is None or not smaller."""
-    if size is None or size >= len(validation):
-        return validation
-    labels = pd.DataFrame({"label": validation["labels"][:]})
-    return validation.select(splits.stratified_sample(labels, size, 0, False, "study.rung_examples").index)
+def stratified_subset(split: Any, size: int | None, key: str) -> Any:
+    """A stratified subset of a tokenized split, always the same; all of it if `size` is None or not smaller.
+
+    `key`: the setting that `size` is from, for messages.
+    """
+    if size is None or size >= len(split):
+        return split
+    labels = pd.DataFrame({"label": split["labels"][:]})
+    return split.select(splits.stratified_sample(labels, size, 0, False, key).index)
 
 
 def measure_speed(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path) -> Calibration:

@@ -1,11 +1,7 @@
 """A worker of a comparison: trains recipes on fresh seeds, later predicts the opened test split."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from src.comparison import contenders, saved_study
 from src.comparison.contenders import Contenders, SeedRun
@@ -18,27 +14,7 @@ from src.training import devices
 from src.verdict.records import AVERAGE
 from src.workers import comparison_predictions, comparison_training
 from src.workers.context import WorkerContext, measure_speed_once
-
-
-@dataclass(frozen=True)
-class WorkUnit:
-    """A piece of work for one worker at a time. Its folder says whether it is done."""
-
-    folder: Path
-    is_done: Callable[[], bool]
-    do: Callable[[], None]
-
-    def try_run(self) -> bool:
-        """Do it, unless it is done or another worker does it. Returns whether it was done here."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.folder / "lock", blocking=False):
-                if self.is_done():
-                    return False
-                self.do()
-                return True
-        except Timeout:
-            return False
+from src.workers.work_unit import WorkUnit
 
 
 def run_worker(

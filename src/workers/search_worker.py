@@ -25,7 +25,7 @@ from src.tracking.store import TrackingStore
 from src.training import baselines, devices, label_mapping, pretrained
 from src.training.pretrained import PretrainedModel
 from src.training.trainer import failure_reason
-from src.workers import remote, timeline
+from src.workers import remote, screening, timeline
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, measure_speed_once, save_speed
 from src.workers.remote import RemoteSync
 from src.workers.timeline import TimelineWriter
@@ -179,6 +179,7 @@ class SearchWorker:
     def run(self) -> None:
         """Run trials, then baselines, until none is left that this worker could do."""
         study, default_runs_alone = self.study, self.cores is not None
+        screening.screen_models(self.context, study, self.overrides, self.timeline.worker)
         while not shutdown.requested():
             if (trial := trial_lifecycle.claim_trial(study, default_runs_alone)) is not None:
                 with self.timeline.record(f"trial {trial.number}") as states:

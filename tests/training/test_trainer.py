@@ -32,13 +32,13 @@ from src.training.throughput import MEASURED_STEPS, WARM_UP_STEPS, StepTimer, to
 from src.training.trainer import (
     _build_trainer,
     _EpochSampler,
-    _rung_subset,
     build_training_arguments,
     evaluate_untrained,
     failure_reason,
     fine_tune,
     measure_speed,
     resolve_precision,
+    stratified_subset,
 )
 from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES, RecordingCallback, tiny_training
@@ -572,10 +572,10 @@ def test_one_process_trains_on_one_gpu(cache: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("few", [1, 2])
 def test_a_part_of_validation_is_drawn_also_where_a_label_is_rare(few: int) -> None:
     labels = [0, 1] * 120 + [2] * few
-    rows = _rung_subset(Dataset.from_dict({"labels": labels}), 200)
+    rows = stratified_subset(Dataset.from_dict({"labels": labels}), 200, "a")
     assert len(rows) == 200
     assert abs(rows["labels"][:].count(0) - rows["labels"][:].count(1)) < 30
-    assert len(_rung_subset(Dataset.from_dict({"labels": labels}), len(labels) - 1)) == len(labels) - 1
+    assert len(stratified_subset(Dataset.from_dict({"labels": labels}), len(labels) - 1, "a")) == len(labels) - 1
 
 
 def test_the_validation_loss_is_that_of_the_labels_as_they_are(cache: Path, tmp_path: Path) -> None:

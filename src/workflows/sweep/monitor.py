@@ -10,7 +10,7 @@ from src.console import live_view
 from src.console.output import TOP, StudyConsole
 from src.core.formatting import short_params
 from src.core.records import State, TrialRecord
-from src.search import stopping
+from src.search import screening, stopping
 from src.search.study import Study
 from src.tracking.run_log import STATUS, RunLog
 from src.tracking.store import TrackingStore
@@ -29,6 +29,7 @@ class SearchMonitor:
         self._over = threading.Event()
         self._said = {t.number for t in study.ended_trials()}
         self._rungs = {(t.number, t.rung) for t in study.trials()}
+        self._said_screening = bool(screening.read_results(study.folder))
         self._priced = False
         self._expected: float | None = None  # seconds of the whole study
         self.view = live_view.LiveView(console.console, plan.settings.progress)
@@ -61,6 +62,7 @@ class SearchMonitor:
             left = print_price(self.plan, self.console, self.study.ended_trials())
             self._expected = None if left is None else self.study.seconds_spent() + left
             self._priced = True
+        self._print_screening()
         self._print_rungs()
         ended = self.study.ended_trials()
         for done, trial in enumerate(ended, start=1):
@@ -126,6 +128,12 @@ class SearchMonitor:
         return len(
             worker_count.calibrations_or_estimate(plan.settings, plan.paths, plan.dataset.fingerprint, plan.workers)
         )
+
+    def _print_screening(self) -> None:
+        """Print the screening once it is over."""
+        if not self._said_screening and (results := screening.read_results(self.study.folder)):
+            self._said_screening = True
+            self.console.screening(results)
 
     def _print_rungs(self) -> None:
         """Print scores at rungs, for trials that are paused or take long. A live view shows them itself."""

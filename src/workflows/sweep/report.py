@@ -18,6 +18,7 @@ from src.core.paths import atomic_write
 from src.core.record_files import read_record, without_schema, write_json
 from src.core.records import State, TrialRecord, WeightChange
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord, StartingModel, TrialCurve
+from src.search import screening
 from src.search.importance import importances
 from src.tracking import environment, logged_model, recorders, run_tree
 from src.tracking.store import TrackingStore
@@ -179,6 +180,7 @@ def search_record(saved: SavedStudy) -> SearchRecord:
         n_trials=study_settings.n_trials,
         limits=study_settings.limits,
         average=average.load_average(study),
+        screening=screening.read_results(study.folder),
         workers=len({s.worker for s in entries}),
         seed=study_settings.seed,
         trials=tuple(trials),
@@ -284,6 +286,7 @@ def training_overrides(overrides: tuple[str, ...]) -> list[str]:
         "+space",
         "sampler",
         "pruner",
+        "screening.",
         "storage",
         "workers",
         "launcher",
