@@ -15,11 +15,12 @@ from src.core.cache import content_key
 from src.core.errors import InvalidInput
 from src.core.record_files import read_record, without_schema, write_json
 from src.core.records import Params, Record, TrainingResult, TrialRecord
+from src.data import unlabelled
 from src.search import stopping
 from src.search.study import DEFAULT_RECIPE
 from src.tracking import run_tree
 from src.training.pretrained import BEST_DIR
-from src.verdict.records import AVERAGE, REFIT, SINGLE
+from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
 BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
 CONTENDERS_FILE, LOCK_FILE = "line-up.json", "launch.lock"
@@ -45,6 +46,7 @@ class Contender(Record):
     uri: str = ""  # of the champion's model
     note: str = ""
     form: str = SINGLE  # of a recipe
+    recipe: str = ""  # of a form: the key of its recipe
 
     @property
     def is_recipe(self) -> bool:
@@ -54,13 +56,7 @@ class Contender(Record):
     @property
     def recipe_key(self) -> str:
         """The key of the recipe, whatever its form."""
-        return self.key if self.form == SINGLE else self.key.removesuffix(f"-{self.form}")
-
-    def as_form(self, form: str) -> "Contender":
-        """This recipe in another form, which is a contender of its own."""
-        if form == SINGLE:
-            return self
-        return replace(self, name=f"{self.name}-{form}", key=f"{self.key}-{form}", form=form, search_score=None)
+        return self.recipe or self.key
 
     def settings(self, seed: int | None = None) -> Settings:
         """The settings of its training, with `seed` in place of the stored one."""
@@ -77,11 +73,20 @@ class Contenders:
     not_judged: tuple[tuple[str, str], ...] = ()  # baselines of the study without a result, and why
     forms: tuple[str, ...] = (SINGLE,)  # in which the winner is judged
     deliver: str = SINGLE  # the form that is to be registered, or auto
+    unlabelled: str = ""  # with STUDENT: a hash of the unlabelled texts and how they are taught
+    temperature: float = 1.0  # of the students' soft labels
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
         notes = (f"the champion ({champion.about}) {champion.note}",) if champion.note else ()
         return replace(self, contenders=(*self.contenders, champion), notes=(*self.notes, *notes))
+
+    def in_form(self, recipe: Contender, form: str) -> Contender:
+        """The recipe in another form, which is a contender of its own."""
+        if form == SINGLE:
+            return recipe
+        key = "-".join([recipe.key, form, *([self.unlabelled] if form == STUDENT else [])])
+        return replace(recipe, name=f"{recipe.name}-{form}", key=key, form=form, recipe=recipe.key, search_score=None)
 
     @property
     def candidates(self) -> list[Contender]:
@@ -111,7 +116,7 @@ class Contenders:
     @property
     def key(self) -> str:
         """A hash that changes with everything that changes what is compared."""
-        forms = () if self.forms == (SINGLE,) else (*self.forms, self.deliver)
+        forms = () if self.forms == (SINGLE,) else (*self.forms, self.deliver, *filter(None, [self.unlabelled]))
         return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds), *forms)
 
     @property
@@ -130,8 +135,16 @@ class Contenders:
         stored = without_schema(json.loads((folder / CONTENDERS_FILE).read_text(encoding="utf-8")))
         contenders = tuple(Contender(**c) for c in stored["contenders"])
         without = tuple((name, why) for name, why in stored.get("not_judged", []))
-        forms, deliver = tuple(stored.get("forms", [SINGLE])), stored.get("deliver", SINGLE)
-        return Contenders(contenders, tuple(stored["seeds"]), tuple(stored["notes"]), without, forms, deliver)
+        return Contenders(
+            contenders,
+            tuple(stored["seeds"]),
+            tuple(stored["notes"]),
+            without,
+            tuple(stored.get("forms", [SINGLE])),
+            stored.get("deliver", SINGLE),
+            stored.get("unlabelled", ""),
+            stored.get("temperature", 1.0),
+        )
 
 
 @dataclass(frozen=True)
@@ -263,9 +276,29 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         fresh_seeds(saved, settings.seeds),
         tuple(notes),
         not_judged,
-        (SINGLE, AVERAGE, REFIT) if settings.deliver.refit else (SINGLE, AVERAGE),
+        _forms(saved, settings),
         settings.deliver.form,
+        _unlabelled(saved, settings),
+        settings.deliver.temperature,
     )
+
+
+def _forms(saved: SavedStudy, settings: ComparisonSettings) -> tuple[str, ...]:
+    refit = (REFIT,) if settings.deliver.refit else ()
+    return (SINGLE, AVERAGE, *refit, *((STUDENT,) if saved.settings.data.unlabelled else ()))
+
+
+def _unlabelled(saved: SavedStudy, settings: ComparisonSettings) -> str:
+    """A hash of the unlabelled texts and of how they are taught; empty without any."""
+    if not saved.settings.data.unlabelled:
+        if settings.deliver.form == STUDENT:
+            raise InvalidInput(
+                f"deliver.form=student, and the study {saved.name} has no unlabelled texts. Run its sweep command "
+                "again with data.unlabelled=<file>, which changes nothing else, and then compare."
+            )
+        return ""
+    texts = unlabelled.load_unlabelled(saved.settings.data, saved.dataset)
+    return content_key(texts.fingerprint, f"{settings.deliver.temperature:g}", str(settings.deliver.refit))[:8]
 
 
 def fresh_seeds(saved: SavedStudy, n: int) -> tuple[int, ...]:

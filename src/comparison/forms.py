@@ -6,7 +6,7 @@ from pathlib import Path
 from src.comparison import contenders
 from src.comparison.contenders import TRAINING_DIR, Contender, Contenders, SeedRun
 from src.training.pretrained import BEST_DIR
-from src.verdict.records import REFIT, SINGLE
+from src.verdict.records import AVERAGE, SINGLE
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def averaged_form(recipe: Contender, form: str, comparison: Contenders, folder: 
 
     Args:
         recipe: trained once.
-        form: AVERAGE or REFIT.
+        form: AVERAGE, REFIT or STUDENT.
         comparison: has the fresh seeds.
         folder: of the comparison.
     """
-    contender = recipe.as_form(form)
-    trained = contender if form == REFIT else recipe
+    contender = comparison.in_form(recipe, form)
+    trained = recipe if form == AVERAGE else contender
     members = tuple(contenders.seed_run(trained, seed, folder) for seed in comparison.seeds)
     return AveragedForm(contender, members, average_dir(contender.key, folder))
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from src.comparison import contenders
 from src.comparison.contenders import BASELINE, DEFAULT, Contender, Contenders, SeedRun
-from src.comparison.forms import AveragedForm, averaged_form, registered_training_dir
+from src.comparison.forms import AveragedForm, average_dir, averaged_form, registered_training_dir
 from src.core.errors import CommandFailed
 from src.core.record_files import read_json, write_json
 from src.core.records import State, TrainingResult
 from src.verdict import decision
-from src.verdict.records import REFIT, SINGLE
+from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
-SELECTION_FILE = "choice.json"
+SELECTION_FILE, SOFT_LABELS_FILE = "choice.json", "soft-labels.parquet"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Selection:
     @property
     def delivered(self) -> str:
         """The name of the contender that is registered: the winner in its form."""
-        return self.winning_recipe.as_form(self.form).name
+        return self.contenders.in_form(self.winning_recipe, self.form).name
 
     @property
     def winning_recipe(self) -> Contender:
@@ -64,18 +64,27 @@ class Selection:
 
     @property
     def averaged_forms(self) -> list[AveragedForm]:
-        """Averages that predict the test split: of every recipe that does, and the refit of the winner."""
+        """Averages that predict the test split: of every recipe that does, and of the winner's refits and students."""
         return [
             averaged_form(recipe, form, self.contenders, self.folder)
             for recipe in self.tested_recipes
             for form in self.forms
-            if form != SINGLE and (form != REFIT or recipe.name == self.winner)
+            if form == AVERAGE or (form in (REFIT, STUDENT) and recipe.name == self.winner)
         ]
 
+    def trainings_of(self, form: str) -> list[SeedRun]:
+        """The winner's trainings for a form: REFIT or STUDENT."""
+        return [run for each in self.averaged_forms if each.contender.form == form for run in each.members]
+
     @property
-    def refits(self) -> list[SeedRun]:
-        """The winner's trainings on train + validation."""
-        return [run for form in self.averaged_forms if form.contender.form == REFIT for run in form.members]
+    def further_trainings(self) -> list[SeedRun]:
+        """The winner's trainings beyond its seed runs: its refits, and its students."""
+        return [*self.trainings_of(REFIT), *self.trainings_of(STUDENT)]
+
+    @property
+    def soft_labels_path(self) -> Path:
+        """The file of what the winner's seed runs answer to the unlabelled texts, for students."""
+        return average_dir(self.contenders.in_form(self.winning_recipe, STUDENT).key, self.folder) / SOFT_LABELS_FILE
 
     @property
     def without_training(self) -> list[Contender]:
@@ -93,7 +102,10 @@ class Selection:
     def registered_training_dir(self) -> Path:
         """The folder of the weights to register, laid out as a training's."""
         return registered_training_dir(
-            self.winning_recipe.as_form(self.form).key, self.form, self.registered_seed_run.seed, self.folder
+            self.contenders.in_form(self.winning_recipe, self.form).key,
+            self.form,
+            self.registered_seed_run.seed,
+            self.folder,
         )
 
     def write(self) -> None:

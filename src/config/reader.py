@@ -32,7 +32,8 @@ T = TypeVar("T")
 SECRET_KEYS = (("tracking", "uri"), ("storage", "url"))  # may contain a password, which is never stored
 JOB_KEYS = ("index", "of", "root")  # keys of the group worker that say which worker a job is
 PROGRESS = ("auto", "lines", "off")
-DELIVERED_FORMS = ("auto", "single", "average", "refit")
+DELIVERED_FORMS = ("auto", "single", "average", "refit", "student")
+MAX_TEMPERATURE = 20  # of soft labels; beyond, they are nearly equal
 MIN_SEEDS = 4  # of a comparison; simulations in tests/verdict/test_verdict.py
 REGISTERED_NAME = re.compile(r"[^/:'\"%\s](?:[^/:'\"%]{0,98}[^/:'\"%\s])?")
 EXPERIMENT_NAME = re.compile(r"[^\W_][^/\\\x00-\x1f]{0,119}")
@@ -46,7 +47,7 @@ GROUPS: dict[str, type[Any]] = {
 # settings that are names; Hydra and YAML take some names for numbers or truth values
 WORDS = {
     "data": ("name", "hub_id", "revision", "path", "text_column", "label_column", "id_column", "label_names", "splits",
-             "encoding"),
+             "encoding", "unlabelled"),
     "model": ("name", "checkpoint"),
     "study": ("name", "join", "ready_made"),
     "tracking": ("experiment",),
@@ -349,6 +350,8 @@ def _comparison_problems(settings: ComparisonSettings, home: str | None) -> Iter
         yield f"deliver.form is {deliver.form!r}; it is {', '.join(DELIVERED_FORMS[:-1])} or {DELIVERED_FORMS[-1]}."
     if deliver.form == "refit" and not deliver.refit:
         yield "deliver.form=refit registers a refit, and deliver.refit=false makes none. Leave one of them out."
+    if not 0 < deliver.temperature <= MAX_TEMPERATURE:
+        yield f"deliver.temperature is {deliver.temperature:g}; it is above 0 and at most {MAX_TEMPERATURE}."
     if not 0 <= settings.margin < 1:
         yield f"compare.margin is {settings.margin:g}; it is a difference of the metric, from 0 to below 1."
 

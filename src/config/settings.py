@@ -51,6 +51,7 @@ class DataSettings:
     id_column: str | None = None  # column that identifies each text of a split; None if there is none
     encoding: str | None = None  # of text files; None: UTF-8
     csv: CsvSettings = field(default_factory=CsvSettings)
+    unlabelled: str | None = None  # a file of texts without labels
 
     def max_examples_of(self, split: str) -> int | None:
         """Largest number of examples that `split` may have."""
@@ -212,8 +213,9 @@ class Settings:
 class DeliverySettings:
     """The group deliver: the form in which a comparison's winner is registered."""
 
-    form: str = "auto"  # auto, single, average or refit
+    form: str = "auto"  # auto, single, average, refit or student
     refit: bool = True  # whether the winner is trained on train + validation, too
+    temperature: float = 1.0  # of the soft labels that a student learns
 
 
 @dataclass(frozen=True)

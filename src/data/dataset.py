@@ -17,6 +17,7 @@ from src.data.split_files import SPLITS
 
 VERSION = "3"  # version of the preparation; it is part of the keys of all caches
 LOCATION_KEYS = ("path", "hub_id", "revision")  # the origin of the data; the key has a hash of the content instead
+NOT_PREPARED = (*LOCATION_KEYS, "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def prepare_dataset(
         earlier = _read(folder, data)
         if earlier.fingerprint == begun_with():
             return earlier
-    settings = {k: v for k, v in asdict(data).items() if k not in LOCATION_KEYS}
+    settings = {k: v for k, v in asdict(data).items() if k not in NOT_PREPARED}
     key = content_key(VERSION, json.dumps(settings, sort_keys=True), loading.source_key(data))
     folder = make_once(cache / "data" / key, lambda folder: _write(data, folder))
     return _read(folder, data)
@@ -75,7 +76,8 @@ def prepare_dataset(
 
 def shipped_dir(data: DataSettings) -> str:
     """The folder of prepared data in the cache of a machine that they were copied to."""
-    return f"data/shipped/{content_key(VERSION, json.dumps(asdict(data), sort_keys=True))}"
+    settings = {k: v for k, v in asdict(data).items() if k != "unlabelled"}
+    return f"data/shipped/{content_key(VERSION, json.dumps(settings, sort_keys=True))}"
 
 
 def _has_earlier_version(cache: Path) -> bool:
@@ -87,7 +89,7 @@ def _has_earlier_version(cache: Path) -> bool:
 
 def _key_of_version_2(data: DataSettings) -> str:
     """The key under which version 2 of the preparation kept the same source and settings."""
-    settings = {k: v for k, v in asdict(data).items() if k not in (*LOCATION_KEYS, "encoding", "csv")}
+    settings = {k: v for k, v in asdict(data).items() if k not in (*NOT_PREPARED, "encoding", "csv")}
     names = data.label_names or []
     settings["label_names"] = list(names.values()) if isinstance(names, dict) else list(names)
     settings["splits"] = {split: name or split for split, name in data.splits.items()}

@@ -6,15 +6,17 @@ data share one count.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock
 
 from src.core.paths import atomic_write
 from src.core.record_files import with_schema, without_schema
+from src.data import leakage
 from src.data.dataset import PreparedDataset
 
 
@@ -71,6 +73,15 @@ def restore_ledger(ledger: Path, known: Mapping[int, str], at_least: int) -> int
                 lines[number - 1] = json.dumps(with_schema({"key": "" if key in kept else key, "restored": True}))
             atomic_write(ledger, "".join(f"{line}\n" for line in lines))
         return len(lost)
+
+
+def contains_texts(dataset: PreparedDataset, texts: Sequence[str]) -> np.ndarray:
+    """Which of `texts` the test split has, too, [n_texts]. This is no opening: it tells of no label and no score.
+
+    For texts without labels that are to be trained on: a test text among them would be learned.
+    """
+    known = set(leakage.text_keys(pd.read_parquet(dataset.folder / "test.parquet", columns=["text"])["text"]))
+    return np.array([key in known for key in leakage.text_keys(texts)], dtype=bool)
 
 
 def _locked(ledger: Path) -> FileLock:

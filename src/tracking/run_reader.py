@@ -10,7 +10,7 @@ from src.core.record_files import SCHEMA_TAG, check_schema
 from src.core.records import State
 from src.tracking.store import TrackingStore
 
-REPRODUCIBLE_KINDS = ("trial", "repeat", "refit", "train")
+REPRODUCIBLE_KINDS = ("trial", "repeat", "refit", "student", "train")
 CALIBRATION = "validation/calibration_error"  # computed afterwards from the best weights
 NOT_COMPARED = ("seconds", "model/ms_per_1000_texts", CALIBRATION)  # timings differ from run to run
 
@@ -35,7 +35,9 @@ class RecordedRun:
     devices: int  # devices that trained it together
     data: str  # fingerprint
     curves: Curves
-    refit_share: float | None  # of a refit: the share of its schedule that was trained
+    refit_share: float | None  # of a refit or a student: the share of its schedule that was trained
+    trained_on: str  # of a refit or a student: the parts of the data
+    soft_labels: str | None  # of a student: the file of what it learned, seen from the project's folder
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def read_run(store: TrackingStore, run_id: str) -> RecordedRun:
         data=tags.get("data.fingerprint", ""),
         curves=curves,
         refit_share=float(tags["refit.share"]) if "refit.share" in tags else None,
+        trained_on=tags.get("trained.on", ""),
+        soft_labels=tags.get("soft.labels"),
     )
 
 

@@ -60,7 +60,11 @@ class Objective:
     rungs: Sequence[float]
     rung_examples: int | None = None  # rungs before the last are judged on so many validation examples; None: on all
     train_examples: int | None = None  # so many training texts are used, stratified and always the same; None: all
-    refit_share: float | None = None  # a refit: validation is trained on too, and this share of the schedule is kept
+    refit_share: float | None = (
+        None  # a refit: nothing is judged, and the weights at this share of the schedule are kept
+    )
+    trains_on_validation: bool = True  # a refit: whether it does
+    soft_labels: Path | None = None  # a refit: further texts with soft labels, see training/soft_labels.py
 
     def better_than(self, new: float, old: float | None) -> bool:
         """Whether `new` is better than `old`; anything is better than None."""
@@ -207,7 +211,7 @@ class RungCallback(TrainerCallback):
 
 
 class RefitCallback(RungCallback):
-    """The callback of a refit: validation is trained on too, so nothing is judged.
+    """The callback of a refit: validation is trained on too, or nothing may be chosen on it, so nothing is judged.
 
     Checkpoints are saved where rungs would be judged. The training ends at `objective.refit_share` of its schedule, and
     those weights are kept.

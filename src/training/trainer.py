@@ -89,7 +89,7 @@ def fine_tune(
     if objective.train_examples is not None:
         data = replace(data, train=stratified_subset(data.train, objective.train_examples, "screening.examples"))
     if objective.refit_share is not None:
-        data = replace(data, train=datasets.concatenate_datasets([data.train, data.validation]))
+        data = _refit_data(data, objective)
     trainer = _build_trainer(recipe, checkpoint, data, folder)
     rung_callback = _callback_of(trainer, objective, callback, folder)
     start = last_checkpoint(folder)
@@ -101,6 +101,15 @@ def fine_tune(
     trainer.add_callback(rung_callback)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     return rung_callback.result(time.monotonic() - began)
+
+
+def _refit_data(data: TokenizedData, objective: Objective) -> TokenizedData:
+    """The texts that a refit trains on: with those of validation, and with further ones that have soft labels."""
+    from src.training import soft_labels
+
+    if objective.trains_on_validation:
+        data = replace(data, train=datasets.concatenate_datasets([data.train, data.validation]))
+    return data if objective.soft_labels is None else soft_labels.add_soft_labels(data, objective.soft_labels)
 
 
 def _callback_of(
@@ -333,6 +342,18 @@ class _ClassifierTrainer(Trainer):
         probabilities = np.empty_like(self.logits)
         probabilities[self.eval_order] = softmax(self.logits, axis=1)
         return probabilities
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs["labels"]
+        if labels.dim() == 1:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # soft labels, [batch, n_labels], which the models' own loss does not know
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        smoothing = self.args.label_smoothing_factor
+        loss = cross_entropy(outputs.logits.float(), labels.float(), label_smoothing=smoothing)
+        return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *given: Any, **named: Any) -> Any:
         output = super().evaluation_loop(*given, **named)

@@ -9,8 +9,12 @@ from src.core.record_files import read_record
 from src.core.records import nested_from_json, nested_to_json
 
 VERDICT_FILE = "verdict.json"  # the file, in a comparison's folder
-SINGLE, AVERAGE, REFIT = "single", "average", "refit"
-"""Forms of a recipe: trained once; its fresh-seed trainings averaged; trained on train + validation and averaged."""
+SINGLE, AVERAGE, REFIT, STUDENT = "single", "average", "refit", "student"
+"""Forms of a recipe.
+
+Trained once; its fresh-seed trainings averaged; trained on train + validation and averaged; trained on their answers to
+unlabelled texts, too, and averaged.
+"""
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "not shown"
 
 

@@ -4,10 +4,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from src.core.formatting import plural, short_params
-from src.verdict.records import AVERAGE, REFIT, SINGLE, ContenderRecord, Interval, PairwiseResult, Verdict
+from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT, ContenderRecord, Interval, PairwiseResult, Verdict
 
 WINNER = " *"
-FORMS = {SINGLE: "trained once", AVERAGE: "averaged", REFIT: "refitted and averaged"}
+FORMS = {
+    SINGLE: "trained once",
+    AVERAGE: "averaged",
+    REFIT: "refitted and averaged",
+    STUDENT: "its students averaged",
+}
 Table = tuple[list[str], list[list[str]]]  # the head, and the rows
 
 
@@ -84,6 +89,8 @@ def describe_weights(verdict: Verdict) -> str:
         SINGLE: f"seed {winner.registered_seed}, the median of {n_seeds} fresh seeds on validation",
         AVERAGE: f"the average of {n_seeds} trainings from fresh seeds",
         REFIT: f"the average of {n_seeds} trainings from fresh seeds on train + validation",
+        STUDENT: f"the average of {n_seeds} students, trained on the answers of the winner's seed runs to unlabelled "
+        "texts, too",
     }[winner.form]
 
 

@@ -12,8 +12,9 @@ from src.comparison.forms import AveragedForm
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection
 from src.core.paths import atomic_write, replacing
+from src.data import unlabelled
 from src.tracking import registry
-from src.training import baselines, inference, label_mapping, pretrained, weight_average
+from src.training import baselines, inference, label_mapping, pretrained, soft_labels, weight_average
 from src.training.pretrained import PROBABILITIES_FILE
 from src.workers.comparison_training import train_again
 from src.workers.context import WorkerContext
@@ -62,6 +63,19 @@ def judge_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm)
     probabilities = _predict(context, form.weights_dir, texts)
     _save_probabilities(form.weights_dir / PROBABILITIES_FILE, probabilities)
     _save_probabilities(form.validation_probabilities_path, probabilities)
+
+
+def make_soft_labels(context: WorkerContext, saved: SavedStudy, selection: Selection) -> None:
+    """Let the winner's seed runs answer the unlabelled texts, and write the means of their probabilities."""
+    texts = list(unlabelled.load_unlabelled(saved.settings.data, context.dataset).texts)
+    runs = [run for run in selection.tested_seed_runs if run.contender.name == selection.winner]
+    answers = []
+    for run in runs:
+        if not run.weights_dir.is_dir() and not train_again(context, saved, run):
+            return
+        answers.append(_predict(context, run.weights_dir, texts))
+    temperature = selection.contenders.temperature
+    soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature)
 
 
 def predict_with_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm, texts: Sequence[str]) -> None:

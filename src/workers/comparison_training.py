@@ -1,10 +1,13 @@
 """The trainings of a comparison: a recipe from a fresh seed, and the winner's refits on train + validation."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from src.comparison import contenders
-from src.comparison.contenders import SeedRun
+from src.comparison.contenders import Contenders, SeedRun
+from src.comparison.forms import average_dir
 from src.comparison.saved_study import SavedStudy
+from src.comparison.selection import SOFT_LABELS_FILE
 from src.config.settings import Settings
 from src.core import shutdown
 from src.core.paths import atomic_write
@@ -13,7 +16,7 @@ from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
 from src.training import checkpoints
 from src.training.callbacks import Objective, TrainingCallback, refit_objective
-from src.verdict.records import REFIT
+from src.verdict.records import REFIT, STUDENT
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, train_within_memory
 
 
@@ -75,12 +78,17 @@ def train_again(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun) ->
 
 
 def _objective(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun) -> Objective:
-    """Of a refit: the share of the schedule at which the seed run of the same seed was kept."""
-    if seed_run.contender.form != REFIT:
+    """Of a refit or a student: the share of the schedule at which the seed run of the same seed was kept."""
+    form, comparison = seed_run.contender.form, Contenders.read(saved.comparison_dir)
+    if form not in (REFIT, STUDENT):
         return context.objective
     folder = contenders.seed_run_dir(seed_run.contender.recipe_key, seed_run.seed, saved.comparison_dir)
     judged = SeedRun(seed_run.contender, seed_run.seed, folder).result()
-    return refit_objective(context.objective, judged or TrainingResult(State.COMPLETE))
+    objective = refit_objective(context.objective, judged or TrainingResult(State.COMPLETE))
+    if form == REFIT:
+        return objective
+    soft_labels = average_dir(seed_run.contender.key, saved.comparison_dir) / SOFT_LABELS_FILE
+    return replace(objective, soft_labels=soft_labels, trains_on_validation=REFIT in comparison.forms)
 
 
 def _start_run(
@@ -90,7 +98,11 @@ def _start_run(
     run = run_tree.seed_run(saved.study, saved.comparison_dir, contender.key, contender.name, seed_run.seed)
     tags = {"kind": "repeat", "contender": contender.name, "contender.key": contender.key}
     if objective.refit_share is not None:
-        tags |= {"kind": "refit", "refit.share": f"{objective.refit_share:g}", "trained.on": "train + validation"}
+        splits = ["train", *(["validation"] if objective.trains_on_validation else [])]
+        tags |= {"kind": contender.form, "refit.share": f"{objective.refit_share:g}"}
+        tags |= {"trained.on": " + ".join([*splits, *(["unlabelled texts"] if objective.soft_labels else [])])}
+    if objective.soft_labels is not None:
+        tags |= {"soft.labels": str(objective.soft_labels.relative_to(saved.paths.root))}
     run.set_tags({**recorders.common_tags(context.dataset, saved.name), **tags})
     if not run.has_params:
         searched = [p.key for p in saved.study.space.parameters]

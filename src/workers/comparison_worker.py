@@ -1,5 +1,6 @@
 """A worker of a comparison: trains recipes on fresh seeds, later predicts the opened test split."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
@@ -11,10 +12,12 @@ from src.core import shutdown
 from src.core.paths import Paths
 from src.data import test_split
 from src.training import devices
-from src.verdict.records import AVERAGE
+from src.verdict.records import AVERAGE, REFIT, STUDENT
 from src.workers import comparison_predictions, comparison_training
 from src.workers.context import WorkerContext, measure_speed_once
 from src.workers.work_unit import WorkUnit
+
+POLL_SECONDS = 0.5  # between two looks at what another worker does
 
 
 def run_worker(
@@ -50,14 +53,19 @@ def run_worker(
         seed_runs = contenders.seed_runs(comparison, saved.comparison_dir)
         units = list(_training_units(context, saved, seed_runs, worker_tags))
     elif not selection.is_opened:
-        refits = _training_units(context, saved, selection.refits, worker_tags)
-        units = [*_average_units(context, saved, selection), *refits]
+        refits = _training_units(context, saved, selection.trainings_of(REFIT), worker_tags)
+        students = _training_units(context, saved, selection.trainings_of(STUDENT), worker_tags)
+        taught = [_soft_labels_unit(context, saved, selection)] if STUDENT in selection.forms else []
+        units = [*taught, *_average_units(context, saved, selection), *refits, *taught, *students]
     else:
         units = list(_test_units(context, saved, selection))
     for unit in units:
         if shutdown.requested():
             return
         unit.try_run()
+        while unit.must_end_first and not unit.is_done() and not shutdown.requested():
+            time.sleep(POLL_SECONDS)
+            unit.try_run()
 
 
 def _training_units(
@@ -70,6 +78,13 @@ def _training_units(
             partial(_has_result, seed_run),
             partial(comparison_training.train, context, saved, seed_run, worker_tags),
         )
+
+
+def _soft_labels_unit(context: WorkerContext, saved: SavedStudy, selection: Selection) -> WorkUnit:
+    """What students learn. No student can begin before."""
+    file = selection.soft_labels_path
+    do = partial(comparison_predictions.make_soft_labels, context, saved, selection)
+    return WorkUnit(file.parent, file.exists, do, must_end_first=True)
 
 
 def _has_result(seed_run: SeedRun) -> bool:

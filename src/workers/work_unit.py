@@ -14,6 +14,7 @@ class WorkUnit:
     folder: Path
     is_done: Callable[[], bool]
     do: Callable[[], None]
+    must_end_first: bool = False  # whether what follows needs it
 
     def try_run(self) -> bool:
         """Do it, unless it is done or another worker does it. Returns whether it was done here."""

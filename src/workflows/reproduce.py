@@ -129,11 +129,27 @@ def _reproduce_training(run_id: str, store: TrackingStore, paths: Paths, console
     )
     context = WorkerContext(settings, paths, store, lambda: recorded.data)
     callback = ReplayCallback(recorded.steps if recorded.state == State.PRUNED else None)
-    objective = replace(context.objective, refit_share=recorded.refit_share)
+    objective = _recorded_objective(context.objective, recorded, paths)
     result = _train(settings, context, objective, callback, folder)
     differences = compare_curves(recorded, {**callback.curves, **_final_curves(result)})
     _print_differences(console, recorded, result, differences)
     return not any(d.differ or d.missing for d in differences) and result.state == recorded.state
+
+
+def _recorded_objective(objective: Objective, recorded: RecordedRun, paths: Paths) -> Objective:
+    """The objective of the recorded training. Raises InvalidInput if what a student has learned is gone."""
+    soft_labels = paths.root / recorded.soft_labels if recorded.soft_labels else None
+    if soft_labels is not None and not soft_labels.is_file():
+        raise InvalidInput(
+            f"The run {recorded.run_id} is a student's, and what it has learned, {soft_labels}, is not there: texts "
+            "are not recorded in MLflow. Reproduce it in the project in which it was trained."
+        )
+    return replace(
+        objective,
+        refit_share=recorded.refit_share,
+        trains_on_validation="validation" in recorded.trained_on,
+        soft_labels=soft_labels,
+    )
 
 
 def recorded_recipe(recipe: Recipe, recorded: RecordedRun) -> Recipe:

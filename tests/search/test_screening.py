@@ -141,7 +141,6 @@ def test_a_study_screens_its_models_and_searches_those_it_keeps(tmp_path: Path) 
 
 def test_the_report_shows_the_screening() -> None:
 
-
     golden: SearchRecord = JudgedSearch.from_json((HERE / "findings.json").read_text()).history
     result = TrainingResult(State.PRUNED, 0.8, megabytes=90.9, ms_per_1000_texts=900.0)
     screened = (ScreeningResult("minilm", result, 0.75, 0.85, 0.7, kept=True),

@@ -16,7 +16,7 @@ from src.core.records import State, TrainingResult
 from src.tracking import run_tree
 from src.verdict import decision, estimates
 from src.verdict.bootstrap import Predictions
-from src.verdict.records import REFIT, ContenderRecord, SeedRunRecord
+from src.verdict.records import AVERAGE, ContenderRecord, SeedRunRecord
 
 
 def contender_records(
@@ -43,7 +43,7 @@ def _form_record(saved: SavedStudy, recipe: ContenderRecord, form: AveragedForm)
     """The record of an average. It has its size and speed from its recipe, whose models are as large."""
     contender = form.contender
     run = run_tree.contender_run(saved.study, saved.comparison_dir, contender.key, contender.name)
-    refits = form.members if contender.form == REFIT else ()
+    trained = () if contender.form == AVERAGE else form.members
     return replace(
         recipe,
         name=contender.name,
@@ -57,12 +57,12 @@ def _form_record(saved: SavedStudy, recipe: ContenderRecord, form: AveragedForm)
         spread=None,
         optimism=None,
         registered_seed=None,
-        repeats=tuple(_seed_run_record(saved, member, None) for member in refits),
+        repeats=tuple(_seed_run_record(saved, member, None) for member in trained),
     )
 
 
 def _validation_score(saved: SavedStudy, form: AveragedForm) -> float | None:
-    """The average's score on validation; None for a refit, which was trained on it."""
+    """The average's score on validation; None for a refit or a student, which may be trained on it."""
     if not form.validation_probabilities_path.exists():
         return None
     labels = saved.dataset.frame("validation")["label"].to_numpy()

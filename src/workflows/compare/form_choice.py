@@ -9,24 +9,30 @@ from src.comparison.selection import Selection
 from src.core.errors import CommandFailed
 from src.core.records import State
 from src.verdict import decision, estimates
-from src.verdict.records import AVERAGE, REFIT, SINGLE
+from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
+
+ADDED = {  # by form, why it is registered if averages are not shown to be worse
+    STUDENT: ", and students learn from the unlabelled texts, too",
+    REFIT: ", and a refit learns from validation, too",
+    AVERAGE: "",
+}
 
 
 def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     """The form that is registered, and why.
 
-    With deliver.form=auto it is the average of the winner's seed runs, unless that is shown to be worse on validation
-    than they are on average; and the refit in its place if there is one, which is such an average, too. A refit cannot
-    be judged on validation, since it was trained on it.
+    With deliver.form=auto it is an average, unless the average of the winner's seed runs is shown to be worse on
+    validation than they are on average. It is that of the students if there are unlabelled texts, else that of the
+    refits if there are any. These cannot be judged on validation, since they may be trained on it.
 
     Raises:
-        CommandFailed: deliver.form=refit, and a refit has failed.
+        CommandFailed: deliver.form asks for a form of which a training has failed.
     """
-    asked, failed = selection.contenders.deliver, failed_refits(selection)
-    if asked == REFIT and failed:
+    asked = selection.contenders.deliver
+    if failed := failed_trainings(selection, asked):
         raise CommandFailed(
-            f"deliver.form=refit, and {len(failed)} of {len(selection.refits)} refits failed: {_reason_of(failed[0])}. "
-            "The same command tries them again; the test split is still sealed."
+            f"deliver.form={asked}, and {len(failed)} of {len(selection.trainings_of(asked))} trainings for it failed: "
+            f"{_reason_of(failed[0])}. The same command tries them again; the test split is still sealed."
         )
     if asked != "auto":
         return asked, f"deliver.form={asked}"
@@ -41,17 +47,17 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     scores = f"on validation ({metric} {score:.4f}; they have {mean:.4f} on average)"
     if decision.is_shown_worse(labels, average, members, metric):
         return SINGLE, f"averaging its seed runs is shown to be worse {scores}"
-    not_worse = f"averaging its seed runs is not shown to be worse {scores}"
-    if REFIT not in selection.forms:
-        return AVERAGE, not_worse
-    if failed:
-        return AVERAGE, f"{not_worse}; a refit failed ({_reason_of(failed[0])})"
-    return REFIT, f"{not_worse}, and a refit learns from validation, too"
+    made = [each for each in ADDED if each in selection.forms]
+    chosen = next(each for each in made if not failed_trainings(selection, each))
+    reasons = [
+        f"; a {each} failed ({_reason_of(failed[0])})" for each in made if (failed := failed_trainings(selection, each))
+    ]
+    return chosen, f"averaging its seed runs is not shown to be worse {scores}{ADDED[chosen]}{''.join(reasons)}"
 
 
-def failed_refits(selection: Selection) -> list[SeedRun]:
-    """The refits that have failed."""
-    return [run for run in selection.refits if (result := run.result()) and result.state != State.COMPLETE]
+def failed_trainings(selection: Selection, form: str) -> list[SeedRun]:
+    """The trainings for a form that have failed."""
+    return [run for run in selection.trainings_of(form) if (result := run.result()) and result.state != State.COMPLETE]
 
 
 def _reason_of(failed: SeedRun) -> str:

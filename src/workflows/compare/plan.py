@@ -14,12 +14,13 @@ from src.core.errors import InvalidInput, first_line
 from src.core.formatting import plural
 from src.core.paths import Paths
 from src.core.records import Calibration
+from src.data import unlabelled
 from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
 from src.training import inference, label_mapping, pretrained
 from src.verdict.power import Power, deciding_examples
-from src.verdict.records import REFIT
+from src.verdict.records import REFIT, STUDENT
 from src.workers import worker_count
 from src.workers.cost import Speed
 from src.workflows.compare import evaluate
@@ -147,10 +148,20 @@ def _forms(plan: ComparisonPlan) -> str:
             f", and a refit, the average of {len(comparison.seeds)} more trainings on train + validation "
             f"({sizes['train'] + sizes['validation']} texts)"
         )
+    if STUDENT in comparison.forms:
+        judged += (
+            f", and a student, the average of {len(comparison.seeds)} more trainings that learn from its answers to "
+            f"{_n_unlabelled(plan)} unlabelled texts, too"
+        )
     if comparison.deliver != "auto":
         return f"{judged}. Registered is deliver.form={comparison.deliver}"
-    best = "the refit" if REFIT in comparison.forms else "the average"
+    best = "the student" if STUDENT in comparison.forms else "the refit" if REFIT in comparison.forms else "the average"
     return f"{judged}. Registered is {best}, unless averaging is shown to be worse on validation"
+
+
+def _n_unlabelled(plan: ComparisonPlan) -> int:
+    saved = plan.saved_study
+    return len(unlabelled.load_unlabelled(saved.settings.data, saved.dataset).texts)
 
 
 def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[Calibration]) -> float | None:
@@ -163,14 +174,14 @@ def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[
     recipes = [seed_run.contender.settings().recipe for seed_run in plan.remaining()]
     seconds = sum(speed.training_seconds(sizes, recipe.epochs, n_rungs) for recipe in recipes)
     saved = len(plan.contenders.recipes) * n_seeds  # until the winner is selected
-    if REFIT in plan.contenders.forms:
+    forms = [form for form in plan.contenders.forms if form in (REFIT, STUDENT)]
+    for form in forms:
         epochs = [candidate.settings().recipe.epochs for candidate in plan.contenders.candidates]
-        merged = {**sizes, "train": sizes["train"] + sizes["validation"]}
-        seconds += n_seeds * speed.training_seconds(merged, sum(epochs) / len(epochs), 0)
+        n_texts = sizes["train"] + (sizes["validation"] if REFIT in forms else 0)
+        n_texts += _n_unlabelled(plan) if form == STUDENT else 0
+        seconds += n_seeds * speed.training_seconds({**sizes, "train": n_texts}, sum(epochs) / len(epochs), 0)
         saved += n_seeds
-    averages = (
-        3 if REFIT in plan.contenders.forms else 2
-    )  # of two recipes, and the refit; each with n_seeds without one
+    averages = 2 + len(forms)  # of two recipes, and of each form; each with n_seeds averages without one member
     predictions = 2 * n_seeds + averages * (n_seeds + 1) + len(plan.contenders.without_training)
     seconds += predictions * sizes["test"] * speed.evaluation + 2 * sizes["validation"] * speed.evaluation
     console.price(measured, seconds / plan.workers, speed.disk_gigabytes(saved, plan.workers), "")

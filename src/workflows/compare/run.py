@@ -17,7 +17,7 @@ from src.core.records import Calibration, State
 from src.data import test_split
 from src.tracking import recorders, registry, run_tree
 from src.training import pretrained
-from src.verdict.records import AVERAGE, REFIT, SINGLE, Verdict, load_verdict
+from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT, Verdict, load_verdict
 from src.workers.worker_count import calibrations
 from src.workflows.compare import evaluate, form_choice, monitor, record
 from src.workflows.compare.plan import ComparisonPlan, print_plan, print_price
@@ -209,14 +209,16 @@ def _make_forms(plan: ComparisonPlan, selection: Selection, launch: Launch, cons
         CommandFailed: workers ended early.
     """
     _create_runs(plan, [form.contender for form in selection.averaged_forms])
-    if selection.contenders.deliver == REFIT:
-        for failed in form_choice.failed_refits(selection):
+    if selection.contenders.deliver in (REFIT, STUDENT):
+        for failed in form_choice.failed_trainings(selection, selection.contenders.deliver):
             (failed.folder / "outcome.json").unlink(missing_ok=True)
     if not _forms_are_made(selection):
-        if selection.refits:
+        if selection.trainings_of(REFIT):
             sizes = plan.saved_study.dataset.sizes
             console.print(f"It is trained again on train + validation, {sizes['train'] + sizes['validation']} texts.")
-        with monitor.ComparisonMonitor(plan, console, selection.refits):
+        if selection.trainings_of(STUDENT):
+            console.print(f"Students learn from its answers to {plan.saved_study.settings.data.unlabelled}, too.")
+        with monitor.ComparisonMonitor(plan, console, selection.further_trainings):
             launch(plan.workers)
     if not _forms_are_made(selection):
         raise CommandFailed("Refits or averages are not done: workers ended early. The same command continues.")
@@ -225,14 +227,14 @@ def _make_forms(plan: ComparisonPlan, selection: Selection, launch: Launch, cons
 def _forms_are_made(selection: Selection) -> bool:
     judged = [form for form in selection.averaged_forms if form.contender.form == AVERAGE]
     return all(form.validation_probabilities_path.exists() for form in judged) and all(
-        run.result() is not None for run in selection.refits
+        run.result() is not None for run in selection.further_trainings
     )
 
 
 def _open(plan: ComparisonPlan, selection: Selection) -> Selection:
     """Choose the form that is registered, and record that the test split is opened."""
     form, reason = form_choice.choose_form(plan.saved_study, selection)
-    made = selection.forms if not form_choice.failed_refits(selection) else (SINGLE, AVERAGE)
+    made = tuple(form for form in selection.forms if not form_choice.failed_trainings(selection, form))
     comparison, dataset = plan.contenders, plan.saved_study.dataset
     facts = {
         "study": plan.saved_study.name, "winner": selection.winner, "form": form,

@@ -15,7 +15,7 @@ from src.core import environment
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import Paths, check_writable
 from src.core.records import TrialRecord
-from src.data import dataset
+from src.data import dataset, unlabelled
 from src.data.dataset import PreparedDataset
 from src.search import space as spaces
 from src.search import stopping, validate
@@ -100,6 +100,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     begun_with = partial(data_fingerprint, settings, paths.study_dir(settings.study.name))
     prepared = dataset.prepare_dataset(settings.data, paths.cache_dir, begun_with)
     study_settings = settings.study
+    unlabelled.check_unlabelled(settings.data)
     if "ready_made" in study_settings.baselines:
         label_mapping.check_ready_made(settings, prepared.label_names, paths.cache_dir)
     direction = validate.check_labels(settings, len(prepared.label_names))

@@ -1,0 +1,53 @@
+"""Texts whose labels are probabilities: what a student learns of its teachers.
+
+Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from src.core.paths import replacing
+from src.training.trainer import TokenizedData
+
+PROBABILITY_FLOOR = 1e-6
+
+
+def write_soft_labels(file: Path, texts: list[str], probabilities: np.ndarray, temperature: float) -> None:
+    """Write texts with their soft labels.
+
+    Args:
+        file: Parquet, with the columns text and label.
+        texts: [n_texts].
+        probabilities: of the teachers, [n_texts, n_labels].
+        temperature: above 1 makes them softer, below 1 sharper: p ** (1 / temperature), scaled to a sum of 1.
+    """
+    soft = np.clip(probabilities.astype(np.float64), PROBABILITY_FLOOR, None) ** (1 / temperature)
+    soft /= soft.sum(axis=1, keepdims=True)
+    with replacing(file) as scratch:
+        pd.DataFrame({"text": texts, "label": [row.tolist() for row in soft]}).to_parquet(scratch, index=False)
+
+
+def add_soft_labels(data: TokenizedData, file: Path) -> TokenizedData:
+    """`data` with the texts of `file` in train. The labels of all texts of train are then probabilities, [n_labels]."""
+    frame, n_labels = pd.read_parquet(file), len(data.label_names)
+    cut = data.tokenizer(
+        frame["text"].tolist(),
+        truncation=True,
+        max_length=data.tokenizer.model_max_length,
+        return_token_type_ids=False,
+    )
+    columns = {"input_ids": cut["input_ids"], "attention_mask": cut["attention_mask"]}
+    soft = np.stack(frame["label"].to_list()).astype(np.float32)
+    taught = _with_labels(columns, soft)
+    known = {name: data.train[name][:] for name in columns}
+    hard = np.eye(n_labels, dtype=np.float32)[np.asarray(data.train["labels"][:])]
+    return replace(data, train=datasets.concatenate_datasets([_with_labels(known, hard), taught]))
+
+
+def _with_labels(columns: dict[str, list[list[int]]], labels: np.ndarray) -> datasets.Dataset:
+    lengths = [len(ids) for ids in columns["input_ids"]]
+    return datasets.Dataset.from_dict({**columns, "labels": labels.tolist(), "length": lengths})
