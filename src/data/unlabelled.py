@@ -58,6 +58,13 @@ def load_unlabelled(data: DataSettings, dataset: PreparedDataset) -> UnlabelledT
 
 
 def _read(data: DataSettings) -> list[str]:
+    try:
+        return _texts_in(data)
+    except InvalidInput as error:
+        raise InvalidInput(f"data.unlabelled is {data.unlabelled}: {error}") from error
+
+
+def _texts_in(data: DataSettings) -> list[str]:
     table = open_table(Path(str(data.unlabelled)).expanduser(), read_options(data))
     column = table.find_column(data.text_column, "data.text_column")
     texts = []
@@ -68,5 +75,5 @@ def _read(data: DataSettings) -> list[str]:
             if cell is not None and cell.strip():
                 texts.append(str(cell))
     if not texts:
-        raise InvalidInput(f"data.unlabelled is {data.unlabelled}, and it has no text in the column {column!r}.")
+        raise InvalidInput(f"{table.path} has no text in the column {column!r}.")
     return texts

@@ -14,7 +14,8 @@ recipes different far too often.
   jackknife's, (n - 1) / n times the sum of squares of the leave-one-out averages about their mean (Efron & Stein 1981,
   doi:10.1214/aos/1176345462). Seed i stands for the value v + (n - 1) (m - v_i), where v is the average's, v_i that
   without member i, and m their mean: the mean of these is v, and the variance of their mean is the jackknife's.
-- Forms of one recipe have the same seeds, and are paired on them, too. Seeds of different recipes are independent.
+- An average and its members are the same trainings, and are paired on them, too. All other trainings are taken as
+  independent, which makes intervals too wide rather than too narrow if they are alike.
 - A difference that fewer examples carry than an exact sign test needs (six at 95 %) is not shown, whatever its
   interval.
 
@@ -40,13 +41,12 @@ class Predictions:
     """A contender's probabilities, [n_seeds, n_examples, n_labels].
 
     n_seeds is 1 for one that is not trained, and for an average, which has those of its leave-one-out averages, too,
-    [n_members, n_examples, n_labels]. Contenders with the same `recipe` were trained from the same seeds, in the same
-    order, if they have equally many.
+    [n_members, n_examples, n_labels]. Contenders with the same `trainings` are made of the same ones, in one order.
     """
 
     probabilities: np.ndarray
     leave_one_out: np.ndarray | None = None
-    recipe: str = ""
+    trainings: str = ""
 
     @property
     def n_seeds(self) -> int:
@@ -103,8 +103,8 @@ class PairedBootstrap:
             name: {metric: np.concatenate([part[metric] for part in each]) for metric in each[0]}
             for name, each in parts.items()
         }
-        # the contenders of a group are paired on their seeds
-        self._groups = {name: (a.recipe or name, a.n_seeds) for name, a in answers.items()}
+        # the contenders of a group are paired on their trainings
+        self._groups = {name: (a.trainings or name, a.n_seeds) for name, a in answers.items()}
         distinct = dict.fromkeys(self._groups.values())
         self._seeds = {group: _seed_weights(generator, draws, group[1]) for group in distinct}
 

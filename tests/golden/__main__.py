@@ -6,23 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
+from src.comparison.forms import average_dir
 from src.reports.model_card import render_card
 from src.reports.report import render_report
 from src.reports.search_record import JudgedSearch
+from src.verdict.records import SINGLE
+from src.verdict.tables import FORMS
 
 HERE = Path(__file__).parent / "starter"
 MODEL = "models:/starter@champion"
 
 
 def main(study: Path) -> None:
-    """Findings, card, report, and every contender's answers on the test split; the system's release is left out."""
+    """Findings, card, report, and every contender's answers on the test split; the system's release is left out.
+
+    `<name>/leave-one-out` of an average: the answers of the averages without one member each.
+    """
     comparison = study / "comparison"
     result = JudgedSearch.from_json((comparison / "findings.json").read_text())
     machine = result.history.machine.rsplit(" ", 1)[0]
     result = replace(result, history=replace(result.history, machine=machine, commit=None))
     answers = {}
     for contender in result.verdict.contenders:
-        if contender.test and contender.repeats:
+        if contender.form != SINGLE:
+            folder = average_dir(contender.key, comparison)
+            files = [folder / "test.npy"]
+            answers[f"{contender.name}/leave-one-out"] = np.load(folder / "leave-one-out.npy")
+        elif contender.test and contender.repeats:
             files = [comparison / "repeats" / contender.key / str(r.seed) / "test.npy" for r in contender.repeats]
         else:
             files = [comparison / "fixed" / contender.key / "test.npy"] if contender.test else []
@@ -47,7 +57,10 @@ def results(found: JudgedSearch) -> list[str]:
         if not row.test or row.name == "majority":
             continue
         test = row.test["accuracy"]
-        name, value = names.get(row.name, f"the best tuned settings, {row.name}"), f"{test.value:.4f}"
+        recipe = row.recipe or row.name
+        name, value = names.get(recipe, f"the best tuned settings, {recipe}"), f"{test.value:.4f}"
+        if row.kind in ("default", "tuned"):
+            name = f"{name}, {FORMS[row.form]}"
         if row.name == found.verdict.winner:
             name, value = f"{name}: the winner", f"**{value}**"
         cells = [name, f"{value} [{test.low:.4f}, {test.high:.4f}]", "", ""]

@@ -25,10 +25,10 @@ from src.reports.report import render_report
 from src.reports.search_record import JudgedSearch, SearchRecord
 from src.tracking import logged_model, run_tree
 from src.tracking.store import open_store
-from src.verdict import decision
-from src.verdict.bootstrap import PairedBootstrap, Predictions, estimates, tables
+from src.verdict import decision, estimates, tables
+from src.verdict.bootstrap import PairedBootstrap, Predictions
 from src.verdict.decision import Hypothesis
-from src.verdict.records import load_verdict
+from src.verdict.records import ContenderRecord, load_verdict
 from src.workflows.sweep import report as sweep_report
 from tests.golden.__main__ import HERE, MODEL
 from tests.support.commands import Place, client_of
@@ -64,13 +64,22 @@ def test_card_and_report_of_the_starter_study_are_drawn_from_its_records_alone(f
     assert render_report(found.history, None, found)["report.md"] == (HERE / "report.md").read_text()
 
 
+def predictions_of(row: ContenderRecord, answers: dict[str, np.ndarray]) -> Predictions:
+    """As the verdict was made from them: an average is paired with the trainings that it was made of."""
+    trainings = row.recipe if row.form == "average" else row.name
+    return Predictions(answers[row.name], answers.get(f"{row.name}/leave-one-out"), trainings=trainings)
+
+
 def test_every_test_figure_follows_from_the_raw_answers(
     found: JudgedSearch, answers: dict[str, np.ndarray], test_split: pd.DataFrame
 ) -> None:
     verdict, labels = found.verdict, test_split["label"].to_numpy()
-    assert set(answers) == {c.name for c in verdict.contenders if c.test}
-    draws = PairedBootstrap(labels, {name: Predictions(each) for name, each in answers.items()})
-    for name, probabilities in answers.items():
+    names = [name for name in answers if "/" not in name]
+    recipes_first = sorted(names, key=lambda name: verdict.contender(name).form != "single")  # as they were drawn
+    tested = {name: answers[name] for name in recipes_first}
+    assert set(tested) == {c.name for c in verdict.contenders if c.test}
+    draws = PairedBootstrap(labels, {name: predictions_of(verdict.contender(name), answers) for name in tested})
+    for name, probabilities in tested.items():
         row = verdict.contender(name)
         assert row.test == decision.intervals(draws, name, 2)
         picked = probabilities.argmax(axis=2)
@@ -78,15 +87,17 @@ def test_every_test_figure_follows_from_the_raw_answers(
         assert row.test["f1"].value == pytest.approx(
             np.mean([sklearn_metrics.f1_score(labels, p, zero_division=0) for p in picked])
         )
+        if row.form != "single":
+            continue
         for repeat, own in zip(row.repeats, probabilities, strict=False):
             all_params = estimates.metrics_per_seed(labels, own[None])
             assert repeat.test == pytest.approx({m: float(v[0]) for m, v in all_params.items()})
     registered = {
-        name: probabilities[[r.seed for r in row.repeats].index(row.registered_seed) if row.repeats else 0]
-        for name, probabilities in answers.items()
+        name: probabilities[[r.seed for r in row.repeats].index(row.registered_seed) if row.registered_seed else 0]
+        for name, probabilities in tested.items()
         for row in [verdict.contender(name)]
     }
-    others = tuple(name for name in answers if name != verdict.winner)
+    others = tuple(name for name in recipes_first if name != verdict.winner)
     question = Hypothesis(verdict.winner, others, verdict.metric, verdict.margin, verdict.chosen_among)
     assert verdict.against == decision.compare_with_others(draws, question, labels, registered)
     baseline = answers[verdict.best_baseline][0]
@@ -96,12 +107,13 @@ def test_every_test_figure_follows_from_the_raw_answers(
 def test_means_over_seeds_follow_from_the_trainings(found: JudgedSearch) -> None:
     verdict = found.verdict
     for row in verdict.contenders:
-        each = [r.validation[verdict.metric] for r in row.repeats]
+        each = [r.validation[verdict.metric] for r in row.repeats] if row.form == "single" else []
         if each:
             assert len(each) == len(verdict.seeds)
             assert (row.validation, row.spread) == pytest.approx((np.mean(each), np.std(each, ddof=1)))
             assert row.optimism == pytest.approx(row.search_score - np.mean(each))
-            assert row.registered.validation[verdict.metric] == sorted(each)[(len(each) - 1) // 2]
+            registered = next(r for r in row.repeats if r.seed == row.registered_seed)
+            assert registered.validation[verdict.metric] == sorted(each)[(len(each) - 1) // 2]
 
 
 def test_the_data_are_the_shipped_ones(found: JudgedSearch, tmp_path: Path) -> None:
@@ -161,7 +173,7 @@ def test_the_card_is_one_that_the_hub_reads(found: JudgedSearch) -> None:
     assert read.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
     winner = found.verdict.contender(found.verdict.winner)
     assert {r.metric_type: r.metric_value for r in read.data.eval_results} == {
-        metric: round(value, 4) for metric, value in winner.registered.test.items()
+        metric: round(value, 4) for metric, value in winner.registered_test.items()
     }
     assert {r.dataset_name for r in read.data.eval_results} == {"starter"}
     for name in card_figures(found):
@@ -284,7 +296,7 @@ def test_a_report_says_that_its_verdict_is_older_than_the_best_trial(found: Judg
 
 def test_a_report_without_findings_keeps_its_verdict(found: JudgedSearch) -> None:
     text = render_report(found.history, None, None, found.verdict)["report.md"]
-    assert "default against the best baseline, tfidf_logreg: BETTER" in text
+    assert "default-refit against the best baseline, tfidf_logreg: BETTER" in text
 
 
 def history_with(found: JudgedSearch, *trials: TrialRecord) -> SearchRecord:
@@ -347,10 +359,10 @@ def test_report_card_and_inspection_are_on_the_runs(judged: tuple[Place, Any]) -
     assert {"path": "errors/errors.json", "type": "table"} in json.loads(errors.tags["mlflow.loggedArtifacts"])
     assert math.isfinite(errors.metrics["validation/calibration_error"])
     result = JudgedSearch.from_json((judged[0].study("letters") / "comparison" / "findings.json").read_text())
-    assert result.validation is not None
+    assert result.validation is None  # a refit was trained on it
     winner = result.verdict.contender(result.verdict.winner)
-    assert result.validation.accuracy == pytest.approx(winner.registered.validation["accuracy"])
-    assert result.test.accuracy == pytest.approx(winner.registered.test["accuracy"])
+    assert result.test.accuracy == pytest.approx(winner.registered_test["accuracy"])
+    assert "classifier" not in {change.part for change in result.changes}  # which began from several seeds
 
 
 def test_a_page_that_cannot_be_drawn_is_a_note_and_the_rest_is_there(

@@ -28,8 +28,8 @@ TINY = ["model=tiny", "space=wide", "data.max_examples=100", "trainer.logging_st
 FAST = [*TINY, "study.baselines=[majority]", "study.rungs=[0.5,1.0]", "space.trainer.num_train_epochs.high=2"]
 
 
-# With two epochs and a large learning rate, averages of these models are as right as they are. The default recipe, with a
-# small one, learns nothing.
+# With two epochs and a large learning rate, averages of these models are as right as they are. The default recipe has a
+# small one, and learns nothing.
 LETTERS = [
     "data=files", "data.path=letters.csv", "data.label_names=[low,high]", "model=tiny", "space=wide",
     "trainer.logging_steps=5",

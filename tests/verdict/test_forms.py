@@ -9,7 +9,7 @@ from src.verdict import decision, estimates
 from src.verdict.bootstrap import PairedBootstrap, Predictions
 from src.verdict.decision import Hypothesis
 from src.verdict.records import BETTER, Interval
-from tests.verdict.test_verdict import chances_of
+from tests.support.predictions import chances_of
 
 
 def jackknife_variance(values: np.ndarray) -> float:
@@ -96,11 +96,11 @@ class Simulated:
         """The average of members with logits [n_seeds, n_examples]."""
         without_one = np.stack([np.delete(logits, i, axis=0).mean(axis=0) for i in range(len(logits))])
         whole = logits.mean(axis=0, keepdims=True)
-        return Predictions(chances_of(whole > self.loss), chances_of(without_one > self.loss), recipe="same")
+        return Predictions(chances_of(whole > self.loss), chances_of(without_one > self.loss), trainings="same")
 
 
 def trained_once(logits: np.ndarray, paired: bool = False) -> Predictions:
-    return Predictions(chances_of(logits > 0), recipe="same" if paired else "other")
+    return Predictions(chances_of(logits > 0), trainings="same" if paired else "other")
 
 
 OTHERS = ("other recipe averaged", "other recipe once", "same recipe once")
@@ -122,9 +122,11 @@ def share_better(comparisons: int, seeds: int, between_seeds: float, other: str,
         if decision.is_shown_worse(labels, world.average(validation[winner]).probabilities[0], members, "accuracy"):
             delivered = trained_once(test[winner], paired=True)
         else:
-            delivered = world.average((refits if refit else test)[winner])
+            delivered = world.average(test[winner])
+            if refit:
+                delivered = replace(world.average(refits[winner]), trainings="refits")
         compared = {
-            OTHERS[0]: replace(world.average(test[3]), recipe="other"),
+            OTHERS[0]: replace(world.average(test[3]), trainings="other"),
             OTHERS[1]: trained_once(test[3]),
             OTHERS[2]: trained_once(test[winner], paired=True),
         }

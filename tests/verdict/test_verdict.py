@@ -12,11 +12,7 @@ from src.verdict.bootstrap import PairedBootstrap, Predictions, mcnemar
 from src.verdict.decision import Hypothesis
 from src.verdict.power import Power, deciding_examples
 from src.verdict.records import ContenderRecord, Interval, PairwiseResult, SeedRunRecord, Verdict
-
-
-def chances_of(hits: np.ndarray) -> np.ndarray:
-    """Answers [..., 2] of a predictor that is right where `hits`; the true label is always 1."""
-    return np.stack([1 - hits.astype(float), hits.astype(float)], axis=-1)
+from tests.support.predictions import chances_of
 
 
 def simulated(

@@ -349,8 +349,12 @@ def test_the_plan_is_told_beside_a_launch(here: Paths, capsys: pytest.CaptureFix
         (["study=letters"], "study=letters replaces the whole group by one word."),
         (["compare.seeds=many"], "compare.seeds: Input should be a valid integer"),
         (["workers=0"], "workers is 0; it is auto or a whole number from 1 to 1024."),
-        (["deliver.form=best"], "deliver.form is 'best'; it is auto, single, average or refit."),
+        (["deliver.form=best"], "deliver.form is 'best'; it is auto, single, average, refit or student."),
         (["deliver.form=refit", "deliver.refit=false"], "deliver.form=refit registers a refit, and deliver.refit=fals"),
+        (
+            ["deliver.form=student"],
+            "the study letters has no unlabelled texts. Run its sweep command again with data.u",
+        ),
         (["deliver.refit=maybe"], "deliver.refit: Input should be a valid boolean"),
     ],
 )
@@ -383,6 +387,43 @@ def test_changed_data_and_a_study_without_tuned_settings_are_refused(
         saved_study.load_study(None, Paths(place.folder))
     with pytest.raises(InvalidInput, match="there is none yet; search first"):
         saved_study.load_study(None, Paths(tmp_path / "empty"))
+
+
+def test_a_student_learns_from_texts_without_labels(
+    judged: tuple[Place, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep again with them changes nothing but the comparison, which trains only what is not there."""
+    shutil.copytree(judged[0].folder, tmp_path / "copy")
+    place = Place(tmp_path / "copy")
+    monkeypatch.chdir(place.folder)
+    more = write_letters(tmp_path / "more.csv", 500)
+    pd.read_csv(more)[["text"]].iloc[200:].to_csv(place.folder / "more.csv", index=False)
+    done = place.sweep(*LETTERS, "study.name=letters", "study.report=true", "data.unlabelled=more.csv")
+    assert done.code == 0, done.err
+    done = place.run("src.compare", *COMPARE, *INLINE)
+    assert done.code == 0, done.err
+    assert "8 trainings, 0 to go" in done.out
+    assert "Students learn from its answers to more.csv, too." in done.out
+    verdict = verdict_of(place)
+    winner = verdict.contender(verdict.winner)
+    assert (winner.form, len(winner.repeats), verdict.openings) == ("student", 4, 2)
+    assert "students learn from the unlabelled texts, too" in verdict.form_reason
+    file = place.study("letters") / "comparison" / "averages" / winner.key / "soft-labels.parquet"
+    taught = pd.read_parquet(file)
+    test = pd.read_parquet(saved_study.load_study("letters", Paths(place.folder)).dataset.folder / "test.parquet")
+    assert 100 < len(taught) < 300
+    assert not set(taught["text"]) & set(test["text"])
+    assert np.allclose(np.stack(taught["label"]).sum(axis=1), 1)
+    runs = runs_of(place, "student")
+    assert {r.data.tags["trained.on"] for r in runs} == {"train + validation + unlabelled texts"}
+    promoted = place.run("src.promote", "promote.dry_run=true")
+    assert "the average of 4 students, trained on the answers of the winner's seed runs" in promoted.out
+    again = place.run("src.reproduce", f"run={runs[0].info.run_id}")
+    assert again.code == 0, again.out + again.err
+    file.unlink()
+    refused = place.run("src.reproduce", f"run={runs[0].info.run_id}")
+    assert refused.code == 2
+    assert "texts are not recorded in MLflow" in refused.err
 
 
 # --- promote ---

@@ -25,6 +25,7 @@ from src.training.pretrained import BEST_DIR
 from src.verdict import decision, tables
 from src.verdict.bootstrap import PairedBootstrap, Predictions
 from src.verdict.records import (
+    AVERAGE,
     VERDICT_FILE,
     ContenderRecord,
     PairwiseResult,
@@ -173,14 +174,15 @@ def _predictions(selection: Selection) -> Mapping[str, Predictions]:
         if contender.name in tested:
             runs = [r for r in selection.tested_seed_runs if r.contender.name == contender.name]
             answers = np.stack([np.load(r.test_probabilities_path) for r in runs])
-            predictions[contender.name] = Predictions(answers, recipe=contender.key)
+            predictions[contender.name] = Predictions(answers, trainings=contender.key)
         elif not contender.is_recipe:
             file = contenders.fixed_probabilities_path(contender, selection.folder)
             predictions[contender.name] = Predictions(np.load(file)[None])
     for form in selection.averaged_forms:
         average = np.load(form.test_probabilities_path)[None]
-        without_one, key = np.load(form.leave_one_out_path), form.contender.recipe_key
-        predictions[form.contender.name] = Predictions(average, without_one, recipe=key)
+        of_seed_runs = form.contender.form == AVERAGE  # whose trainings are those of the recipe's seed runs
+        key = form.contender.recipe_key if of_seed_runs else form.contender.key
+        predictions[form.contender.name] = Predictions(average, np.load(form.leave_one_out_path), trainings=key)
     return predictions
 
 
