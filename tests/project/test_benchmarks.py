@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import bare, common, coordination, curves, packing, pages, scale, schedulers, search, step
+from benchmarks import bare, common, coordination, curves, packing, pages, quality, scale, schedulers, search, step
 from src.training import pretrained
 from src.training.trainer import _EpochSampler
 from tests.support.data import settings_of
@@ -72,6 +72,34 @@ def test_trialbook_searches_beside_a_peer_once_and_on_its_machine(tmp_path: Path
     search.accompany(record, 0, tmp_path / "no-data", tmp_path / "place")
     assert record.read_text() == before
     assert not (tmp_path / "place").exists()
+
+
+@pytest.mark.parametrize("name", ["sst2", "trec", "sms_spam"])
+def test_a_draw_of_a_set_shares_no_text_with_its_test_split(tmp_path: Path, name: str) -> None:
+    column = "sentence" if name == "sst2" else "text"
+    texts = [f"text {i}" for i in range(3_000)]
+    frame = pd.DataFrame({column: texts, "label": np.arange(3_000) % 3})
+    (tmp_path / name).mkdir()
+    frame.to_parquet(tmp_path / name / "train.parquet")
+    if name != "sms_spam":
+        test = "validation" if name == "sst2" else "test"
+        frame[:500].to_parquet(tmp_path / name / f"{test}.parquet")
+    draws = []
+    for draw in (0, 0, 1):
+        folder = quality.drawn(tmp_path / name, name, draw, tmp_path / f"draw-{draw}")
+        train, test = (pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "test"))
+        assert len(train) == 1_176  # 1,000 after 15 % are carved off
+        assert set(train.columns) == set(test.columns) == {"text", "label"}
+        assert not set(train["text"]) & set(test["text"])
+        draws.append(set(train["text"]))
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_what_a_tool_delivers_is_scored_on_the_test_split(tmp_path: Path) -> None:
+    pd.DataFrame({"text": list("abcd"), "label": [0, 1, 2, 1]}).to_parquet(tmp_path / "test.parquet")
+    scored = quality.score(np.eye(3)[[0, 1, 1, 1]], tmp_path)
+    assert (scored["accuracy"], scored["right"]) == (0.75, [1, 1, 0, 1])
+    assert scored["f1_macro"] == pytest.approx((1 + 0.8 + 0) / 3)
 
 
 def test_regret_at_each_budget() -> None:

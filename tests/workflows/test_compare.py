@@ -101,7 +101,7 @@ def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(j
     assert "contenders   majority, default (trial 0), trial-" in before
     assert "8 trainings, 8 to go" in before
     assert re.search(
-        r"can show     a true difference between two recipes of \d+\.\d points in 80 of 100 cases, with 60 test ",
+        r"can show     a true difference between two recipes or forms of \d+\.\d points in 80 of 100 cases, with 60 ",
         before,
     )
     assert "expected: about" in before
