@@ -13,7 +13,7 @@ Data flows from top to bottom; every import points down::
          |            train promote reproduce publish status ui join; multirun for Hydra's -m
     workers/        worker processes: launcher, recipe_check, context, search_worker, comparison_*, remote, cost
          |
-    comparison/     saved_study, contenders, forms, selection
+    comparison/     saved_study, contenders, forms, selection, launch_lock
          |
     console/        output, live_view, data_summary, error_messages: everything that is printed
          |

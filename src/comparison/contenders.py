@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from src.comparison.saved_study import CONFIG_FILE, SavedStudy
 from src.config import compose
@@ -23,7 +22,7 @@ from src.training.pretrained import BEST_DIR
 from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
 BASELINE, DEFAULT, TUNED, CHAMPION = "baseline", "default", "tuned", "champion"
-CONTENDERS_FILE, LOCK_FILE = "line-up.json", "launch.lock"
+CONTENDERS_FILE = "line-up.json"
 SEED_STREAM = 2007  # keeps the fresh seeds different from other seeds derived from the study's seed
 TRAINING_DIR = "training"  # in a seed run's folder: checkpoints and best weights
 
@@ -180,36 +179,6 @@ def seed_runs(comparison: Contenders, folder: Path) -> Iterator[SeedRun]:
     for seed in comparison.seeds:
         for contender in comparison.recipes:
             yield seed_run(contender, seed, folder)
-
-
-def launch_lock(folder: Path) -> FileLock:
-    """The lock of the process that compares. `is_being_compared` takes it for a moment, hence the timeout."""
-    return FileLock(folder / LOCK_FILE, timeout=1)
-
-
-def is_being_compared(folder: Path) -> bool:
-    """Whether a living process runs the comparison in `folder`."""
-    if not (folder / LOCK_FILE).exists():
-        return False
-    try:
-        with launch_lock(folder).acquire(blocking=False):
-            return False
-    except Timeout:
-        return True
-    except PermissionError:  # a project that can only be read
-        return _is_locked(folder / LOCK_FILE)
-
-
-def _is_locked(file: Path) -> bool:
-    """Whether a process holds the kernel's lock of `file`, which can only be read."""
-    import fcntl
-
-    with file.open("rb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 def seed_run(contender: Contender, seed: int, folder: Path) -> SeedRun:

@@ -64,21 +64,33 @@ class Selection:
 
     @property
     def averaged_forms(self) -> list[AveragedForm]:
-        """Averages that predict the test split: of every recipe that does, and of the winner's refits and students."""
-        return [
+        """Averages that predict the test split.
+
+        Of the seed runs of every recipe that does, of the refits of the winner and the default recipe, and of the
+        winner's students. Once the test split is opened, those of which a training has failed are left out.
+        """
+        forms = [
             averaged_form(recipe, form, self.contenders, self.folder)
             for recipe in self.tested_recipes
             for form in self.forms
-            if form == AVERAGE or (form in (REFIT, STUDENT) and recipe.name == self.winner)
+            if form == AVERAGE
+            or (form == REFIT and (recipe.name == self.winner or recipe.kind == DEFAULT))
+            or (form == STUDENT and recipe.name == self.winner)
         ]
+        return [form for form in forms if not (self.is_opened and any(map(has_failed, form.members)))]
 
-    def trainings_of(self, form: str) -> list[SeedRun]:
-        """The winner's trainings for a form: REFIT or STUDENT."""
-        return [run for each in self.averaged_forms if each.contender.form == form for run in each.members]
+    def trainings_of(self, form: str, recipe: str = "") -> list[SeedRun]:
+        """The trainings for a form, REFIT or STUDENT. `recipe`: the name of one; empty: of all that are judged."""
+        return [
+            run
+            for each in self.averaged_forms
+            if each.contender.form == form and recipe in ("", each.contender.name.removesuffix(f"-{form}"))
+            for run in each.members
+        ]
 
     @property
     def further_trainings(self) -> list[SeedRun]:
-        """The winner's trainings beyond its seed runs: its refits, and its students."""
+        """The trainings beyond the seed runs: refits, and students."""
         return [*self.trainings_of(REFIT), *self.trainings_of(STUDENT)]
 
     @property
@@ -124,6 +136,12 @@ class Selection:
             return None
         stored["forms"] = tuple(stored.get("forms", (SINGLE,)))
         return Selection(comparison, folder, **stored)
+
+
+def has_failed(run: SeedRun) -> bool:
+    """Whether a training has ended as FAIL."""
+    result = run.result()
+    return result is not None and result.state == State.FAIL
 
 
 def is_complete(result: TrainingResult | None) -> bool:

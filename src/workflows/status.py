@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from src.comparison import saved_study
-from src.comparison.contenders import is_being_compared
+from src.comparison.launch_lock import is_being_compared
 from src.comparison.saved_study import SavedStudy
 from src.console.output import Column, Console
 from src.core.errors import InvalidInput, first_line, with_full_stop

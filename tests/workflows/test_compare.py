@@ -97,7 +97,7 @@ def test_the_training_that_is_registered_stays_the_one_that_was_chosen(tmp_path:
 
 def test_a_comparison_says_what_it_costs_and_what_it_can_show_before_it_trains(judged: tuple[Place, Done]) -> None:
     _, done = judged
-    before, after = done.out.split("[1/8]")
+    before, after = done.out.split("[1/8]", 1)
     assert "contenders   majority, default (trial 0), trial-" in before
     assert "8 trainings, 8 to go" in before
     assert re.search(
@@ -166,7 +166,7 @@ def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judg
     assert {"majority", "default"} < set(result)
     verdict = verdict_of(place)
     recipe = verdict.recipe_of(verdict.winner).name
-    forms = {"default-average", f"{recipe}-average", f"{recipe}-refit"}
+    forms = {"default-average", "default-refit", f"{recipe}-average", f"{recipe}-refit"}
     assert set(result) == {"majority", "default", recipe} | forms
     assert {r.data.tags["mlflow.parentRunId"] for r in result.values()} == {study.info.run_id}
     assert {r.info.status for r in result.values()} == {"FINISHED"}
@@ -176,8 +176,10 @@ def test_mlflow_shows_contenders_below_the_study_and_their_seeds_below_them(judg
         assert run.data.tags["mlflow.parentRunId"] == result[run.data.tags["contender"]].info.run_id
         assert {"validation/accuracy", "train/loss", "score"} <= set(run.data.metrics)
     refits = runs_of(place, "refit")
-    assert {r.data.tags["mlflow.parentRunId"] for r in refits} == {result[f"{recipe}-refit"].info.run_id}
-    assert [r.data.tags["trained.on"] for r in refits] == ["train + validation"] * 4
+    assert {r.data.tags["mlflow.parentRunId"] for r in refits} == {
+        result[f"{name}-refit"].info.run_id for name in ("default", recipe)
+    }
+    assert [r.data.tags["trained.on"] for r in refits] == ["train + validation"] * 8
     assert not any("validation" in name or name == "score" for r in refits for name in r.data.metrics)
     opened = {r.data.tags["contender"] for r in repeats if "test/accuracy" in r.data.metrics}
     assert opened == {"default", recipe}
@@ -210,14 +212,14 @@ def test_the_registered_form_is_declared_before_the_opening(judged: tuple[Place,
     verdict = verdict_of(place)
     declared = done.out.index(f"To register: {verdict.winner}, since averaging its seed runs is not shown to be worse")
     assert declared < done.out.index("Opening 1 of the test split.")
-    assert "It is trained again on train + validation, 240 texts." in done.out
-    assert "[4/4]" in done.out
+    assert "It and the default recipe are trained again on train + validation, 240 texts." in done.out
+    assert "[8/8] default-refit" in done.out or "[8/8] trial-" in done.out
     assert f"{verdict.winner} against the default recipe trained once: " in tables.sentences(verdict)[0]
     head, rows = tables.attribution_table(verdict)
     recipe = verdict.recipe_of(verdict.winner).name
     assert [row[0] for row in rows] == [
-        "the default recipe, trained once", "the default recipe, averaged", f"{recipe}, trained once",
-        f"{recipe}, averaged", f"{recipe}, refitted and averaged *",
+        "the default recipe, trained once", "the default recipe, averaged", "the default recipe, refitted and averaged",
+        f"{recipe}, trained once", f"{recipe}, averaged", f"{recipe}, refitted and averaged *",
     ]  # fmt: skip
     assert head[2] == "over the default recipe trained once"
 
@@ -266,13 +268,19 @@ def test_a_refit_that_fails_is_not_registered(judged: tuple[Place, Done], tmp_pa
     comparison = place.study("letters") / "comparison"
     for name in ("choice.json", "verdict.json"):
         (comparison / name).unlink()
-    (failed, *_) = sorted(comparison.glob("repeats/*-refit/*/outcome.json"))
+    recipe = verdict_of(judged[0]).recipe_of(verdict_of(judged[0]).winner)
+    (failed, *_) = sorted(comparison.glob(f"repeats/{recipe.key}-refit/*/outcome.json"))
+    (of_default,) = {f.parent.parent for f in comparison.glob("repeats/*-refit/*/outcome.json")} - {
+        failed.parent.parent
+    }
     failed.write_text(TrainingResult(State.FAIL, reason="out of memory").to_json())
     done = place.run("src.compare", *COMPARE, *INLINE)
     assert done.code == 0, done.err
     verdict = verdict_of(place)
     assert verdict.contender(verdict.winner).form == "average"
     assert "a refit failed (out of memory)" in verdict.form_reason
+    assert [c.name for c in verdict.contenders if c.form == "refit"] == []
+    assert of_default.exists()
     done = place.run("src.compare", *COMPARE, *INLINE, "deliver.form=refit")  # asked for, it is tried again
     assert done.code == 0, done.err
     verdict = verdict_of(place)

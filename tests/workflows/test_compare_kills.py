@@ -94,7 +94,7 @@ def test_a_comparison_killed_at_lines_is_continued(searched: Place, tmp_path: Pa
     assert study.data.tags["verdict.winner"] == verdict.winner
     assert len([r for r in repeats if "test/accuracy" in r.data.metrics]) == 8
     refits = runs_of(place, "refit")
-    assert len(refits) == 4
+    assert len(refits) == 8
     for run in refits:
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
         assert steps

@@ -9,6 +9,7 @@ import pytest
 
 from src import status
 from src.comparison import contenders, saved_study
+from src.comparison.launch_lock import launch_lock
 from src.config.settings import ComparisonSettings
 from src.core.errors import InvalidInput
 from src.core.paths import Paths
@@ -39,7 +40,7 @@ def test_a_study_that_is_being_compared_says_so(finished: tuple[Place, Done]) ->
     place, _ = finished
     saved = saved_study.load_study("small", Paths(place.folder))
     saved.comparison_dir.mkdir(exist_ok=True)
-    with contenders.launch_lock(saved.comparison_dir):
+    with launch_lock(saved.comparison_dir):
         assert status_workflow.state_of(saved) == "over: all 4 trials are done; it is being compared now"
     assert status_workflow.state_of(saved) == "over: all 4 trials are done"
 

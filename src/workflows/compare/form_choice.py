@@ -5,9 +5,8 @@ import numpy as np
 from src.comparison.contenders import SeedRun
 from src.comparison.forms import averaged_form
 from src.comparison.saved_study import SavedStudy
-from src.comparison.selection import Selection
+from src.comparison.selection import Selection, has_failed
 from src.core.errors import CommandFailed
-from src.core.records import State
 from src.verdict import decision, estimates
 from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
@@ -31,7 +30,7 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     asked = selection.contenders.deliver
     if failed := failed_trainings(selection, asked):
         raise CommandFailed(
-            f"deliver.form={asked}, and {len(failed)} of {len(selection.trainings_of(asked))} trainings for it failed: "
+            f"deliver.form={asked}, and {len(failed)} of {len(selection.contenders.seeds)} trainings for it failed: "
             f"{_reason_of(failed[0])}. The same command tries them again; the test split is still sealed."
         )
     if asked != "auto":
@@ -56,8 +55,8 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
 
 
 def failed_trainings(selection: Selection, form: str) -> list[SeedRun]:
-    """The trainings for a form that have failed."""
-    return [run for run in selection.trainings_of(form) if (result := run.result()) and result.state != State.COMPLETE]
+    """The winner's trainings for a form that have failed."""
+    return [run for run in selection.trainings_of(form, selection.winner) if has_failed(run)]
 
 
 def _reason_of(failed: SeedRun) -> str:

@@ -146,7 +146,7 @@ def _forms(plan: ComparisonPlan) -> str:
     if REFIT in comparison.forms:
         judged += (
             f", and a refit, the average of {len(comparison.seeds)} more trainings on train + validation "
-            f"({sizes['train'] + sizes['validation']} texts)"
+            f"({sizes['train'] + sizes['validation']} texts), as of the default recipe"
         )
     if STUDENT in comparison.forms:
         judged += (
@@ -175,16 +175,18 @@ def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[
     seconds = sum(speed.training_seconds(sizes, recipe.epochs, n_rungs) for recipe in recipes)
     saved = len(plan.contenders.recipes) * n_seeds  # until the winner is selected
     forms = [form for form in plan.contenders.forms if form in (REFIT, STUDENT)]
-    for form in forms:
+    for form in [*forms, *([REFIT] if REFIT in forms else [])]:  # the default recipe is refitted, too
         epochs = [candidate.settings().recipe.epochs for candidate in plan.contenders.candidates]
         n_texts = sizes["train"] + (sizes["validation"] if REFIT in forms else 0)
         n_texts += _n_unlabelled(plan) if form == STUDENT else 0
         seconds += n_seeds * speed.training_seconds({**sizes, "train": n_texts}, sum(epochs) / len(epochs), 0)
         saved += n_seeds
-    averages = 2 + len(forms)  # of two recipes, and of each form; each with n_seeds averages without one member
+    but = "less if the default recipe wins, which is refitted, too" if REFIT in forms else ""
+    # of two recipes, and of each form, and the default recipe's refit; each with n_seeds averages without one member
+    averages = 2 + len(forms) + (REFIT in forms)
     predictions = 2 * n_seeds + averages * (n_seeds + 1) + len(plan.contenders.without_training)
     seconds += predictions * sizes["test"] * speed.evaluation + 2 * sizes["validation"] * speed.evaluation
-    console.price(measured, seconds / plan.workers, speed.disk_gigabytes(saved, plan.workers), "")
+    console.price(measured, seconds / plan.workers, speed.disk_gigabytes(saved, plan.workers), but)
     return seconds / plan.workers
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from filelock import Timeout
 
 from src.comparison import contenders, saved_study
-from src.comparison.contenders import Contender
+from src.comparison.contenders import DEFAULT, Contender
+from src.comparison.launch_lock import launch_lock
 from src.comparison.selection import SELECTION_FILE, Selection, best_baseline, best_recipe, median_seed, select_winner
 from src.console.output import StudyConsole
 from src.core.cache import content_key
@@ -38,7 +39,7 @@ def compare(plan: ComparisonPlan, launch: Launch) -> Verdict | None:
     """
     plan.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with contenders.launch_lock(plan.folder):
+        with launch_lock(plan.folder):
             if not plan.settings.plan_only:
                 run_tree.forget_lost_runs(plan.saved_study.study, plan.store)
             settings = replace(plan.saved_study.settings, progress=plan.settings.progress)
@@ -215,7 +216,9 @@ def _make_forms(plan: ComparisonPlan, selection: Selection, launch: Launch, cons
     if not _forms_are_made(selection):
         if selection.trainings_of(REFIT):
             sizes = plan.saved_study.dataset.sizes
-            console.print(f"It is trained again on train + validation, {sizes['train'] + sizes['validation']} texts.")
+            which = "It is" if selection.winning_recipe.kind == DEFAULT else "It and the default recipe are"
+            n_texts = sizes["train"] + sizes["validation"]
+            console.print(f"{which} trained again on train + validation, {n_texts} texts.")
         if selection.trainings_of(STUDENT):
             console.print(f"Students learn from its answers to {plan.saved_study.settings.data.unlabelled}, too.")
         with monitor.ComparisonMonitor(plan, console, selection.further_trainings):
