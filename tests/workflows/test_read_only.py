@@ -48,7 +48,7 @@ def test_what_only_reads_works_and_the_rest_is_refused(not_ours: Place) -> None:
     status = run(not_ours, "src.status")
     assert status.code == 0, status.err
     assert "over: all 3 trials are done" in status.out
-    assert "trial-2: test accuracy" in status.out
+    assert "-refit: test" in status.out
     one = run(not_ours, "src.status", "letters")
     assert one.code == 0, one.err
     predicted = run(not_ours, "src.predict", "abcd abcd", "zyxw zyxw")
