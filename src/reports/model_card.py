@@ -12,7 +12,7 @@ from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis, Slice
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord
 from src.verdict import tables
-from src.verdict.records import ContenderRecord
+from src.verdict.records import SINGLE, ContenderRecord
 
 TASK = "text-classification"
 MIN_WEAKEST_EXAMPLES = 20  # fewest examples of a slice that is reported as the weakest
@@ -165,15 +165,13 @@ def describe_trials(record: SearchRecord) -> str:
 
 
 def _results(winner: ContenderRecord, baseline: ContenderRecord | None) -> list[tuple[str, ...]]:
-    return [
-        (
-            metric,
-            f"{value:.4f}",
-            f"{winner.test[metric].value:.4f} [{winner.test[metric].low:.4f}, {winner.test[metric].high:.4f}]",
-            f"{baseline.test[metric].value:.4f}" if baseline else "",
-        )
-        for metric, value in winner.registered_test.items()
-    ]
+    rows = []
+    for metric, value in winner.registered_test.items():
+        mean = winner.test[metric]
+        registered = [f"{value:.4f}"] if winner.form == SINGLE else []  # of an average, it is the value of the interval
+        interval = f"{mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]"
+        rows.append((metric, *registered, interval, f"{baseline.test[metric].value:.4f}" if baseline else ""))
+    return rows
 
 
 def _protocol(judged: JudgedSearch) -> dict[str, Any]:
