@@ -144,7 +144,7 @@ def trialbook(data: Path, place: Path) -> dict[str, Any]:
 def _registered_predictions(comparison: Path, winner: Mapping[str, Any]) -> Path:
     if winner["form"] == "single":
         return comparison / "repeats" / winner["key"] / str(winner["registered_seed"]) / "test.npy"
-    return comparison / "averages" / winner["key"] / "test.npy"
+    return next((comparison / "averages" / winner["key"]).glob("*/test.npy"))
 
 
 def _share_splits(place: Path, fingerprints: Mapping[str, str]) -> None:

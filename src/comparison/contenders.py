@@ -84,7 +84,9 @@ class Contenders:
         """The recipe in another form, which is a contender of its own."""
         if form == SINGLE:
             return recipe
-        key = "-".join([recipe.key, form, *([self.unlabelled] if form == STUDENT else [])])
+        # what a student learns depends on which trainings have answered
+        taught = [self.unlabelled, seeds_key(self.seeds)] if form == STUDENT else []
+        key = "-".join([recipe.key, form, *taught])
         return replace(recipe, name=f"{recipe.name}-{form}", key=key, form=form, recipe=recipe.key, search_score=None)
 
     @property
@@ -179,6 +181,11 @@ def seed_runs(comparison: Contenders, folder: Path) -> Iterator[SeedRun]:
     for seed in comparison.seeds:
         for contender in comparison.recipes:
             yield seed_run(contender, seed, folder)
+
+
+def seeds_key(seeds: Sequence[int]) -> str:
+    """A short hash of the seeds."""
+    return content_key(*map(str, seeds))[:8]
 
 
 def seed_run(contender: Contender, seed: int, folder: Path) -> SeedRun:

@@ -1,10 +1,11 @@
 """The forms of a recipe that are averages: of its fresh-seed trainings, or of its refits on train + validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from src.comparison import contenders
-from src.comparison.contenders import TRAINING_DIR, Contender, Contenders, SeedRun
+from src.comparison.contenders import TRAINING_DIR, Contender, Contenders, SeedRun, seeds_key
 from src.training.pretrained import BEST_DIR
 from src.verdict.records import AVERAGE, SINGLE
 
@@ -68,23 +69,24 @@ def averaged_form(recipe: Contender, form: str, comparison: Contenders, folder: 
     contender = comparison.in_form(recipe, form)
     trained = recipe if form == AVERAGE else contender
     members = tuple(contenders.seed_run(trained, seed, folder) for seed in comparison.seeds)
-    return AveragedForm(contender, members, average_dir(contender.key, folder))
+    return AveragedForm(contender, members, average_dir(contender.key, comparison.seeds, folder))
 
 
-def average_dir(key: str, folder: Path) -> Path:
-    """The folder of an average in the comparison's `folder`."""
-    return folder / "averages" / key
+def average_dir(key: str, seeds: Sequence[int], folder: Path) -> Path:
+    """The folder of an average in the comparison's `folder`. With other seeds it is another average."""
+    return folder / "averages" / key / seeds_key(seeds)
 
 
-def registered_training_dir(key: str, form: str, seed: int | None, folder: Path) -> Path:
+def registered_training_dir(key: str, form: str, seed: int | None, seeds: Sequence[int], folder: Path) -> Path:
     """The folder of the weights that are registered for a contender, laid out as a training's.
 
     Args:
         key: of the contender, in its form.
         form: of the contender.
         seed: of its median seed run, if its form is SINGLE.
+        seeds: of the comparison.
         folder: of the comparison.
     """
     if form == SINGLE:
         return contenders.seed_run_dir(key, seed or 0, folder) / TRAINING_DIR
-    return average_dir(key, folder) / TRAINING_DIR
+    return average_dir(key, seeds, folder) / TRAINING_DIR

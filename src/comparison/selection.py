@@ -8,7 +8,7 @@ import numpy as np
 
 from src.comparison import contenders
 from src.comparison.contenders import BASELINE, DEFAULT, Contender, Contenders, SeedRun
-from src.comparison.forms import AveragedForm, average_dir, averaged_form, registered_training_dir
+from src.comparison.forms import AveragedForm, averaged_form, registered_training_dir
 from src.core.errors import CommandFailed
 from src.core.record_files import read_json, write_json
 from src.core.records import State, TrainingResult
@@ -96,7 +96,8 @@ class Selection:
     @property
     def soft_labels_path(self) -> Path:
         """The file of what the winner's seed runs answer to the unlabelled texts, for students."""
-        return average_dir(self.contenders.in_form(self.winning_recipe, STUDENT).key, self.folder) / SOFT_LABELS_FILE
+        student = averaged_form(self.winning_recipe, STUDENT, self.contenders, self.folder)
+        return student.folder / SOFT_LABELS_FILE
 
     @property
     def without_training(self) -> list[Contender]:
@@ -117,6 +118,7 @@ class Selection:
             self.contenders.in_form(self.winning_recipe, self.form).key,
             self.form,
             self.registered_seed_run.seed,
+            self.contenders.seeds,
             self.folder,
         )
 

@@ -87,8 +87,8 @@ def _objective(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun) -> 
     objective = refit_objective(context.objective, judged or TrainingResult(State.COMPLETE))
     if form == REFIT:
         return objective
-    soft_labels = average_dir(seed_run.contender.key, saved.comparison_dir) / SOFT_LABELS_FILE
-    return replace(objective, soft_labels=soft_labels, trains_on_validation=REFIT in comparison.forms)
+    folder = average_dir(seed_run.contender.key, comparison.seeds, saved.comparison_dir)
+    return replace(objective, soft_labels=folder / SOFT_LABELS_FILE, trains_on_validation=REFIT in comparison.forms)
 
 
 def _start_run(

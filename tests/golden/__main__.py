@@ -29,7 +29,7 @@ def main(study: Path) -> None:
     answers = {}
     for contender in result.verdict.contenders:
         if contender.form != SINGLE:
-            folder = average_dir(contender.key, comparison)
+            folder = average_dir(contender.key, result.verdict.seeds, comparison)
             files = [folder / "test.npy"]
             answers[f"{contender.name}/leave-one-out"] = np.load(folder / "leave-one-out.npy")
         elif contender.test and contender.repeats:

@@ -21,7 +21,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from src.comparison import saved_study, selection
 from src.comparison.contenders import DEFAULT, TUNED, Contender, Contenders, seed_runs, select_contenders
-from src.comparison.forms import averaged_form
+from src.comparison.forms import average_dir, averaged_form
 from src.config.settings import ComparisonSettings, PromotionSettings
 from src.core.errors import InvalidInput, NotReproduced, PromotionDeclined
 from src.core.paths import Paths
@@ -152,7 +152,7 @@ def test_every_figure_can_be_worked_out_again_from_the_answers(judged: tuple[Pla
     assert sorted(scored)[1] == middle.validation["accuracy"]
     for form in ("average", "refit"):
         row = verdict.contender(f"{winner.name}-{form}")
-        file = place.study("letters") / "comparison" / "averages" / row.key / "test.npy"
+        file = average_dir(row.key, verdict.seeds, place.study("letters") / "comparison") / "test.npy"
         assert row.test["accuracy"].value == accuracy_score(labels, np.load(file).argmax(axis=1))
         assert row.over_default.difference.value == pytest.approx(
             row.test["accuracy"].value - verdict.contender("default").test["accuracy"].value
@@ -204,7 +204,9 @@ def test_the_opening_stands_in_the_ledger_and_only_the_registered_weights_are_ke
     assert entry["seeds"] == list(verdict.seeds)
     kept = list((place.study("letters") / "comparison").rglob("*.safetensors"))
     winner = verdict.contender(verdict.winner)
-    assert [f.parts[-5:-2] for f in kept] == [("averages", winner.key, "training")]
+    assert [f.parents[2] for f in kept] == [
+        average_dir(winner.key, verdict.seeds, place.study("letters") / "comparison")
+    ]
 
 
 def test_the_registered_form_is_declared_before_the_opening(judged: tuple[Place, Done]) -> None:
@@ -416,7 +418,7 @@ def test_a_student_learns_from_texts_without_labels(
     winner = verdict.contender(verdict.winner)
     assert (winner.form, len(winner.repeats), verdict.openings) == ("student", 4, 2)
     assert "students learn from the unlabelled texts, too" in verdict.form_reason
-    file = place.study("letters") / "comparison" / "averages" / winner.key / "soft-labels.parquet"
+    file = average_dir(winner.key, verdict.seeds, place.study("letters") / "comparison") / "soft-labels.parquet"
     taught = pd.read_parquet(file)
     test = pd.read_parquet(saved_study.load_study("letters", Paths(place.folder)).dataset.folder / "test.parquet")
     assert 100 < len(taught) < 300
@@ -730,9 +732,16 @@ def test_more_seeds_open_the_test_again_and_lost_weights_are_trained_again(tmp_p
     second = verdict_of(place)
     assert (second.opening, second.openings, len(second.seeds)) == (2, 2, 6)
     winner = second.contender(second.winner)
-    assert (folder / "repeats" / winner.key / str(winner.registered_seed) / "training" / "best").is_dir()
-    for before in first.contender(first.winner).repeats:
-        now = next(r for r in winner.repeats if r.seed == before.seed)
+    assert (average_dir(winner.key, second.seeds, folder) / "training" / "best").is_dir()
+    assert not (average_dir(winner.key, first.seeds, folder) / "training").exists()
+    for name in (first.winner, f"{first.recipe_of(first.winner).name}-average"):
+        files = [
+            average_dir(second.contender(name).key, v.seeds, folder) / "leave-one-out.npy" for v in (first, second)
+        ]
+        assert [len(np.load(file)) for file in files] == [4, 6]  # other seeds are another average
+    recipe = second.recipe_of(second.winner)
+    for before in first.recipe_of(first.winner).repeats:
+        now = next(r for r in recipe.repeats if r.seed == before.seed)
         assert now.validation == before.validation
     assert place.run("src.promote").code == 0
     contender = next(r for r in runs_of(place, "contender") if r.data.tags["contender"] == second.winner)

@@ -40,7 +40,7 @@ def registered_name(verdict: Verdict) -> str:
 def registered_training_dir(verdict: Verdict, folder: Path) -> Path:
     """The folder of the weights that a verdict registers, in the comparison's `folder`, laid out as a training's."""
     winner = verdict.contender(verdict.winner)
-    return forms.registered_training_dir(winner.key, winner.form, winner.registered_seed, folder)
+    return forms.registered_training_dir(winner.key, winner.form, winner.registered_seed, verdict.seeds, folder)
 
 
 def registered_run(saved: SavedStudy, verdict: Verdict) -> RunLog:
@@ -76,7 +76,7 @@ def record_verdict(saved: SavedStudy, verdict: Verdict, store: TrackingStore, co
 def delete_other_weights(saved: SavedStudy, verdict: Verdict) -> None:
     """Delete all weights but those to register, of earlier verdicts, too. Their predictions and records stay."""
     kept = registered_training_dir(verdict, saved.comparison_dir)
-    for folder in (*saved.comparison_dir.glob("repeats/*/*"), *saved.comparison_dir.glob("averages/*")):
+    for folder in (*saved.comparison_dir.glob("repeats/*/*"), *saved.comparison_dir.glob("averages/*/*")):
         if folder / TRAINING_DIR != kept and (folder / TRAINING_DIR).exists():
             (folder / TRAINING_DIR).rename(folder / DELETED_DIR)
         shutil.rmtree(folder / DELETED_DIR, ignore_errors=True)
