@@ -14,7 +14,6 @@ from src.core.cache import content_key
 from src.core.errors import InvalidInput
 from src.core.record_files import read_record, without_schema, write_json
 from src.core.records import Params, Record, TrainingResult, TrialRecord
-from src.data import unlabelled
 from src.search import stopping
 from src.search.study import DEFAULT_RECIPE
 from src.tracking import run_tree
@@ -84,9 +83,9 @@ class Contenders:
         """The recipe in another form, which is a contender of its own."""
         if form == SINGLE:
             return recipe
-        # what a student learns depends on which trainings have answered
-        taught = [self.unlabelled, seeds_key(self.seeds)] if form == STUDENT else []
-        key = "-".join([recipe.key, form, *taught])
+        # what a student learns depends on the texts, and on which trainings have answered them
+        learned = [self.unlabelled, seeds_key(self.seeds)] if form == STUDENT else []
+        key = "-".join([recipe.key, form, *learned])
         return replace(recipe, name=f"{recipe.name}-{form}", key=key, form=form, recipe=recipe.key, search_score=None)
 
     @property
@@ -148,12 +147,9 @@ class Contenders:
         )
 
 
-@dataclass(frozen=True)
-class SeedRun:
-    """One training of a recipe, from one fresh seed."""
+class ModelFolder:
+    """Where a comparison keeps a model and what it predicts."""
 
-    contender: Contender
-    seed: int
     folder: Path
 
     @property
@@ -163,13 +159,22 @@ class SeedRun:
 
     @property
     def weights_dir(self) -> Path:
-        """The weights; they exist from the end of the training until the comparison deletes them."""
+        """The weights; they exist from the end of the training or averaging until the comparison deletes them."""
         return self.training_dir / BEST_DIR
 
     @property
     def test_probabilities_path(self) -> Path:
         """The file of probabilities on the test split, [n_examples, n_labels]."""
         return self.folder / "test.npy"
+
+
+@dataclass(frozen=True)
+class SeedRun(ModelFolder):
+    """One training of a recipe, from one fresh seed."""
+
+    contender: Contender
+    seed: int
+    folder: Path
 
     def result(self) -> TrainingResult | None:
         """Its result, or None if it has not ended."""
@@ -266,14 +271,14 @@ def _forms(saved: SavedStudy, settings: ComparisonSettings) -> tuple[str, ...]:
 
 def _unlabelled(saved: SavedStudy, settings: ComparisonSettings) -> str:
     """A hash of the unlabelled texts and of how they are taught; empty without any."""
-    if not saved.settings.data.unlabelled:
+    texts = saved.unlabelled
+    if texts is None:
         if settings.deliver.form == STUDENT:
             raise InvalidInput(
                 f"deliver.form=student, and the study {saved.name} has no unlabelled texts. Run its sweep command "
                 "again with data.unlabelled=<file>, which changes nothing else, and then compare."
             )
         return ""
-    texts = unlabelled.load_unlabelled(saved.settings.data, saved.dataset)
     return content_key(texts.fingerprint, f"{settings.deliver.temperature:g}", str(settings.deliver.refit))[:8]
 
 

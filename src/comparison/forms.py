@@ -5,28 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.comparison import contenders
-from src.comparison.contenders import TRAINING_DIR, Contender, Contenders, SeedRun, seeds_key
-from src.training.pretrained import BEST_DIR
+from src.comparison.contenders import TRAINING_DIR, Contender, Contenders, ModelFolder, SeedRun, seeds_key
 from src.verdict.records import AVERAGE, SINGLE
 
 
 @dataclass(frozen=True)
-class AveragedForm:
+class AveragedForm(ModelFolder):
     """One model: the average of the weights of its members."""
 
     contender: Contender  # in this form
     members: tuple[SeedRun, ...]
     folder: Path
-
-    @property
-    def training_dir(self) -> Path:
-        """The folder of its weights, laid out as a training's."""
-        return self.folder / TRAINING_DIR
-
-    @property
-    def weights_dir(self) -> Path:
-        """Its weights; they exist from the averaging until the comparison deletes them."""
-        return self.training_dir / BEST_DIR
 
     @property
     def sha256_path(self) -> Path:
@@ -42,11 +31,6 @@ class AveragedForm:
     def members_validation_path(self) -> Path:
         """The file of the members' probabilities on validation, [n_members, n_examples, n_labels]. A refit has none."""
         return self.folder / "members-validation.npy"
-
-    @property
-    def test_probabilities_path(self) -> Path:
-        """The file of probabilities on the test split, [n_examples, n_labels]."""
-        return self.folder / "test.npy"
 
     @property
     def leave_one_out_path(self) -> Path:

@@ -15,6 +15,7 @@ from src.core.record_files import SCHEMA, SCHEMA_KEY
 from src.data import dataset
 from src.data.dataset import PreparedDataset
 from src.data.files.formats import stem_of
+from src.data.unlabelled import UnlabelledTexts, load_unlabelled
 from src.search import space as spaces
 from src.search.study import Study
 
@@ -43,6 +44,12 @@ class SavedStudy:
                 "search again under another study.name."
             )
         return prepared
+
+    @cached_property
+    def unlabelled(self) -> UnlabelledTexts | None:
+        """The texts of data.unlabelled; None without any. Raises InvalidInput if they cannot be read."""
+        data = self.settings.data
+        return load_unlabelled(data, self.dataset) if data.unlabelled else None
 
     @property
     def name(self) -> str:

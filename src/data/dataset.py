@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from src.config.settings import DataSettings
@@ -48,6 +49,10 @@ class PreparedDataset:
         if split not in ("train", "validation"):
             raise ValueError(f"{split} is not open to the search")
         return pd.read_parquet(self.folder / f"{split}.parquet")
+
+    def labels(self, split: str) -> np.ndarray:
+        """The labels of the split train or validation, [n_examples]."""
+        return self.frame(split)["label"].to_numpy()
 
 
 def prepare_dataset(

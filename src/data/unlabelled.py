@@ -19,7 +19,7 @@ class UnlabelledTexts:
 
     texts: tuple[str, ...]
     fingerprint: str  # of the texts
-    n_read: int  # rows of the file
+    n_read: int  # texts of the file; empty cells are none
     n_in_test: int  # texts that were dropped because the test split has them
     n_repeated: int  # texts that were dropped because train, validation or the file itself has them
 

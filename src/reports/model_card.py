@@ -107,7 +107,7 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
         baseline_name=baseline.name if baseline else "",
         results=_results(winner, baseline),
         weights=tables.describe_weights(verdict),
-        attribution=[tables.attribution_table(verdict)] if tables.has_forms(verdict) else [],
+        attribution=tables.attribution_tables(verdict),
         comparisons=tables.comparison_table(verdict),
         on_validation=tables.validation_table(verdict),
         settings=[

@@ -54,7 +54,7 @@ def _text(
         {
             "sentences": tables.sentences(verdict),
             "test": tables.test_table(verdict),
-            "attribution": [tables.attribution_table(verdict)] if tables.has_forms(verdict) else [],
+            "attribution": tables.attribution_tables(verdict),
             "comparisons": tables.comparison_table(verdict),
             "on_validation": tables.validation_table(verdict),
         }

@@ -211,7 +211,7 @@ class RungCallback(TrainerCallback):
 
 
 class RefitCallback(RungCallback):
-    """The callback of a refit: validation is trained on too, or nothing may be chosen on it, so nothing is judged.
+    """The callback of a refit. It judges nothing, since validation may be among the texts that are trained on.
 
     Checkpoints are saved where rungs would be judged. The training ends at `objective.refit_share` of its schedule, and
     those weights are kept.

@@ -18,8 +18,7 @@ Table = tuple[list[str], list[list[str]]]  # the head, and the rows
 
 def all_tables(verdict: Verdict) -> list[Table]:
     """The tables of a verdict, in the order in which they are shown."""
-    attribution = [attribution_table(verdict)] if has_forms(verdict) else []
-    return [validation_table(verdict), test_table(verdict), *attribution, comparison_table(verdict)]
+    return [validation_table(verdict), test_table(verdict), *attribution_tables(verdict), comparison_table(verdict)]
 
 
 def validation_table(verdict: Verdict) -> Table:
@@ -37,9 +36,10 @@ def test_table(verdict: Verdict) -> Table:
     return [f"on {verdict.test_examples} test examples", *metrics], rows
 
 
-def has_forms(verdict: Verdict) -> bool:
-    """Whether recipes were judged in more than one form; verdicts of earlier versions know single trainings only."""
-    return any(c.form != SINGLE for c in verdict.contenders)
+def attribution_tables(verdict: Verdict) -> list[Table]:
+    """The attribution table; none for a verdict of an earlier version, which knows single trainings only."""
+    has_forms = any(c.form != SINGLE for c in verdict.contenders)
+    return [attribution_table(verdict)] if has_forms else []
 
 
 def attribution_table(verdict: Verdict) -> Table:

@@ -12,7 +12,6 @@ from src.comparison.forms import AveragedForm
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection
 from src.core.paths import atomic_write, replacing
-from src.data import unlabelled
 from src.tracking import registry
 from src.training import baselines, inference, label_mapping, pretrained, soft_labels, weight_average
 from src.training.pretrained import PROBABILITIES_FILE
@@ -31,7 +30,7 @@ def has_predicted(predictor: SeedRun | AveragedForm, selection: Selection) -> bo
 
 def predict_with_seed_run(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun, texts: Sequence[str]) -> None:
     """Predict the test split with a seed run; its weights are trained again if they are gone."""
-    if seed_run.weights_dir.is_dir() or train_again(context, saved, seed_run):
+    if _have_weights(context, saved, [seed_run]):
         _save_probabilities(seed_run.test_probabilities_path, _predict(context, seed_run.weights_dir, texts))
 
 
@@ -39,9 +38,8 @@ def make_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm) 
     """Average the members' weights, unless that is done. Returns False if a signal has stopped it."""
     if form.weights_dir.is_dir() and form.sha256_path.exists():
         return True
-    for member in form.members:
-        if not member.weights_dir.is_dir() and not train_again(context, saved, member):
-            return False
+    if not _have_weights(context, saved, form.members):
+        return False
     weight_average.average_weights(dict.fromkeys((m.weights_dir for m in form.members), 1), form.weights_dir)
     atomic_write(form.sha256_path, weight_average.weights_sha256(form.weights_dir))
     return True
@@ -49,11 +47,8 @@ def make_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm) 
 
 def judge_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm) -> None:
     """Average the members' weights, and predict the validation split with the average; keep what the members say."""
-    if not make_average(context, saved, form):
+    if not make_average(context, saved, form) or not _have_weights(context, saved, form.members):
         return
-    for member in form.members:
-        if not member.weights_dir.is_dir() and not train_again(context, saved, member):
-            return
     texts = context.dataset.frame("validation")["text"].tolist()
     if not form.members_validation_path.exists():
         _save_probabilities(
@@ -67,13 +62,12 @@ def judge_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm)
 
 def make_soft_labels(context: WorkerContext, saved: SavedStudy, selection: Selection) -> None:
     """Let the winner's seed runs answer the unlabelled texts, and write the means of their probabilities."""
-    texts = list(unlabelled.load_unlabelled(saved.settings.data, context.dataset).texts)
+    assert saved.unlabelled is not None
+    texts = list(saved.unlabelled.texts)
     runs = [run for run in selection.tested_seed_runs if run.contender.name == selection.winner]
-    answers = []
-    for run in runs:
-        if not run.weights_dir.is_dir() and not train_again(context, saved, run):
-            return
-        answers.append(_predict(context, run.weights_dir, texts))
+    if not _have_weights(context, saved, runs):
+        return
+    answers = [_predict(context, run.weights_dir, texts) for run in runs]
     temperature = selection.contenders.temperature
     soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature)
 
@@ -84,9 +78,8 @@ def predict_with_average(context: WorkerContext, saved: SavedStudy, form: Averag
         return
     scratch = form.folder / "without-one"
     if not form.leave_one_out_path.exists():
-        for member in form.members:
-            if not member.weights_dir.is_dir() and not train_again(context, saved, member):
-                return
+        if not _have_weights(context, saved, form.members):
+            return
         answers = []
         for member in form.members:
             others = [m.weights_dir for m in form.members if m != member]
@@ -119,6 +112,11 @@ def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.D
     probabilities = inference.predict_probabilities(classifier, frame["text"].tolist())
     order = inference.label_names(classifier)
     _save_probabilities(file, probabilities[:, [order.index(name) for name in names]])
+
+
+def _have_weights(context: WorkerContext, saved: SavedStudy, runs: Sequence[SeedRun]) -> bool:
+    """Train those runs again that have lost their weights. Returns False if a signal has stopped it."""
+    return all(run.weights_dir.is_dir() or train_again(context, saved, run) for run in runs)
 
 
 def _on_validation(context: WorkerContext, weights: Path, texts: Sequence[str]) -> np.ndarray:

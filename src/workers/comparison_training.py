@@ -79,7 +79,7 @@ def train_again(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun) ->
 
 def _objective(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun) -> Objective:
     """Of a refit or a student: the share of the schedule at which the seed run of the same seed was kept."""
-    form, comparison = seed_run.contender.form, Contenders.read(saved.comparison_dir)
+    form = seed_run.contender.form
     if form not in (REFIT, STUDENT):
         return context.objective
     folder = contenders.seed_run_dir(seed_run.contender.recipe_key, seed_run.seed, saved.comparison_dir)
@@ -87,6 +87,7 @@ def _objective(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun) -> 
     objective = refit_objective(context.objective, judged or TrainingResult(State.COMPLETE))
     if form == REFIT:
         return objective
+    comparison = Contenders.read(saved.comparison_dir)
     folder = average_dir(seed_run.contender.key, comparison.seeds, saved.comparison_dir)
     return replace(objective, soft_labels=folder / SOFT_LABELS_FILE, trains_on_validation=REFIT in comparison.forms)
 

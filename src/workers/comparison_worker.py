@@ -81,7 +81,7 @@ def _training_units(
 
 
 def _soft_labels_unit(context: WorkerContext, saved: SavedStudy, selection: Selection) -> WorkUnit:
-    """What students learn. No student can begin before."""
+    """The unit that makes the students' soft labels, which must be there before a student is trained."""
     file = selection.soft_labels_path
     do = partial(comparison_predictions.make_soft_labels, context, saved, selection)
     return WorkUnit(file.parent, file.exists, do, must_end_first=True)

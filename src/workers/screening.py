@@ -62,8 +62,7 @@ def screen_models(context: WorkerContext, study: Study, overrides: Sequence[str]
     while (models := screening.models_to_screen(study)) and not shutdown.requested():
         folders = [screening.folder_of(study, place) for place in range(len(models))]
         for place, folder in enumerate(folders):
-            settings = compose.compose_trial(overrides, {SCREENED_KEY: models[place]})
-            do = partial(_screen, context, study, settings, place, worker)
+            do = partial(_screen, context, study, overrides, place, worker)
             WorkUnit(folder, partial(_has_result, folder), do).try_run()
             if shutdown.requested():
                 return
@@ -112,9 +111,11 @@ def _result_in(folder: Path) -> ScreeningResult | None:
     return read_record(folder / OUTCOME_FILE, partial(nested_from_json, ScreeningResult))
 
 
-def _screen(context: WorkerContext, study: Study, settings: Settings, place: int, worker: int) -> None:
+def _screen(context: WorkerContext, study: Study, overrides: Sequence[str], place: int, worker: int) -> None:
     """Train one model's default recipe to the first rung, judge it, and record it."""
     folder, run = screening.folder_of(study, place), run_tree.screening_run(study, place)
+    model = screening.searched_models(study)[place]
+    settings = compose.compose_trial(overrides, {SCREENED_KEY: model})
     run.set_tags({**recorders.common_tags(context.dataset, study.name), "kind": "screening", "worker": worker})
     run.set_status(State.RUNNING)
     if not run.has_params:
@@ -128,11 +129,11 @@ def _screen(context: WorkerContext, study: Study, settings: Settings, place: int
     if result.state == State.PAUSED:
         run.send_to(context.store)
         return
-    judged = ScreeningResult(settings.choices[SCREENED_KEY], result, probe=_probe(context, settings, examples))
+    judged = ScreeningResult(model, result, probe=_probe(context, settings, examples))
     file = training / BEST_DIR / PROBABILITIES_FILE
     if result.score is not None:
         np.save(folder / PROBABILITIES_FILE, np.load(file))
-        bootstrap = PairedBootstrap(_labels(context), {"model": Predictions(np.load(file)[None])})
+        bootstrap = PairedBootstrap(context.dataset.labels("validation"), {"model": Predictions(np.load(file)[None])})
         interval = bootstrap.estimate("model", settings.study.metric)
         judged = replace(judged, low=interval.low, high=interval.high)
     recorders.record_screening(run, judged)
@@ -153,10 +154,6 @@ def _probe(context: WorkerContext, settings: Settings, examples: int) -> float |
     return None
 
 
-def _labels(context: WorkerContext) -> np.ndarray:
-    return context.dataset.frame("validation")["label"].to_numpy()
-
-
 def _choose(
     context: WorkerContext, study: Study, overrides: Sequence[str], results: list[ScreeningResult], folders: list[Path]
 ) -> None:
@@ -164,7 +161,7 @@ def _choose(
     keep = study.settings.screening.keep or len(results)
     files = [folder / PROBABILITIES_FILE for folder in folders]
     probabilities = [np.load(file) if file.exists() else np.zeros(0) for file in files]
-    chosen = choose_models(_labels(context), results, probabilities, context.objective, keep)
+    chosen = choose_models(context.dataset.labels("validation"), results, probabilities, context.objective, keep)
     for i in range(len(folders)):
         run = run_tree.screening_run(study, i)
         run.set_tags({"screening.kept": str(i in chosen).lower()})

@@ -414,6 +414,9 @@ def test_a_student_learns_from_texts_without_labels(
     assert done.code == 0, done.err
     assert "8 trainings, 0 to go" in done.out
     assert "Students learn from its answers to more.csv, too." in done.out
+    assert re.search(
+        r"answers to \d+ unlabelled texts \(\d+ read; \d+ of them in the test split, \d+ known or rep", done.out
+    )
     verdict = verdict_of(place)
     winner = verdict.contender(verdict.winner)
     assert (winner.form, len(winner.repeats), verdict.openings) == ("student", 4, 2)

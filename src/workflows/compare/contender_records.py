@@ -40,7 +40,7 @@ def contender_records(
 
 
 def _form_record(saved: SavedStudy, recipe: ContenderRecord, form: AveragedForm) -> ContenderRecord:
-    """The record of an average. It has its size and speed from its recipe, whose models are as large."""
+    """The record of an average. Its size and speed are those of the recipe's trainings, which are as large."""
     contender = form.contender
     run = run_tree.contender_run(saved.study, saved.comparison_dir, contender.key, contender.name)
     trained = () if contender.form == AVERAGE else form.members
@@ -65,7 +65,7 @@ def _validation_score(saved: SavedStudy, form: AveragedForm) -> float | None:
     """The average's score on validation; None for a refit or a student, which may be trained on it."""
     if not form.validation_probabilities_path.exists():
         return None
-    labels = saved.dataset.frame("validation")["label"].to_numpy()
+    labels = saved.dataset.labels("validation")
     metrics = estimates.metrics_per_seed(labels, np.load(form.validation_probabilities_path)[None])
     return float(metrics[saved.settings.study.metric][0])
 

@@ -38,7 +38,7 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     if AVERAGE not in selection.forms:
         return SINGLE, ""
     metric = saved.settings.study.metric
-    labels = saved.dataset.frame("validation")["label"].to_numpy()
+    labels = saved.dataset.labels("validation")
     form = averaged_form(selection.winning_recipe, AVERAGE, selection.contenders, selection.folder)
     average, members = np.load(form.validation_probabilities_path), np.load(form.members_validation_path)
     score = estimates.metrics_per_seed(labels, average[None])[metric][0]

@@ -14,7 +14,6 @@ from src.core.errors import InvalidInput, first_line
 from src.core.formatting import plural
 from src.core.paths import Paths
 from src.core.records import Calibration
-from src.data import unlabelled
 from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
@@ -151,7 +150,7 @@ def _forms(plan: ComparisonPlan) -> str:
     if STUDENT in comparison.forms:
         judged += (
             f", and a student, the average of {len(comparison.seeds)} more trainings that learn from its answers to "
-            f"{_n_unlabelled(plan)} unlabelled texts, too"
+            f"{_describe_unlabelled(plan)}, too"
         )
     if comparison.deliver != "auto":
         return f"{judged}. Registered is deliver.form={comparison.deliver}"
@@ -159,9 +158,11 @@ def _forms(plan: ComparisonPlan) -> str:
     return f"{judged}. Registered is {best}, unless averaging is shown to be worse on validation"
 
 
-def _n_unlabelled(plan: ComparisonPlan) -> int:
-    saved = plan.saved_study
-    return len(unlabelled.load_unlabelled(saved.settings.data, saved.dataset).texts)
+def _describe_unlabelled(plan: ComparisonPlan) -> str:
+    texts = plan.saved_study.unlabelled
+    assert texts is not None
+    left_out = f"{texts.n_in_test} of them in the test split, {texts.n_repeated} known or repeated: left out"
+    return f"{len(texts.texts)} unlabelled texts ({texts.n_read} read; {left_out})"
 
 
 def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[Calibration]) -> float | None:
@@ -178,7 +179,7 @@ def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[
     for form in [*forms, *([REFIT] if REFIT in forms else [])]:  # the default recipe is refitted, too
         epochs = [candidate.settings().recipe.epochs for candidate in plan.contenders.candidates]
         n_texts = sizes["train"] + (sizes["validation"] if REFIT in forms else 0)
-        n_texts += _n_unlabelled(plan) if form == STUDENT else 0
+        n_texts += len(plan.saved_study.unlabelled.texts) if form == STUDENT and plan.saved_study.unlabelled else 0
         seconds += n_seeds * speed.training_seconds({**sizes, "train": n_texts}, sum(epochs) / len(epochs), 0)
         saved += n_seeds
     but = "less if the default recipe wins, which is refitted, too" if REFIT in forms else ""

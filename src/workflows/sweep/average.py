@@ -122,13 +122,9 @@ def _worst_in_interval(study: Study, best: TrialRecord, dataset: PreparedDataset
         return best.score or 0.0
     from src.verdict.bootstrap import PairedBootstrap, Predictions  # imports scipy, which takes a second
 
-    bootstrap = PairedBootstrap(_validation_labels(dataset), {"best": Predictions(np.load(file)[None])})
+    bootstrap = PairedBootstrap(dataset.labels("validation"), {"best": Predictions(np.load(file)[None])})
     interval = bootstrap.estimate("best", study.study_settings.metric)
     return interval.low if study.direction == MAXIMIZE else interval.high
-
-
-def _validation_labels(dataset: PreparedDataset) -> np.ndarray:
-    return dataset.frame("validation")["label"].to_numpy()
 
 
 def _replace_weights(study: Study) -> None:
@@ -148,7 +144,7 @@ def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mappin
     classifier = inference.load_classifier(folder, bool(study.settings.recipe.trainer.get("use_cpu")))
     probabilities = inference.predict_probabilities(classifier, dataset.frame("validation")["text"].tolist())
     np.save(folder / PROBABILITIES_FILE, probabilities)
-    found = estimates.metrics_per_seed(_validation_labels(dataset), probabilities[None])
+    found = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None])
     metrics = {name: float(values[0]) for name, values in found.items()}
     score = metrics[study.study_settings.metric]
     return AverageRecord(tuple(members), score, metrics, float(np.mean(list(members.values()))))
