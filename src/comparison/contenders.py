@@ -295,14 +295,14 @@ def params_of(contender: Contender, keys: Sequence[str]) -> Params:
     if not contender.yaml:
         return {}
     settings = contender.settings()
-    values = {**settings.choices, **settings.recipe.flatten()}
+    values = settings.flatten()
     return {key: values[key] for key in keys if key in values}
 
 
 def _recipe(saved: SavedStudy, name: str, kind: str, yaml: str, trial: TrialRecord | None) -> Contender:
     settings = compose.restore_settings(yaml)
     objective = (settings.study.metric, settings.study.rungs, settings.study.rung_examples)
-    recipe = {k: v for k, v in settings.recipe.flatten().items() if k not in ("seed", "model.name")}
+    recipe = {k: v for k, v in settings.recipe.identity().items() if k not in ("seed", "model.name")}
     key = content_key(json.dumps([recipe, objective], sort_keys=True, default=str), saved.dataset.fingerprint)
     about = "" if trial is None else f"trial {trial.number}"
     return Contender(name, kind, key, about, yaml, trial.number if trial else None, trial.score if trial else None)

@@ -1,8 +1,10 @@
 """Reads composed configs into frozen settings. Each function reports all problems of a config together."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import regex
@@ -12,9 +14,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from src.config.settings import (
+    WEIGHTINGS,
     ComparisonSettings,
     DataSettings,
     DeliverySettings,
+    LossSettings,
     ModelSettings,
     PromotionSettings,
     PublicationSettings,
@@ -27,6 +31,7 @@ from src.config.settings import (
     WorkerSettings,
 )
 from src.core.errors import InvalidInput, mask_secrets
+from src.core.metric import ALIASES
 
 T = TypeVar("T")
 SECRET_KEYS = (("tracking", "uri"), ("storage", "url"))  # may contain a password, which is never stored
@@ -73,6 +78,7 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     plain = {name: reader.group(name) for name in PLAIN_GROUPS}
     workers, worker, progress = reader.workers(), reader.worker(), reader.progress()
     screening = reader.read(ScreeningSettings, "screening") or ScreeningSettings()
+    loss = reader.loss()
     reader.check_passwords()
     if not reader.problems:
         reader.problems += [
@@ -85,8 +91,8 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     choices = {k: str(v) for k, v in choices.items() if not k.startswith("hydra/")}
     return Settings(
         data=read["data"],
-        recipe=Recipe(read["model"], plain["optimizer"], plain["schedule"], plain["trainer"], seed),
-        study=read["study"],
+        recipe=Recipe(read["model"], plain["optimizer"], plain["schedule"], plain["trainer"], seed, loss),
+        study=replace(read["study"], metric=ALIASES.get(read["study"].metric, read["study"].metric)),
         space=plain["space"],
         sampler=plain["sampler"],
         pruner=plain["pruner"],
@@ -241,6 +247,18 @@ class _Reader:
         self.problems += _worker_problems(worker)
         return worker
 
+    def loss(self) -> LossSettings:
+        """The group loss."""
+        values = dict(self.group("loss"))
+        given = values.pop("class_weights", None)  # null is none, as for other settings that can be off
+        if isinstance(given, dict):
+            given = {self._as_words(name, "loss.class_weights"): weight for name, weight in given.items()}
+        problems = [] if given is None else list(_weight_problems(given))
+        self.problems += problems
+        if given is not None and not problems:
+            values["class_weights"] = given
+        return self.read(LossSettings, "loss", values) or LossSettings()
+
     def workers(self) -> int | None:
         """The number of workers; None for auto."""
         value = self.value("workers")
@@ -354,6 +372,20 @@ def _comparison_problems(settings: ComparisonSettings, home: str | None) -> Iter
         yield f"deliver.temperature is {deliver.temperature:g}; it is above 0 and at most {MAX_TEMPERATURE}."
     if not 0 <= settings.margin < 1:
         yield f"compare.margin is {settings.margin:g}; it is a difference of the metric, from 0 to below 1."
+
+
+def _weight_problems(weights: Any) -> Iterator[str]:
+    if not isinstance(weights, dict) and weights not in WEIGHTINGS:
+        yield (
+            f"loss.class_weights is {weights!r}; it is {', '.join(WEIGHTINGS)}, or a weight per label, typed "
+            "'loss.class_weights={spam:5,ham:1}'."
+        )
+    if weights == {}:
+        yield "loss.class_weights is empty; give a weight per label, or leave it out."
+    for name, weight in weights.items() if isinstance(weights, dict) else ():
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if not is_number or not 0 < weight < math.inf:
+            yield f"loss.class_weights.{name} is {weight!r}; a weight is a number above 0."
 
 
 def _worker_problems(worker: WorkerSettings) -> Iterator[str]:

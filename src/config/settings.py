@@ -1,6 +1,6 @@
 """The settings of a training or study as frozen dataclasses. `compose.py` reads them from Hydra's config."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict
@@ -9,6 +9,7 @@ from src.core.records import Params
 
 AVERAGE_MOST = 8  # trials whose weights study.average=auto averages
 EPOCHS_KEY = "trainer.num_train_epochs"
+WEIGHTINGS = ("none", "balanced", "effective")  # words that loss.class_weights may be
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,26 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class LossSettings:
+    """The group loss: how much each training text counts in the loss. Validation and test losses are not weighted."""
+
+    class_weights: str | dict[str, float] = "none"  # none, balanced, effective, or label -> weight
+    focal_gamma: float = 0.0  # above 0, texts count less the surer the model is of them
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Everything that a training depends on, except the data. The three groups have fields of TrainingArguments."""
+    """Everything that a training depends on, except the data.
+
+    The groups optimizer, schedule and trainer have fields of TrainingArguments.
+    """
 
     model: ModelSettings
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     trainer: dict[str, Any]
     seed: int
+    loss: LossSettings = field(default_factory=LossSettings)
 
     @property
     def epochs(self) -> float:
@@ -166,7 +179,16 @@ class Recipe:
         groups = {"optimizer": self.optimizer, "schedule": self.schedule, "trainer": self.trainer}
         values: Params = {f"{group}.{key}": value for group, keys in groups.items() for key, value in keys.items()}
         model = {f"model.{key}": getattr(self.model, key) for key in ("name", "checkpoint", "dropout", "max_tokens")}
-        return {**model, **values, "seed": self.seed}
+        loss = {f"loss.{key}": value for key, value in asdict(self.loss).items()}
+        return {**model, **values, **loss, "seed": self.seed}
+
+    def identity(self) -> Params:
+        """What tells the recipe from others: `flatten` without the settings of a loss that are the default.
+
+        Recipes that earlier versions recorded, which knew one loss only, are the same with it.
+        """
+        plain = {f"loss.{key}": value for key, value in asdict(LossSettings()).items()}
+        return {key: value for key, value in self.flatten().items() if key not in plain or value != plain[key]}
 
 
 @dataclass(frozen=True)
@@ -207,6 +229,10 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     progress: str = "auto"  # on the terminal: a live view where there is one; lines; or off
     screening: ScreeningSettings = field(default_factory=ScreeningSettings)
+
+    def flatten(self) -> Params:
+        """The recipe's values by dotted key, and the options that were chosen by config group."""
+        return {**self.choices, **self.recipe.flatten()}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from src.verdict.bootstrap import Predictions
+from src.verdict.per_label import LabelScores, label_scores
+
 BINS = 10  # bins of the reliability diagram
 SLICE_VALUES = 20  # a column with more values is not sliced
 MIN_SLICE_EXAMPLES = 5  # fewest examples of a slice: from fewer, predictions on single test examples could be inferred
@@ -62,6 +65,7 @@ class ErrorAnalysis:
     bins: tuple[Bin, ...]
     slices: tuple[Slice, ...]
     wrong: tuple[Misclassified, ...]  # the highest probability first; empty for the test split
+    per_label: tuple[LabelScores, ...] = ()  # empty in the records of earlier versions
 
     @property
     def errors(self) -> int:
@@ -80,10 +84,18 @@ def analyze_errors(
     probabilities: np.ndarray,
     names: tuple[str, ...],
     baseline: np.ndarray | None = None,
+    predictions: Predictions | None = None,
 ) -> ErrorAnalysis:
-    """Analyse `probabilities`, [n_examples, n_labels], as those of the best `baseline`, if there is one.
+    """Analyse the errors of one set of weights.
 
-    `frame` has the columns text, label, row and extra ones.
+    Args:
+        split: of the examples.
+        frame: columns text, label, row and extra ones.
+        probabilities: of the weights, [n_examples, n_labels].
+        names: of the labels, by index.
+        baseline: probabilities of the best baseline, to compare slices with.
+        predictions: of all trainings that the weights stand for, for the intervals of each label's scores; by default
+            these are over examples only.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -101,6 +113,7 @@ def analyze_errors(
         bins=bins,
         slices=tuple(_slices(frame, right, others)),
         wrong=() if split == "test" else tuple(_misclassified(frame, probabilities, names)),
+        per_label=tuple(label_scores(labels, predictions or Predictions(probabilities[None]), names)),
     )
 
 

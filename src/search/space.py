@@ -159,7 +159,7 @@ class Space:
 
 def base_values(settings: Settings) -> Params:
     """The config's own values by dotted key, including its choices of config groups."""
-    return {**settings.choices, **settings.recipe.flatten()}
+    return settings.flatten()
 
 
 def build_space(settings: Settings) -> Space:

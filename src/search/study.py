@@ -357,7 +357,7 @@ def study_definition(
         weights: fingerprint of the recipe's pretrained model.
     """
     searched = {p.key for p in space.parameters}
-    recipe = {k: v for k, v in settings.recipe.flatten().items() if k not in searched and k not in LOCATION_KEYS}
+    recipe = {k: v for k, v in settings.recipe.identity().items() if k not in searched and k not in LOCATION_KEYS}
     return {
         "space": space.describe(),
         "metric": settings.study.metric,

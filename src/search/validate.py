@@ -1,17 +1,17 @@
 """Checks a study's definition before anything is trained."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from src.config.settings import Settings
+from src.config.settings import WEIGHTINGS, Settings
 from src.core.errors import InvalidInput, did_you_mean
 from src.search.instantiate import instantiate
 from src.search.sampler import SCREENED_KEY, build_sampler
 from src.search.space import Parameter, Space
-from src.training import arguments, objectives
+from src.training import arguments, class_weights, objectives
 
 MIN_SCREENING_EXAMPLES = 50  # training texts
-SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer")
+SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer", "loss")
 RANDOM_WHEN_CONDITIONAL = {"GPSampler": "GP", "QMCSampler": "QMC", "CmaEsSampler": "CMA-ES"}
 
 
@@ -41,9 +41,10 @@ def check_study(settings: Settings, space: Space, options: Mapping[str, list[str
     return _warnings(settings, space)
 
 
-def check_labels(settings: Settings, n_labels: int) -> str:
-    """Returns the metric's direction. Raises InvalidInput for what does not go with so many labels."""
-    study = settings.study
+def check_labels(settings: Settings, label_names: Sequence[str]) -> str:
+    """Returns the metric's direction. Raises InvalidInput for what does not go with these labels."""
+    study, n_labels = settings.study, len(label_names)
+    class_weights.check_class_weights(settings.recipe.loss, label_names)
     direction = objectives.resolve_direction(study.metric, study.direction, n_labels)
     if study.rung_examples is not None and study.rung_examples < 2 * n_labels:
         raise InvalidInput(
@@ -81,6 +82,8 @@ def _key_problems(
     if (why := arguments.unused_arguments(settings.recipe).get(key)) and not parameter.when:
         return [f"space.{key}: it would have no effect, because {why}."]
     values = parameter.values() or parameter.bounds()
+    if key == "loss.class_weights" and (unknown := [str(v) for v in values if v not in WEIGHTINGS]):
+        return [f"space.{key} has {', '.join(unknown)}; it is searched in {', '.join(WEIGHTINGS)}."]
     wrong = arguments.out_of_limits(key, parameter.bounds()) or arguments.not_divisible(
         key, values, settings.worker.devices_per_trial
     )

@@ -65,6 +65,7 @@ LIMITS = {
     "trainer.label_smoothing_factor": FRACTION,
     "trainer.logging_steps": POSITIVE,
     "trainer.max_grad_norm": Limit(0),
+    "loss.focal_gamma": Limit(0),
 }
 """The valid numbers by dotted key, for values in a config and for ranges to search."""
 

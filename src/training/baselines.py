@@ -3,7 +3,7 @@
 import io
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from src.config.settings import Recipe, Settings
+from src.config.settings import LossSettings, Recipe, Settings
 from src.core.records import State, TrainingResult
-from src.training import devices, label_mapping, metrics
+from src.training import class_weights, devices, label_mapping, metrics
 from src.training.callbacks import Objective
 from src.training.pretrained import PretrainedModel
 from src.training.trainer import TokenizedData, evaluate_untrained
 
 Classifier = Any  # predict_proba(texts) -> [n_examples, n_labels], classes_
+Weights = dict[int, float] | None  # by label index; None: all alike
 # the choice between words and characters is made on a part of train, or it would cost more than the baseline itself
 CHOICE_TEXTS, CHOICE_CHARACTERS, CHOICE_FOLDS = 2000, 1000, 3
 ANALYZERS: dict[str, dict[str, Any]] = {
@@ -27,20 +28,20 @@ ANALYZERS: dict[str, dict[str, Any]] = {
 }
 
 
-def fit_majority(texts: pd.Series, labels: pd.Series) -> Classifier:
-    """Always the most frequent label of train."""
+def fit_majority(texts: pd.Series, labels: pd.Series, _weights: Weights = None) -> Classifier:
+    """Always the most frequent label of train, whatever it weighs."""
     from sklearn.dummy import DummyClassifier
 
     return DummyClassifier(strategy="prior").fit(texts, labels)
 
 
-def fit_tfidf_logreg(texts: pd.Series, labels: pd.Series) -> Classifier:
+def fit_tfidf_logreg(texts: pd.Series, labels: pd.Series, weights: Weights = None) -> Classifier:
     """TF-IDF (sublinear), then logistic regression with L2 and C=10, of words and word pairs or of 1 to 5 characters.
 
     Cross-validation on train decides between the two: characters suit scripts without blanks, and typing errors.
     """
     kind = choose_analyzer(texts, labels)
-    return _tfidf_logreg(kind).fit(texts, labels)
+    return _tfidf_logreg(kind, weights).fit(texts, labels)
 
 
 def choose_analyzer(texts: pd.Series, labels: pd.Series) -> str:
@@ -74,24 +75,30 @@ def _has_words(texts: pd.Series) -> bool:
     return any(analyze(text) for text in texts)
 
 
-def _tfidf_logreg(kind: str) -> Classifier:
+def _tfidf_logreg(kind: str, weights: Weights = None) -> Classifier:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     return make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind]), LogisticRegression(C=10.0, max_iter=2000)
+        TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind]),
+        LogisticRegression(C=10.0, max_iter=2000, class_weight=weights),
     )
 
 
-CLASSIC: dict[str, Callable[[pd.Series, pd.Series], Classifier]] = {
+CLASSIC: dict[str, Callable[[pd.Series, pd.Series, Weights], Classifier]] = {
     "majority": fit_majority,
     "tfidf_logreg": fit_tfidf_logreg,
 }
 
 
 def evaluate_classic(
-    name: str, train: pd.DataFrame, validation: pd.DataFrame, objective: Objective, n_labels: int
+    name: str,
+    train: pd.DataFrame,
+    validation: pd.DataFrame,
+    objective: Objective,
+    label_names: Sequence[str],
+    loss: LossSettings,
 ) -> TrainingResult:
     """Fit a baseline and evaluate it on validation.
 
@@ -100,20 +107,30 @@ def evaluate_classic(
         train: columns text, label.
         validation: columns text, label.
         objective: whose metric is the score.
-        n_labels: of the data.
+        label_names: of the data, by label index.
+        loss: its class weights are used; there is no focal loss of a logistic regression.
     """
     began = time.monotonic()
-    model = CLASSIC[name](train["text"], train["label"])
+    model = _fit(name, train, label_names, loss)
     fitted = time.monotonic()
-    probabilities = _probabilities(model, validation["text"], n_labels)
+    probabilities = _probabilities(model, validation["text"], len(label_names))
     seconds = time.monotonic() - fitted
     result = _result(probabilities, validation, objective, seconds)
     return replace(result, seconds=time.monotonic() - began, megabytes=_megabytes(model))
 
 
-def predict_classic(name: str, train: pd.DataFrame, texts: pd.Series, n_labels: int) -> np.ndarray:
+def predict_classic(
+    name: str, train: pd.DataFrame, texts: pd.Series, label_names: Sequence[str], loss: LossSettings
+) -> np.ndarray:
     """Fit the baseline `name` on `train`; its probabilities for `texts`, [n_texts, n_labels]."""
-    return _probabilities(CLASSIC[name](train["text"], train["label"]), texts, n_labels)
+    return _probabilities(_fit(name, train, label_names, loss), texts, len(label_names))
+
+
+def _fit(name: str, train: pd.DataFrame, label_names: Sequence[str], loss: LossSettings) -> Classifier:
+    counts = np.bincount(train["label"], minlength=len(label_names))
+    weights = class_weights.class_weights(loss, counts.tolist(), label_names)
+    by_label = None if weights is None else dict(enumerate(weights.tolist()))
+    return CLASSIC[name](train["text"], train["label"], by_label)
 
 
 def _probabilities(model: Classifier, texts: pd.Series, n_labels: int) -> np.ndarray:
@@ -161,7 +178,7 @@ def evaluate_untuned(
         folder: for the Trainer's files.
     """
     began = time.monotonic()
-    evaluation = evaluate_untrained(recipe, checkpoint, data, folder)
+    evaluation = evaluate_untrained(recipe, checkpoint, data, folder, objective.metric)
     return TrainingResult(
         state=State.COMPLETE,
         score=evaluation.metrics[objective.metric],
@@ -181,7 +198,7 @@ def _result(
 ) -> TrainingResult:
     """The result for `probabilities` [n_examples, n_labels]; `seconds`: of predicting them with one thread."""
     labels = validation["label"].to_numpy()
-    values = metrics.compute_metrics(labels, probabilities)
+    values = metrics.compute_metrics(labels, probabilities, objective.metric)
     true_probabilities = probabilities[np.arange(len(labels)), labels]
     values["loss"] = float(-np.log(np.clip(true_probabilities, 1e-12, None)).mean())
     return TrainingResult(

@@ -14,11 +14,10 @@ from src.training.pretrained import PretrainedModel, build_classifier
 from src.training.trainer import TokenizedData
 
 BATCH_SIZE = 64
-LOGITS_FLOOR = 1e-12
 
 
-def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData) -> dict[str, float]:
-    """The metrics of the probe on validation. Features are the means of a text's last hidden states.
+def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, metric: str) -> float:
+    """The metric of the probe on validation. Features are the means of a text's last hidden states.
 
     A raw masked-language model probes badly and may still fine-tune well, so this is for information only.
 
@@ -26,6 +25,7 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
         recipe: says which model, and whether a GPU may be used.
         checkpoint: the pretrained model.
         data: tokenized; the probe is fitted on train.
+        metric: of core.metric.
     """
     use_gpu = torch.cuda.is_available() and not recipe.trainer.get("use_cpu")
     classifier = build_classifier(checkpoint, recipe.model, data.label_names, seed=0)
@@ -35,7 +35,7 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
     probabilities = np.zeros((len(validation), len(data.label_names)))
     probabilities[:, probe.classes_] = probe.predict_proba(validation)
     labels = np.asarray(data.validation["labels"][:])
-    return metrics.compute_metrics(labels, np.log(np.clip(probabilities, LOGITS_FLOOR, None)))
+    return metrics.sklearn_score(metric, labels, probabilities)
 
 
 @torch.inference_mode()

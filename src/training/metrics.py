@@ -3,7 +3,9 @@
 Importing this imports evaluate, and with it torch and transformers (seconds): do so inside functions.
 """
 
-from functools import lru_cache
+import warnings
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import datasets
@@ -11,6 +13,7 @@ import evaluate
 import numpy as np
 
 DESCRIPTION = "scikit-learn's {name}, average={average}, zero_division=0."
+Scorer = Callable[[np.ndarray, np.ndarray], float]  # of labels [n_examples], probabilities [n_examples, n_labels]
 
 
 class SklearnMetric(evaluate.Metric):
@@ -41,12 +44,112 @@ def _combined_metrics(n_labels: int) -> evaluate.CombinedEvaluations:
     return evaluate.combine([SklearnMetric(config_name=name) for name in names])
 
 
-def compute_metrics(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-    """Metrics of `logits` [n_examples, n_labels] (or scores that order the labels) against `labels` [n_examples].
+def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str = "accuracy") -> dict[str, float]:
+    """Metrics of every evaluation, and `metric`, but for the loss, which the Trainer computes.
 
     Two labels: f1, precision and recall of label 1. More: their macro averages, named f1_macro and so on.
+
+    Args:
+        labels: [n_examples].
+        probabilities: [n_examples, n_labels].
+        metric: of the study.
     """
-    computed: dict[str, Any] = _combined_metrics(logits.shape[1]).compute(
-        predictions=logits.argmax(axis=1), references=labels
+    computed: dict[str, Any] = _combined_metrics(probabilities.shape[1]).compute(
+        predictions=probabilities.argmax(axis=1), references=labels
     )
-    return {name: float(value) for name, value in computed.items()}
+    values = {name: float(value) for name, value in computed.items()}
+    if metric != "loss" and metric not in values:
+        values[metric] = sklearn_score(metric, labels, probabilities)
+    return values
+
+
+def sklearn_score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The metric as scikit-learn computes it.
+
+    Where it is undefined, because a label has no example, the average is over the others; a ranking without examples to
+    rank is worth 0.5 (roc_auc) or 0 (average_precision).
+
+    Args:
+        metric: one of core.metric.
+        labels: [n_examples].
+        probabilities: [n_examples, n_labels].
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of labels without examples
+        return float(_scorer(metric)(labels, probabilities))
+
+
+def _scorer(metric: str) -> Scorer:
+    from sklearn import metrics
+
+    predicted: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "accuracy": metrics.accuracy_score,
+        "balanced_accuracy": metrics.balanced_accuracy_score,
+        "matthews_corrcoef": metrics.matthews_corrcoef,
+        **{
+            name if average == "binary" else f"{name}_{average}": partial(
+                getattr(metrics, f"{name}_score"), average=average, zero_division=0
+            )
+            for name in ("f1", "precision", "recall", "jaccard")
+            for average in ("binary", "macro", "micro", "weighted")
+        },
+    }
+    if function := predicted.get(metric):
+        return lambda labels, probabilities: function(labels, probabilities.argmax(axis=1))
+    others: dict[str, Scorer] = {
+        "loss": _with_all_labels(metrics.log_loss),
+        "brier_score": _with_all_labels(metrics.brier_score_loss),
+        "d2_log_loss_score": _with_all_labels(metrics.d2_log_loss_score),
+        "d2_brier_score": _with_all_labels(metrics.d2_brier_score),
+        "top_k_accuracy": _with_all_labels(metrics.top_k_accuracy_score),
+        "average_precision": _average_precision,
+        "roc_auc": lambda labels, probabilities: _binary_roc_auc(labels == 1, probabilities[:, 1]),
+        "roc_auc_ovr": _roc_auc_ovr,
+        "roc_auc_ovr_weighted": partial(_roc_auc_ovr, weighted=True),
+        "roc_auc_ovo": _roc_auc_ovo,
+        "roc_auc_ovo_weighted": partial(_roc_auc_ovo, weighted=True),
+    }
+    return others[metric]
+
+
+def _with_all_labels(function: Callable[..., float]) -> Scorer:
+    """The function of scikit-learn, told of labels that no example may have."""
+
+    def score(labels: np.ndarray, probabilities: np.ndarray) -> float:
+        n_labels = probabilities.shape[1]
+        given = probabilities[:, 1] if n_labels == 2 and "brier" in function.__name__ else probabilities
+        return function(labels, given, labels=np.arange(n_labels))
+
+    return score
+
+
+def _average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    from sklearn.metrics import average_precision_score
+
+    counted = (1,) if probabilities.shape[1] == 2 else np.unique(labels)
+    return float(np.mean([average_precision_score(labels == c, probabilities[:, c]) for c in counted]))
+
+
+def _binary_roc_auc(positive: np.ndarray, scores: np.ndarray) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else 0.5
+
+
+def _roc_auc_ovr(labels: np.ndarray, probabilities: np.ndarray, weighted: bool = False) -> float:
+    names, sizes = np.unique(labels, return_counts=True)
+    if len(names) < 2:
+        return 0.0
+    values = [_binary_roc_auc(labels == c, probabilities[:, c]) for c in names]
+    return float(np.average(values, weights=sizes if weighted else None))
+
+
+def _roc_auc_ovo(labels: np.ndarray, probabilities: np.ndarray, weighted: bool = False) -> float:
+    names, values, sizes = np.unique(labels), list[float](), list[int]()
+    for i, one in enumerate(names):
+        for two in names[i + 1 :]:
+            rows = np.isin(labels, (one, two))
+            pair = [_binary_roc_auc(labels[rows] == c, probabilities[rows, c]) for c in (one, two)]
+            values.append(float(np.mean(pair)))
+            sizes.append(int(rows.sum()))
+    return float(np.average(values, weights=sizes if weighted else None)) if values else 0.0

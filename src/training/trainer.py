@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from src.config.settings import Recipe
+from src.config.settings import LossSettings, Recipe
 from src.core.errors import first_line
 from src.core.records import Calibration, Evaluation, TrainingResult
 from src.data import splits
@@ -39,6 +39,7 @@ from src.training.callbacks import (
     strip_eval_prefix,
 )
 from src.training.checkpoints import last_checkpoint
+from src.training.losses import TrainingLoss, training_loss
 from src.training.pretrained import PretrainedModel, build_classifier
 from src.training.throughput import FORWARD_FRACTION, MEASURED_STEPS, StepTimer, tokens_per_step
 
@@ -90,7 +91,7 @@ def fine_tune(
         data = replace(data, train=stratified_subset(data.train, objective.train_examples, "screening.examples"))
     if objective.refit_share is not None:
         data = _refit_data(data, objective)
-    trainer = _build_trainer(recipe, checkpoint, data, folder)
+    trainer = _build_trainer(recipe, checkpoint, data, folder, objective.metric)
     rung_callback = _callback_of(trainer, objective, callback, folder)
     start = last_checkpoint(folder)
     if start is not None:
@@ -151,7 +152,7 @@ def measure_speed(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedDa
     meter = StepTimer()
     batch = micro_batch_size(recipe) * int(recipe.trainer.get("gradient_accumulation_steps", 1))
     rows_drawn = np.random.default_rng(recipe.seed).permutation(len(data.train))[: MEASURED_STEPS * batch]
-    trainer = _build_trainer(recipe, checkpoint, data, folder, max_steps=MEASURED_STEPS)
+    trainer = _build_trainer(recipe, checkpoint, data, folder, "accuracy", max_steps=MEASURED_STEPS)
     trainer.train_dataset = data.train.select(rows_drawn)
     trainer.add_callback(meter)
     trainer.train()
@@ -195,12 +196,14 @@ def _calibration(
     )
 
 
-def evaluate_untrained(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path) -> Evaluation:
-    """Evaluate the model without fine-tuning on the whole validation split.
+def evaluate_untrained(
+    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, metric: str = "accuracy"
+) -> Evaluation:
+    """Evaluate the model without fine-tuning on the whole validation split, by the usual metrics and `metric`.
 
     A head that it lacks is random, from the seed.
     """
-    trainer = _build_trainer(recipe, checkpoint, data, folder)
+    trainer = _build_trainer(recipe, checkpoint, data, folder, metric)
     metrics_with_prefix = trainer.evaluate()
     shutil.rmtree(folder, ignore_errors=True)
     return Evaluation(0, 1.0, 0, strip_eval_prefix(metrics_with_prefix), metrics_with_prefix["eval_runtime"])
@@ -284,7 +287,7 @@ def build_training_arguments(recipe: Recipe, folder: Path, **more: Any) -> Train
 
 
 def _build_trainer(
-    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, **more: Any
+    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, metric: str, **more: Any
 ) -> "_ClassifierTrainer":
     devices.keep_freed_memory()
     by_length = np.argsort(data.validation["length"][:], kind="stable")[::-1].copy()
@@ -297,7 +300,8 @@ def _build_trainer(
         data_collator=DataCollatorWithPadding(data.tokenizer),
         compute_metrics=lambda p: trainer.compute_and_keep(p.label_ids, p.predictions),
     )
-    trainer.eval_order = by_length
+    trainer.eval_order, trainer.metric = by_length, metric
+    trainer.training_loss = _training_loss(recipe, data)
     if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
         cpu_dropout.install(trainer.model)
     # Most classifiers accept keyword arguments but ignore num_items_in_batch. The Trainer would assume that they divide
@@ -305,6 +309,16 @@ def _build_trainer(
     trainer.model_accepts_loss_kwargs = False
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _training_loss(recipe: Recipe, data: TokenizedData) -> TrainingLoss | None:
+    """The loss that the recipe asks for; None for the mean cross-entropy."""
+    if recipe.loss == LossSettings():
+        return None
+    labels, n_labels = np.asarray(data.train["labels"][:]), len(data.label_names)
+    counts = np.bincount(labels, minlength=n_labels) if labels.ndim == 1 else labels.sum(axis=0)
+    smoothing = float(recipe.trainer.get("label_smoothing_factor", 0.0))
+    return training_loss(recipe.loss, smoothing, counts.tolist(), data.label_names)
 
 
 class _EpochSampler(Sampler[int]):
@@ -327,15 +341,20 @@ class _EpochSampler(Sampler[int]):
 
 
 class _ClassifierTrainer(Trainer):
-    """The Trainer with samplers that can be resumed. It keeps the logits of its last evaluation."""
+    """The Trainer with samplers that can be resumed, and with the recipe's loss.
 
+    It keeps the logits of its last evaluation.
+    """
+
+    metric: str  # of the study
+    training_loss: TrainingLoss | None  # None: the mean cross-entropy
     eval_order: np.ndarray  # rows of the validation split, in the order of evaluation
     logits: np.ndarray  # of the last evaluation
 
     def compute_and_keep(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """Metrics of an evaluation. Its logits are kept until the next one."""
         self.logits = logits
-        return metrics.compute_metrics(labels, logits)
+        return metrics.compute_metrics(labels, softmax(logits.astype(np.float64), axis=1), self.metric)
 
     def validation_probabilities(self) -> np.ndarray:
         """Probabilities of the last evaluation, [n_examples, n_labels], in the order of the validation split."""
@@ -347,12 +366,16 @@ class _ClassifierTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs["labels"]
-        if labels.dim() == 1:
+        special = self.training_loss if model.training else None  # evaluations are by the mean cross-entropy
+        if labels.dim() == 1 and special is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # soft labels, [batch, n_labels], which the models' own loss does not know
+        # soft labels, [batch, n_labels], and class weights are what the models' own loss does not know
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        smoothing = self.args.label_smoothing_factor
-        loss = cross_entropy(outputs.logits.float(), labels.float(), label_smoothing=smoothing)
+        if special is not None:
+            loss = special(outputs.logits, labels)
+        else:
+            smoothing = self.args.label_smoothing_factor
+            loss = cross_entropy(outputs.logits.float(), labels.float(), label_smoothing=smoothing)
         return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *given: Any, **named: Any) -> Any:

@@ -23,13 +23,14 @@ How often equal recipes come out as different is tested by simulation (tests/ver
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 from scipy.special import expit
 
+from src.core.metric import METRICS, PROBABILITIES
 from src.verdict import estimates
 
 N_DRAWS = 2000
@@ -53,17 +54,18 @@ class Predictions:
         """The number of seeds that its values vary over."""
         return len(self.probabilities if self.leave_one_out is None else self.leave_one_out)
 
-    def weighted_metrics(self, labels: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+    def weighted_metrics(self, labels: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Metric -> [n_draws, n_seeds], the mean of which over seeds is the contender's.
 
         Args:
             labels: [n_examples].
             counts: how often each draw holds each example, [n_draws, n_examples].
+            names: of the metrics.
         """
-        values = estimates.weighted_metrics(labels, self.probabilities, counts)
+        values = estimates.weighted_metrics(labels, self.probabilities, counts, names)
         if self.leave_one_out is None:
             return values
-        without_one = estimates.weighted_metrics(labels, self.leave_one_out, counts)
+        without_one = estimates.weighted_metrics(labels, self.leave_one_out, counts, names)
         return {name: _jackknife_values(values[name], without_one[name]) for name in values}
 
 
@@ -78,17 +80,29 @@ class Estimate:
 
 
 class PairedBootstrap:
-    """The metrics of every contender in every draw of examples."""
+    """The metrics of every contender in every draw of examples.
+
+    `metric`: that of the study, beside those of every evaluation.
+    """
 
     def __init__(
-        self, labels: np.ndarray, answers: Mapping[str, Predictions], draws: int = N_DRAWS, seed: int = 0
+        self,
+        labels: np.ndarray,
+        answers: Mapping[str, Predictions],
+        draws: int = N_DRAWS,
+        seed: int = 0,
+        metric: str = "accuracy",
     ) -> None:
         generator = np.random.default_rng(seed)
         self.labels, self.predictions, self.n_examples = labels, answers, len(labels)
-        self.support = {name: estimates.support(labels, a.probabilities) for name, a in answers.items()}
+        n_labels = next((a.probabilities.shape[2] for a in answers.values()), 2)
+        self.metrics = estimates.metric_names(n_labels, metric)
+        self.support = {name: estimates.support(labels, a.probabilities, self.metrics) for name, a in answers.items()}
         all_examples = np.ones((1, len(labels)))
         self.point_estimates = {
-            name: {metric: values[0] for metric, values in a.weighted_metrics(labels, all_examples).items()}
+            name: {
+                metric: values[0] for metric, values in a.weighted_metrics(labels, all_examples, self.metrics).items()
+            }
             for name, a in answers.items()
         }
         parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in answers}
@@ -97,7 +111,7 @@ class PairedBootstrap:
             size = min(left, max(1, MAX_COUNTS // self.n_examples))
             counts = _example_counts(generator, size, self.n_examples)
             for name, a in answers.items():
-                parts[name].append(a.weighted_metrics(labels, counts))
+                parts[name].append(a.weighted_metrics(labels, counts, self.metrics))
             left -= size
         self._values = {
             name: {metric: np.concatenate([part[metric] for part in each]) for metric in each[0]}
@@ -111,20 +125,22 @@ class PairedBootstrap:
     def estimate(self, name: str, metric: str, level: float = 0.95) -> Estimate:
         """The mean over the contender's seeds, with its interval.
 
-        The interval of a fraction is made on the logit scale: it stays within 0 and 1, and near the ends it is not too
-        narrow. If there are no errors, or only errors, it is the exact binomial one.
+        The interval of a bounded metric is made on the logit scale, between its ends: it stays within them, and near
+        them it is not too narrow. If there are no errors, or only errors, it is the exact binomial one.
         """
-        estimate = self._estimate({name: 1.0}, metric, 1 - level)
-        if metric == "loss":
+        estimate, known = self._estimate({name: 1.0}, metric, 1 - level), METRICS[metric]
+        if not known.is_bounded:
             return estimate
-        value, wrong = estimate.value, 1 - level
+        width, wrong = known.high - known.low, 1 - level
+        value = (estimate.value - known.low) / width
         if not 0 < value < 1:
             reach = 1 - (wrong / 2) ** (1 / self.support[name][metric])
             low, high = (1 - reach, 1.0) if value >= 1 else (0.0, reach)
-            return Estimate(value, low, high, estimate.error)
-        reach = (estimate.high - value) / (value * (1 - value))
-        middle = math.log(value / (1 - value))
-        return Estimate(value, float(expit(middle - reach)), float(expit(middle + reach)), estimate.error)
+        else:
+            reach = (estimate.high - estimate.value) / width / (value * (1 - value))
+            middle = math.log(value / (1 - value))
+            low, high = float(expit(middle - reach)), float(expit(middle + reach))
+        return Estimate(estimate.value, known.low + width * low, known.low + width * high, estimate.error)
 
     def difference(self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1) -> Estimate:
         """The difference `name` minus `other`, with its interval.
@@ -137,9 +153,10 @@ class PairedBootstrap:
             among: from how many candidates `name` was selected; the interval is widened for that (Bonferroni).
         """
         estimate = self._estimate({name: 1.0, other: -1.0}, metric, (1 - level) / among)
-        if metric == "loss":
+        if not METRICS[metric].is_bounded:
             return estimate
-        return Estimate(estimate.value, max(-1.0, estimate.low), min(1.0, estimate.high), estimate.error)
+        most = METRICS[metric].high - METRICS[metric].low
+        return Estimate(estimate.value, max(-most, estimate.low), min(most, estimate.high), estimate.error)
 
     def difference_over_examples(self, name: str, other: str, metric: str) -> tuple[float, float]:
         """The difference `name` minus `other` of these very seeds, and its standard error over examples."""
@@ -159,7 +176,7 @@ class PairedBootstrap:
             level: of the test, such as 0.95.
             among: from how many candidates `name` was selected (Bonferroni).
         """
-        if metric == "loss":
+        if METRICS[metric].reads == PROBABILITIES:
             return True
         first, second = self.predictions[name].probabilities, self.predictions[other].probabilities
         return estimates.n_differing_examples(metric, self.labels, first, second) >= math.ceil(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.core.metric import direction_of, gain
-from src.verdict import estimates
 from src.verdict.bootstrap import PairedBootstrap, Predictions, mcnemar
 from src.verdict.records import BETTER, NOT_SHOWN, WORSE, Interval, PairwiseResult
 
@@ -29,11 +28,9 @@ class Hypothesis:
         return gain(1.0, direction_of(self.metric))
 
 
-def intervals(bootstrap: PairedBootstrap, name: str, n_labels: int) -> dict[str, Interval]:
+def intervals(bootstrap: PairedBootstrap, name: str) -> dict[str, Interval]:
     """Every metric of one contender with its 95 % interval."""
-    estimates_by_metric = {
-        metric: bootstrap.estimate(name, metric, LEVEL) for metric in estimates.metric_names(n_labels)
-    }
+    estimates_by_metric = {metric: bootstrap.estimate(name, metric, LEVEL) for metric in bootstrap.metrics}
     return {metric: Interval(e.value, e.low, e.high) for metric, e in estimates_by_metric.items()}
 
 
@@ -87,7 +84,8 @@ def is_shown_worse(labels: np.ndarray, average: np.ndarray, members: np.ndarray,
         members: probabilities, [n_members, n_examples, n_labels].
         metric: that is compared.
     """
-    bootstrap = PairedBootstrap(labels, {"average": Predictions(average[None]), "members": Predictions(members)})
+    answers = {"average": Predictions(average[None]), "members": Predictions(members)}
+    bootstrap = PairedBootstrap(labels, answers, metric=metric)
     difference, error = bootstrap.difference_over_examples("average", "members", metric)
     return gain(difference, direction_of(metric)) < -2 * error
 

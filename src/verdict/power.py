@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
+from src.core.metric import EACH_LABEL, EXAMPLES, METRICS
+
 TARGET_POWER = 0.8  # probability of detecting a true difference
 BETWEEN_SEEDS = 0.002  # variance of one training's score between seeds
 BETWEEN_RECIPES = 0.35  # variance, per example, of the difference between two recipes' mean answers
@@ -21,8 +23,9 @@ MAX_SEEDS = 40
 def deciding_examples(metric: str, examples: int, label_counts: Sequence[int]) -> int:
     """How many examples a metric's error rests on.
 
-    accuracy rests on all of them. f1, precision and recall of label 1 rest on its examples. Of a macro average over K
-    labels with n_k examples the variance is about the sum of 1 / n_k over K squared, as of K^2 / sum(1 / n_k) examples.
+    accuracy rests on all of them. f1, precision and recall of label 1 rest on its examples. Of an average over K labels
+    with n_k examples the variance is about the sum of 1 / n_k over K squared, as of K^2 / sum(1 / n_k) examples; this
+    serves for other metrics of each label, too.
 
     Args:
         metric: accuracy, f1, f1_macro, ...
@@ -30,9 +33,10 @@ def deciding_examples(metric: str, examples: int, label_counts: Sequence[int]) -
         label_counts: test examples by label; empty if they are not known.
     """
     present = [n for n in label_counts if n]
-    if metric == "accuracy" or len(present) < 2:
+    rests_on = METRICS[metric].rests_on
+    if rests_on == EXAMPLES or len(present) < 2:
         return examples
-    if metric.endswith("_macro"):
+    if rests_on == EACH_LABEL or len(label_counts) > 2:
         return max(1, round(len(present) ** 2 / sum(1 / n for n in present)))
     return max(1, label_counts[1])
 

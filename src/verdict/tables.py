@@ -32,7 +32,7 @@ def test_table(verdict: Verdict) -> Table:
     tested = [c for c in verdict.contenders if c.test]
     metrics = [m for m in tested[0].test if m != "loss" or verdict.metric == "loss"]
     metrics = [verdict.metric, *(m for m in metrics if m != verdict.metric)]
-    rows = [[_name(verdict, c), *(_interval(c.test[m]) for m in metrics)] for c in tested]
+    rows = [[_name(verdict, c), *(format_interval(c.test[m]) for m in metrics)] for c in tested]
     return [f"on {verdict.test_examples} test examples", *metrics], rows
 
 
@@ -148,7 +148,7 @@ def _attribution_row(verdict: Verdict, row: ContenderRecord) -> list[str]:
     recipe = "the default recipe" if row.kind == "default" else row.recipe or row.name
     return [
         f"{recipe}, {FORMS[row.form]}{WINNER if row.name == verdict.winner else ''}",
-        _interval(row.test[verdict.metric]),
+        format_interval(row.test[verdict.metric]),
         signed_interval(over.difference) if over else "",
         over.verdict if over else "",
     ]
@@ -187,7 +187,8 @@ def escape_markdown(value: object) -> str:
     return re.sub(r"([|\\`<>]|(?<=\])\()", r"\\\1", text)
 
 
-def _interval(found: Interval) -> str:
+def format_interval(found: Interval) -> str:
+    """A value with its interval."""
     return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
 
 

@@ -95,7 +95,8 @@ def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.D
     names = context.dataset.label_names
     if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
         train = context.dataset.frame("train")
-        _save_probabilities(file, baselines.predict_classic(contender.name, train, frame["text"], len(names)))
+        loss = context.settings.recipe.loss
+        _save_probabilities(file, baselines.predict_classic(contender.name, train, frame["text"], names, loss))
         return
     if contender.name == "ready_made":
         ready_made = label_mapping.check_ready_made(context.settings, names, context.paths.cache_dir)

@@ -93,7 +93,8 @@ def choose_models(
     if not scored:
         return list(range(len(results)))[:keep]
     ranked = sorted(scored, key=lambda i: -gain(results[i].result.score or 0.0, objective.direction))
-    bootstrap = PairedBootstrap(labels, {str(i): Predictions(probabilities[i][None]) for i in scored})
+    answers = {str(i): Predictions(probabilities[i][None]) for i in scored}
+    bootstrap = PairedBootstrap(labels, answers, metric=objective.metric)
     best = str(ranked[0])
 
     def is_shown_worse(i: int) -> bool:
@@ -133,8 +134,9 @@ def _screen(context: WorkerContext, study: Study, overrides: Sequence[str], plac
     file = training / BEST_DIR / PROBABILITIES_FILE
     if result.score is not None:
         np.save(folder / PROBABILITIES_FILE, np.load(file))
-        bootstrap = PairedBootstrap(context.dataset.labels("validation"), {"model": Predictions(np.load(file)[None])})
-        interval = bootstrap.estimate("model", settings.study.metric)
+        answers, metric = {"model": Predictions(np.load(file)[None])}, settings.study.metric
+        bootstrap = PairedBootstrap(context.dataset.labels("validation"), answers, metric=metric)
+        interval = bootstrap.estimate("model", metric)
         judged = replace(judged, low=interval.low, high=interval.high)
     recorders.record_screening(run, judged)
     atomic_write(folder / OUTCOME_FILE, judged.to_json())
@@ -149,8 +151,7 @@ def _probe(context: WorkerContext, settings: Settings, examples: int) -> float |
     with suppress(Exception):
         checkpoint, data = context.tokenized_data(settings.recipe.model)
         data = replace(data, train=stratified_subset(data.train, examples, "screening.examples"))
-        metrics = linear_probe.evaluate_probe(settings.recipe, checkpoint, data)
-        return metrics.get(settings.study.metric)
+        return linear_probe.evaluate_probe(settings.recipe, checkpoint, data, settings.study.metric)
     return None
 
 
@@ -177,7 +178,7 @@ def _choose(
 
 def _own_recipe(space: Space, settings: Settings) -> Params:
     """The default recipe of a model as a point of the space, without values that lie outside of it."""
-    values = {**settings.choices, **settings.recipe.flatten()}
+    values = settings.flatten()
     params: Params = {}
     for parameter in space.parameters:
         active = parameter in space.active_parameters(params)

@@ -290,9 +290,8 @@ def _evaluate_baseline(context: WorkerContext, name: str, scratch: Path) -> Trai
     try:
         if name in baselines.CLASSIC:
             train, validation = context.dataset.frame("train"), context.dataset.frame("validation")
-            return baselines.evaluate_classic(
-                name, train, validation, context.objective, len(context.dataset.label_names)
-            )
+            names, loss = context.dataset.label_names, context.settings.recipe.loss
+            return baselines.evaluate_classic(name, train, validation, context.objective, names, loss)
         if name == "ready_made":
             ready_made = _baseline_weights(context, name)
             names, validation = context.dataset.label_names, context.dataset.frame("validation")

@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from src.config import compose as config
 from src.config.compose import restore_settings, to_overrides
 from src.config.groups import CONF_DIR
+from src.config.settings import LossSettings
 from src.core.errors import InvalidInput, first_line
 from src.core.records import Params
 from tests.support.data import settings_of
@@ -77,3 +78,26 @@ def test_a_trial_is_composed_as_hydra_would_compose_its_overrides(params: Params
         trial = config.compose_trial(overrides, params)
         assert trial == config.compose_settings([*overrides, *config.to_overrides(params)])
         assert config.compose_trial(overrides, {}) == config.compose_settings(overrides)  # nothing of it is left
+
+
+def test_class_weights_are_read_by_the_labels_names_whatever_yaml_makes_of_them() -> None:
+    assert settings_of().recipe.loss == LossSettings("none", 0.0)
+    assert settings_of("loss.class_weights=null").recipe.loss == LossSettings()
+    weights = settings_of("loss.class_weights={1: 2, spam: 5, no: 0.5}")
+    assert weights.recipe.loss.class_weights == {"1": 2.0, "spam": 5.0, "no": 0.5}
+    assert restore_settings(settings_of("loss.class_weights={spam: 5}").yaml).recipe.loss.class_weights == {"spam": 5.0}
+
+
+def test_a_recipe_of_an_earlier_version_is_that_with_the_plain_loss() -> None:
+    plain, weighted = settings_of().recipe, settings_of("loss.class_weights=balanced").recipe
+    assert not [key for key in plain.identity() if key.startswith("loss")]
+    assert plain.flatten() == {**plain.identity(), "loss.class_weights": "none", "loss.focal_gamma": 0.0}
+    assert weighted.identity() == {**plain.identity(), "loss.class_weights": "balanced"}
+    old = settings_of().yaml.replace("loss:\n  class_weights: none\n  focal_gamma: 0.0\n", "")
+    assert "loss:" not in old
+    assert restore_settings(old).recipe == restore_settings(settings_of().yaml).recipe
+
+
+def test_other_names_of_a_metric_are_known() -> None:
+    assert settings_of("study.metric=matthews").study.metric == "matthews_corrcoef"
+    assert settings_of("study.metric=neg_log_loss").study.metric == "loss"

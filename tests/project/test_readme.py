@@ -66,7 +66,7 @@ def test_tables_and_sentences_are_what_the_commands_print_of_the_golden_study() 
     console = StudyConsole(settings_of(), RichConsole(file=out, width=200, highlight=False))
     console.result(result.history.trials, result.history.baselines, result.history.direction)
     console.ending(result.history.ending, Counter(t.state for t in result.history.trials), result.history.seconds)
-    evaluate.print_verdict(result.verdict, console)
+    evaluate.print_verdict(result.verdict, result.test, console)
     printed = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
     assert len(printed) >= 30
     assert [line for line in printed if line not in README.splitlines()] == []

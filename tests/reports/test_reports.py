@@ -81,7 +81,7 @@ def test_every_test_figure_follows_from_the_raw_answers(
     draws = PairedBootstrap(labels, {name: predictions_of(verdict.contender(name), answers) for name in tested})
     for name, probabilities in tested.items():
         row = verdict.contender(name)
-        assert row.test == decision.intervals(draws, name, 2)
+        assert row.test == decision.intervals(draws, name)
         picked = probabilities.argmax(axis=2)
         assert row.test["accuracy"].value == pytest.approx((picked == labels).mean())
         assert row.test["f1"].value == pytest.approx(
@@ -101,7 +101,8 @@ def test_every_test_figure_follows_from_the_raw_answers(
     question = Hypothesis(verdict.winner, others, verdict.metric, verdict.margin, verdict.chosen_among)
     assert verdict.against == decision.compare_with_others(draws, question, labels, registered)
     baseline = answers[verdict.best_baseline][0]
-    assert found.test == analyze_errors("test", test_split, registered[verdict.winner], NAMES, baseline)
+    winner = predictions_of(verdict.contender(verdict.winner), answers)
+    assert found.test == analyze_errors("test", test_split, registered[verdict.winner], NAMES, baseline, winner)
 
 
 def test_means_over_seeds_follow_from_the_trainings(found: JudgedSearch) -> None:

@@ -210,6 +210,14 @@ VALUES = [
 ]
 STUDY = [
     Case("an unknown metric", ["study.metric=auc"]),
+    Case("a metric for more labels", ["study.metric=roc_auc_ovr"]),
+    Case("an unknown weighting of labels", ["loss.class_weights=inverse"]),
+    Case("a weight for no label of the data", ["loss.class_weights={positve: 5}"]),
+    Case("weights of nothing", ["loss.class_weights={positive: 0, negative: -1}"]),
+    Case("a weight that is no number", ["loss.class_weights={positive: much}"]),
+    Case("a focus below 0", ["loss.focal_gamma=-1"]),
+    Case("a setting that the loss does not have", ["+loss.gamma=2"]),
+    Case("a searched weighting that is unknown", ["+space.loss.class_weights={choices: [none, inverse]}"]),
     Case("a direction that contradicts the metric", ["study.direction=minimize"]),
     Case("a direction that contradicts the loss", ["study.metric=loss", "study.direction=maximize"]),
     Case("rungs that fall", ["study.rungs=[0.5,0.25,1.0]"]),

@@ -18,13 +18,14 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from sklearn import metrics as sklearn_metrics
 from transformers import AutoConfig, AutoModelForSequenceClassification, TrainerControl, TrainingArguments
 
+from src.config.settings import LossSettings
 from src.core.errors import InvalidInput
+from src.core.metric import metric_names
 from src.core.records import State, TrainingResult
 from src.data import dataset
-from src.training import arguments, baselines, devices, metrics, objectives, pretrained
+from src.training import arguments, baselines, devices, pretrained
 from src.training.callbacks import Objective, TrainingFailed, refit_objective
 from src.training.checkpoints import last_checkpoint
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
@@ -201,21 +202,6 @@ def test_pins_hold_for_the_checkpoint_they_name_only(tmp_path: Path) -> None:
     folder = shutil.copytree(source, tmp_path / "model")
     result = pretrained.resolve(settings_of("model=minilm", f"model.checkpoint={folder}").recipe.model, tmp_path)
     assert (result.source, result.revision) == ("folder", None)
-
-
-# --- metrics ---
-
-
-@pytest.mark.parametrize("n_labels", [2, 3])
-def test_metrics_are_scikit_learns(n_labels: int) -> None:
-    rng = np.random.default_rng(n_labels)
-    labels, logits = rng.integers(n_labels, size=200), rng.normal(size=(200, n_labels))
-    result, picked = metrics.compute_metrics(labels, logits), logits.argmax(axis=1)
-    average, suffix = ("binary", "") if n_labels == 2 else ("macro", "_macro")
-    assert result["accuracy"] == sklearn_metrics.accuracy_score(labels, picked)
-    for name in ("f1", "precision", "recall"):
-        assert result[name + suffix] == getattr(sklearn_metrics, f"{name}_score")(labels, picked, average=average)
-    assert {"loss", *result} == set(objectives.metric_names(n_labels))
 
 
 # --- fine-tuning ---
@@ -532,12 +518,12 @@ def test_a_failure_has_a_reason(error: Exception, says: str) -> None:
 
 def test_baselines_are_judged_on_the_same_validation_rows(cache: Path) -> None:
     prepared = dataset.prepare_dataset(settings_of().data, cache)
-    train, validation = prepared.frame("train"), prepared.frame("validation")
-    majority = baselines.evaluate_classic("majority", train, validation, GOAL, 2)
+    train, validation, names = prepared.frame("train"), prepared.frame("validation"), prepared.label_names
+    majority = baselines.evaluate_classic("majority", train, validation, GOAL, names, LossSettings())
     assert majority.score == pytest.approx((validation["label"] == 0).mean())
-    linear = baselines.evaluate_classic("tfidf_logreg", train, validation, GOAL, 2)
+    linear = baselines.evaluate_classic("tfidf_logreg", train, validation, GOAL, names, LossSettings())
     assert 0.75 < linear.score < 0.9
-    assert set(linear.metrics) == set(objectives.metric_names(2))
+    assert set(linear.metrics) == set(metric_names(2))
     assert linear.megabytes > majority.megabytes > 0
 
 
@@ -546,9 +532,10 @@ def test_a_baseline_is_judged_also_where_train_lacks_a_label(cache: Path, name: 
     prepared = dataset.prepare_dataset(settings_of().data, cache)
     train, validation = prepared.frame("train"), prepared.frame("validation").copy()
     validation.loc[validation.index[:20], "label"] = 2
-    result = baselines.evaluate_classic(name, train, validation, Objective("f1_macro", "maximize", (1.0,)), 3)
+    objective = Objective("f1_macro", "maximize", (1.0,))
+    result = baselines.evaluate_classic(name, train, validation, objective, ("a", "b", "c"), LossSettings())
     assert result.state == State.COMPLETE
-    assert set(result.metrics) == set(objectives.metric_names(3))
+    assert set(result.metrics) == set(metric_names(3))
     assert result.metrics["accuracy"] < 1 - 20 / len(validation)
 
 

@@ -66,8 +66,8 @@ def _validation_score(saved: SavedStudy, form: AveragedForm) -> float | None:
     if not form.validation_probabilities_path.exists():
         return None
     labels = saved.dataset.labels("validation")
-    metrics = estimates.metrics_per_seed(labels, np.load(form.validation_probabilities_path)[None])
-    return float(metrics[saved.settings.study.metric][0])
+    probabilities, metric = np.load(form.validation_probabilities_path), saved.settings.study.metric
+    return float(estimates.metrics_per_seed(labels, probabilities[None], metric)[metric][0])
 
 
 def _contender_record(
@@ -84,7 +84,8 @@ def _contender_record(
     done = [contenders.seed_run(contender, seed, selection.folder) for seed in comparison.seeds]
     done = [r for r in done if is_complete(r.result())]
     validation_scores = scores(contender, comparison, selection.folder)
-    points = None if answers is None else estimates.metrics_per_seed(labels, answers)
+    metric = saved.settings.study.metric
+    points = None if answers is None else estimates.metrics_per_seed(labels, answers, metric)
     test = [None if points is None else {m: float(v[i]) for m, v in points.items()} for i in range(len(done))]
     repeats = tuple(_seed_run_record(saved, seed_run, metrics) for seed_run, metrics in zip(done, test, strict=True))
     failed = len(comparison.seeds) - len(done)

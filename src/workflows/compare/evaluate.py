@@ -24,6 +24,7 @@ from src.reports.error_analysis import ErrorAnalysis, analyze_errors
 from src.training.pretrained import BEST_DIR
 from src.verdict import decision, tables
 from src.verdict.bootstrap import PairedBootstrap, Predictions
+from src.verdict.per_label import per_label_table
 from src.verdict.records import (
     AVERAGE,
     VERDICT_FILE,
@@ -63,9 +64,8 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
     frame = test_split.read_test_split(saved.dataset, ledger, test_split.SplitOpening(selection.opening, selection.key))
     labels = frame["label"].to_numpy()
     answers = _predictions(selection)
-    draws = PairedBootstrap(labels, answers)
+    draws = PairedBootstrap(labels, answers, metric=rules.metric)
     rows = contender_records.contender_records(saved, selection, labels, answers)
-    n_labels = len(saved.dataset.label_names)
     registered = {
         row.name: answers[row.name].probabilities[contender_records.registered_index(row)]
         for row in rows
@@ -75,7 +75,7 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
     rows = [
         replace(
             row,
-            test=decision.intervals(draws, row.name, n_labels),
+            test=decision.intervals(draws, row.name),
             over_default=_over_default(draws, row, question, labels, registered),
         )
         if row.name in answers
@@ -115,7 +115,8 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
     baseline = answers[selection.best_baseline].probabilities[0] if selection.best_baseline else None
     # data that the analysis does not expect: a verdict without an analysis is better than none
     with suppress(Exception):
-        errors = analyze_errors("test", frame, registered[verdict.winner], saved.dataset.label_names, baseline)
+        of_winner = registered[verdict.winner], saved.dataset.label_names, baseline, answers[verdict.winner]
+        errors = analyze_errors("test", frame, *of_winner)
         write_json(selection.folder / ANALYSIS_FILE, {"made": verdict.made, "analysis": asdict(errors)})
     atomic_write(selection.folder / VERDICT_FILE, verdict.to_json())
     return verdict
@@ -153,9 +154,16 @@ def test_errors(folder: Path, verdict: Verdict) -> ErrorAnalysis | None:
     return read_record(folder / ANALYSIS_FILE, parse)
 
 
-def print_verdict(verdict: Verdict, console: StudyConsole) -> None:
-    """Print the tables, the verdict, and the command to type next."""
-    for names, rows in tables.all_tables(verdict):
+def print_verdict(verdict: Verdict, errors: ErrorAnalysis | None, console: StudyConsole) -> None:
+    """Print the tables, the verdict, and the command to type next.
+
+    Args:
+        verdict: to print.
+        errors: on the test split, of the weights to register, if they were analysed.
+        console: to print on.
+    """
+    of_labels = [per_label_table(errors.per_label)] if errors and errors.per_label else []
+    for names, rows in [*tables.all_tables(verdict), *of_labels]:
         console.print()
         console.table(
             [Column(n, right=i > 0 and n != "settings", wrap=n == "settings") for i, n in enumerate(names)], rows

@@ -41,8 +41,8 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     labels = saved.dataset.labels("validation")
     form = averaged_form(selection.winning_recipe, AVERAGE, selection.contenders, selection.folder)
     average, members = np.load(form.validation_probabilities_path), np.load(form.members_validation_path)
-    score = estimates.metrics_per_seed(labels, average[None])[metric][0]
-    mean = estimates.metrics_per_seed(labels, members)[metric].mean()
+    score = estimates.metrics_per_seed(labels, average[None], metric)[metric][0]
+    mean = estimates.metrics_per_seed(labels, members, metric)[metric].mean()
     scores = f"on validation ({metric} {score:.4f}; they have {mean:.4f} on average)"
     if decision.is_shown_worse(labels, average, members, metric):
         return SINGLE, f"averaging its seed runs is shown to be worse {scores}"

@@ -12,6 +12,7 @@ from src.config.settings import ComparisonSettings
 from src.console.output import StudyConsole
 from src.core.errors import InvalidInput, first_line
 from src.core.formatting import plural
+from src.core.metric import METRICS
 from src.core.paths import Paths
 from src.core.records import Calibration
 from src.tracking import registry, run_tree
@@ -194,8 +195,8 @@ def print_price(plan: ComparisonPlan, console: StudyConsole, measured: Sequence[
 def _power(plan: ComparisonPlan) -> str:
     """Which difference these examples and seeds can detect, and how many would detect half of it."""
     metric = plan.saved_study.settings.study.metric
-    if metric == "loss":
-        return "not known beforehand for the loss"
+    if (METRICS[metric].low, METRICS[metric].high) != (0.0, 1.0):
+        return f"not known beforehand for {'the loss' if metric == 'loss' else metric}"
     scores = [c.search_score for c in plan.contenders.candidates if c.search_score is not None]
     near = min(max([*scores, 0.55]), 0.95)
     dataset = plan.saved_study.dataset

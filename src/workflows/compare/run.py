@@ -62,7 +62,7 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
         if not record.is_recorded(plan.saved_study, standing):
             record.record_verdict(plan.saved_study, standing, plan.store, console)
         _write_report(plan, console)
-        evaluate.print_verdict(standing, console)
+        evaluate.print_verdict(standing, evaluate.test_errors(plan.folder, standing), console)
         return standing
     print_plan(plan, console)
     expected = None
@@ -84,7 +84,7 @@ def _compare(plan: ComparisonPlan, launch: Launch, console: StudyConsole) -> Ver
     verdict = evaluate.evaluate(plan.saved_study, selection, plan.settings.margin, plan.registry)
     record.record_verdict(plan.saved_study, verdict, plan.store, console)
     _write_report(plan, console)
-    evaluate.print_verdict(verdict, console)
+    evaluate.print_verdict(verdict, evaluate.test_errors(plan.folder, verdict), console)
     return verdict
 
 

@@ -122,8 +122,8 @@ def _worst_in_interval(study: Study, best: TrialRecord, dataset: PreparedDataset
         return best.score or 0.0
     from src.verdict.bootstrap import PairedBootstrap, Predictions  # imports scipy, which takes a second
 
-    bootstrap = PairedBootstrap(dataset.labels("validation"), {"best": Predictions(np.load(file)[None])})
-    interval = bootstrap.estimate("best", study.study_settings.metric)
+    answers, metric = {"best": Predictions(np.load(file)[None])}, study.study_settings.metric
+    interval = PairedBootstrap(dataset.labels("validation"), answers, metric=metric).estimate("best", metric)
     return interval.low if study.direction == MAXIMIZE else interval.high
 
 
@@ -144,7 +144,8 @@ def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mappin
     classifier = inference.load_classifier(folder, bool(study.settings.recipe.trainer.get("use_cpu")))
     probabilities = inference.predict_probabilities(classifier, dataset.frame("validation")["text"].tolist())
     np.save(folder / PROBABILITIES_FILE, probabilities)
-    found = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None])
+    metric = study.study_settings.metric
+    found = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None], metric)
     metrics = {name: float(values[0]) for name, values in found.items()}
-    score = metrics[study.study_settings.metric]
+    score = metrics[metric]
     return AverageRecord(tuple(members), score, metrics, float(np.mean(list(members.values()))))

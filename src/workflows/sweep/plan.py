@@ -23,7 +23,7 @@ from src.search.space import Space
 from src.search.storages import connect
 from src.search.study import Study, data_fingerprint, refuse_foreign_study, study_definition
 from src.tracking import store
-from src.training import arguments, classification_head, devices, label_mapping, pretrained
+from src.training import arguments, classification_head, devices, label_mapping, objectives, pretrained
 from src.training.pretrained import PretrainedModel
 from src.workers import recipe_check, worker_count
 from src.workers import remote as remote_workers
@@ -103,7 +103,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     unlabelled.check_unlabelled(settings.data)
     if "ready_made" in study_settings.baselines:
         label_mapping.check_ready_made(settings, prepared.label_names, paths.cache_dir)
-    direction = validate.check_labels(settings, len(prepared.label_names))
+    direction = validate.check_labels(settings, prepared.label_names)
     workers = settings.workers or worker_count.choose_worker_count(
         settings, paths, prepared, machine, study_settings.n_trials
     )
@@ -111,6 +111,9 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         own = classification_head.head_labels(pretrained.own_config(checkpoint))
         note = classification_head.note_on_head(checkpoint.id, own, prepared.label_names)
         warnings += [note] if note else []
+    counts = prepared.label_counts.get("train", [])
+    if note := objectives.note_on_imbalance(study_settings.metric, counts, prepared.label_names):
+        warnings.append(note)
     plan = SweepPlan(
         settings,
         paths,

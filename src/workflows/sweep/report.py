@@ -171,9 +171,7 @@ def search_record(saved: SavedStudy) -> SearchRecord:
         data=_data_source(saved),
         base=_starting_model(settings, saved),
         space=study.space.describe(),
-        default={
-            k: v for k, v in {**settings.choices, **settings.recipe.flatten()}.items() if k in study.space.describe()
-        },
+        default={k: v for k, v in settings.flatten().items() if k in study.space.describe()},
         sampler=_describe_target(settings.sampler),
         pruner=_describe_target(settings.pruner),
         rungs=tuple(study_settings.rungs),

@@ -1,0 +1,82 @@
+"""From a file with a rare label to a model that finds it: sweep, compare, promote, predict, reproduce."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from src.reports.model_card import render_card
+from src.reports.search_record import JudgedSearch
+from tests.support.commands import COMPARE, INLINE, LETTERS, Place, runs_of, verdict_of
+from tests.support.data import write_letters
+
+LOSS = [
+    "study.metric=average_precision", "loss.class_weights=balanced",
+    "+space.loss.focal_gamma={low: 0.0, high: 2.0}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
+    """A study of 560 texts, of which one in eight has the label high; and what its comparison printed."""
+    place = Place(tmp_path_factory.mktemp("rare"))
+    frame = pd.read_csv(write_letters(place.folder / "letters.csv", 980))
+    high = frame["label"] == 1
+    pd.concat([frame[~high], frame[high][:70]]).to_csv(place.folder / "letters.csv", index=False)
+    done = place.sweep(
+        *LETTERS, *LOSS, *INLINE, "study.name=rare", "study.report=true", "study.baselines=[majority,tfidf_logreg]"
+    )
+    assert done.code == 0, done.err
+    done = place.run("src.compare", *COMPARE, *INLINE)
+    assert done.code == 0, done.err
+    return place, done.out
+
+
+def test_the_metric_decides_and_has_an_interval_for_every_contender(rare: tuple[Place, str]) -> None:
+    verdict = verdict_of(rare[0], "rare")
+    assert verdict.metric == "average_precision"
+    tested = [c for c in verdict.contenders if c.test]
+    assert {"majority", "tfidf_logreg", "default"} < {c.name for c in tested}
+    for contender in tested:
+        interval = contender.test["average_precision"]
+        assert 0 <= interval.low <= interval.value <= interval.high <= 1
+    majority, winner = verdict.contender("majority"), verdict.contender(verdict.winner)
+    share = pd.read_csv(rare[0].folder / "letters.csv")["label"].mean()
+    assert majority.test["average_precision"].value == pytest.approx(share, abs=0.02)  # all texts rank alike
+    assert majority.test["accuracy"].value == pytest.approx(1 - share, abs=0.02)
+    assert winner.test["average_precision"].value > 0.8
+
+
+def test_each_label_has_its_row(rare: tuple[Place, str]) -> None:
+    verdict = verdict_of(rare[0], "rare")
+    (row,) = re.findall(r"^high +(\d+) +(\d+) +(.+)$", rare[1], re.M)
+    recall = verdict.contender(verdict.winner).test["recall"]
+    assert f"{recall.value:.4f}" in row[2]
+    judged = JudgedSearch.from_json((rare[0].study("rare") / "comparison" / "findings.json").read_text())
+    assert [scores.label for scores in judged.test.per_label] == ["low", "high"]
+    assert re.search(r"^\| high \| \d+ \| \d+ \| \d\.\d{4} ", render_card(judged, "models:/letters@champion"), re.M)
+
+
+def test_every_training_has_its_loss_on_record_and_is_reproduced_with_it(rare: tuple[Place, str]) -> None:
+    place = rare[0]
+    runs = [run for kind in ("trial", "repeat", "refit") for run in runs_of(place, kind)]
+    assert {run.data.params["loss.class_weights"] for run in runs} == {"balanced"}
+    gammas = {float(run.data.params["loss.focal_gamma"]) for run in runs_of(place, "trial")}
+    assert len(gammas) == 3
+    assert 0.0 in gammas  # the default recipe
+    focused = next(run for run in runs_of(place, "trial") if float(run.data.params["loss.focal_gamma"]) > 0)
+    done = place.run("src.reproduce", f"run={focused.info.run_id}")
+    assert done.code == 0, done.err
+    assert "are identical" in done.out
+
+
+def test_the_model_is_promoted_and_finds_the_rare_label(rare: tuple[Place, str]) -> None:
+    place = rare[0]
+    done = place.run("src.promote")
+    assert done.code in (0, 3), done.err
+    assert "version 1 of letters" in done.out
+    done = place.run("src.predict", "--version", "1", "stuvwxyz zyxwvuts", "abcdefgh hgfedcba")
+    assert done.code == 0, done.err
+    answers = [line.split() for line in done.out.splitlines() if "stuvwxyz" in line or "abcdefgh" in line]
+    high = [float(chance) if label == "high" else 1 - float(chance) for label, chance, *_ in answers]
+    assert high[0] > high[1]
