@@ -73,6 +73,7 @@ class Contenders:
     deliver: str = SINGLE  # the form that is to be registered, or auto
     unlabelled: str = ""  # with STUDENT: a hash of the unlabelled texts and how they are taught
     temperature: float = 1.0  # of the students' soft labels
+    has_thresholds: bool = False  # whether decision thresholds are chosen on validation
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
@@ -117,6 +118,7 @@ class Contenders:
     def key(self) -> str:
         """A hash that changes with everything that changes what is compared."""
         forms = () if self.forms == (SINGLE,) else (*self.forms, self.deliver, *filter(None, [self.unlabelled]))
+        forms = (*forms, "tuned threshold") if self.has_thresholds else forms
         return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds), *forms)
 
     @property
@@ -144,6 +146,7 @@ class Contenders:
             stored.get("deliver", SINGLE),
             stored.get("unlabelled", ""),
             stored.get("temperature", 1.0),
+            stored.get("has_thresholds", False),
         )
 
 
@@ -208,6 +211,11 @@ def fixed_probabilities_path(contender: Contender, folder: Path) -> Path:
     return folder / "fixed" / contender.key / "test.npy"
 
 
+def fixed_validation_path(contender: Contender, folder: Path) -> Path:
+    """The file of a baseline that is fitted for the comparison: its probabilities on the validation split."""
+    return folder / "fixed" / contender.key / "validation.npy"
+
+
 def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Contenders:
     """The contenders of a study. Raises InvalidInput if it has no tuned settings to compare."""
     study = saved.study
@@ -261,6 +269,7 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         settings.deliver.form,
         _unlabelled(saved, settings),
         settings.deliver.temperature,
+        saved.settings.study.threshold == "tuned",
     )
 
 

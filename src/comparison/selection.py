@@ -1,7 +1,7 @@
 """Selects the winner by validation scores on fresh seeds, before the test split is opened."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class Selection:
     form: str = SINGLE  # that is registered
     forms: tuple[str, ...] = (SINGLE,)  # in which the winner is judged
     form_reason: str = ""  # why that form is registered, in words
+    thresholds: dict[str, float] = field(default_factory=dict)  # by contender, if they are chosen on validation
 
     @property
     def is_opened(self) -> bool:
@@ -126,7 +127,7 @@ class Selection:
         """Save it in the comparison's folder."""
         values = {"winner": self.winner, "tuned": self.tuned, "best_baseline": self.best_baseline,
                   "opening": self.opening, "key": self.key, "seed": self.seed, "form": self.form,
-                  "forms": self.forms, "form_reason": self.form_reason,
+                  "forms": self.forms, "form_reason": self.form_reason, "thresholds": self.thresholds,
                   "line_up": self.contenders.key}  # fmt: skip
         write_json(self.folder / SELECTION_FILE, values, indent=1)
 

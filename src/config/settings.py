@@ -113,6 +113,7 @@ class StudySettings:
     join: str | None = None  # name of a study, started by another command, that this command's workers join
     report: bool = True  # whether to write a report and analyse the best weights when the study ends
     budget_epochs: float | None = None  # over all trials
+    threshold: float | str = 0.5  # of the second of two labels, in a comparison: 0.5, or tuned
     average: int | str = 0  # so many trials' weights are averaged at most; auto, or 0 (studies of earlier versions)
 
     @property

@@ -14,7 +14,7 @@ from src.core.errors import InvalidInput
 from src.core.messages import notify
 from src.core.paths import atomic_write
 
-SCHEMA = 3  # to be raised whenever an earlier version of Trialbook would read what is stored wrongly, or not at all
+SCHEMA = 4  # to be raised whenever an earlier version of Trialbook would read what is stored wrongly, or not at all
 SCHEMA_KEY = "schema"
 SCHEMA_TAG = "trialbook.schema"  # of MLflow runs and registered versions
 

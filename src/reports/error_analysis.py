@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from src.verdict.bootstrap import Predictions
-from src.verdict.per_label import LabelScores, label_scores
+from src.verdict.records import LabelScores
+
+if TYPE_CHECKING:
+    from src.verdict.bootstrap import Predictions
 
 BINS = 10  # bins of the reliability diagram
 SLICE_VALUES = 20  # a column with more values is not sliced
@@ -84,7 +87,7 @@ def analyze_errors(
     probabilities: np.ndarray,
     names: tuple[str, ...],
     baseline: np.ndarray | None = None,
-    predictions: Predictions | None = None,
+    predictions: "Predictions | None" = None,
 ) -> ErrorAnalysis:
     """Analyse the errors of one set of weights.
 
@@ -98,6 +101,9 @@ def analyze_errors(
             these are over examples only.
     """
     from sklearn.metrics import confusion_matrix
+
+    from src.verdict.bootstrap import Predictions
+    from src.verdict.per_label import label_scores
 
     labels, predicted = frame["label"].to_numpy(), probabilities.argmax(axis=1)
     right = predicted == labels

@@ -12,7 +12,6 @@ from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis, Slice
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord
 from src.verdict import tables
-from src.verdict.per_label import per_label_table
 from src.verdict.records import SINGLE, ContenderRecord
 
 TASK = "text-classification"
@@ -128,7 +127,7 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
         ],
         noticed=", ".join(f"{n} {what.replace('_', ' ')}" for what, n in data.notes.items() if "_carved_" not in what),
         confusion=[(label, *row) for label, row in zip(test.labels, test.confusion, strict=True)],
-        per_label=per_label_table(test.per_label),
+        per_label=tables.per_label_table(test.per_label),
         slices=[slice_row(s) for s in test.slices],
         changes=[change_row(c) for c in judged.changes],
         weakest=_weakest_slice(test),

@@ -10,7 +10,6 @@ from src.reports.error_analysis import ErrorAnalysis
 from src.reports.model_card import change_row, describe_budget, describe_trials, slice_row
 from src.reports.search_record import JudgedSearch, SearchRecord
 from src.verdict import tables
-from src.verdict.per_label import per_label_table
 from src.verdict.records import Verdict
 
 
@@ -96,7 +95,7 @@ def _text(
         confusion=[(label, *row) for label, row in zip(analysis.labels, analysis.confusion, strict=True)]
         if analysis
         else [],
-        per_label=per_label_table(analysis.per_label if analysis else ()),
+        per_label=tables.per_label_table(analysis.per_label if analysis else ()),
         slices=[slice_row(s) for s in analysis.slices] if analysis else [],
         changes=[change_row(c) for c in (judged_record.changes if judged_record else record.changes)],
         cost=_cost(record, verdict),

@@ -46,6 +46,10 @@ def check_labels(settings: Settings, label_names: Sequence[str]) -> str:
     study, n_labels = settings.study, len(label_names)
     class_weights.check_class_weights(settings.recipe.loss, label_names)
     direction = objectives.resolve_direction(study.metric, study.direction, n_labels)
+    if study.threshold == "tuned" and n_labels != 2:
+        raise InvalidInput(
+            f"study.threshold is tuned, and the data have {n_labels} labels; a threshold is for two. Leave it out."
+        )
     if study.rung_examples is not None and study.rung_examples < 2 * n_labels:
         raise InvalidInput(
             f"study.rung_examples is {study.rung_examples}, and the data have {n_labels} labels; it is at least two "
@@ -114,6 +118,8 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
     ]  # fmt: skip
     if study.average != "auto" and not (isinstance(study.average, int) and study.average in (0, *range(2, 101))):
         problems.append(f"study.average is {study.average!r}; it is auto, 0, or a number of trials from 2 to 100.")
+    if study.threshold not in (0.5, "tuned"):
+        problems.append(f"study.threshold is {study.threshold!r}; it is 0.5 or tuned.")
     if study.patience is not None and study.patience < 1:
         problems.append(f"study.patience is {study.patience}; it is at least 1, or null.")
     problems += [

@@ -9,10 +9,13 @@ from src.tracking.store import TrackingStore
 
 ARTIFACT = "model"
 LABEL, SCORE = "label", "score"
+THRESHOLD_PARAM = "decision_threshold"  # of a logged model
 
 
-def log_model(store: TrackingStore, run_id: str, folder: Path) -> str:
+def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: float | None = None) -> str:
     """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI.
+
+    `threshold`: the decision threshold that is in the weights, for the record.
 
     MLflow opens and ends the run on the way: repeat its status afterwards, also after an error.
     """
@@ -34,6 +37,7 @@ def log_model(store: TrackingStore, run_id: str, folder: Path) -> str:
             task="text-classification",
             signature=signature,
             model_config={"truncation": True},
+            params=_threshold_params(threshold),
             pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
         )
     return str(logged.model_uri)
@@ -66,14 +70,30 @@ def save_without_code(classifier: Any, folder: Path) -> None:
             module.unlink()
 
 
-def find_logged_model(store: TrackingStore, run_id: str, outdated: str = "") -> str | None:
-    """The URI of the model that the run has logged completely, other than `outdated`; None if there is none."""
+def _threshold_params(threshold: float | None) -> dict[str, str]:
+    return {} if threshold is None else {THRESHOLD_PARAM: f"{threshold:.6g}"}
+
+
+def find_logged_model(
+    store: TrackingStore, run_id: str, outdated: str = "", threshold: float | None = None
+) -> str | None:
+    """The URI of the model that the run has logged completely; None if there is none.
+
+    Args:
+        store: of MLflow.
+        run_id: of the run.
+        outdated: the URI of another one, which does not count.
+        threshold: the decision threshold that it has in it; None: 0.5.
+    """
     from mlflow.exceptions import MlflowException
 
     for output in store.client.get_run(run_id).outputs.model_outputs:
         try:
             model = store.client.get_logged_model(output.model_id)
         except MlflowException:  # deleted since
+            continue
+        decided = {k: v for k, v in (model.params or {}).items() if k == THRESHOLD_PARAM}
+        if decided != _threshold_params(threshold):
             continue
         if str(model.status) in ("READY", "LoggedModelStatus.READY") and str(model.model_uri) != outdated:
             return str(model.model_uri)

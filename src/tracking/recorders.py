@@ -18,6 +18,7 @@ from src.search.study import Study
 from src.tracking import environment, logged_model, run_reader, ui_views
 from src.tracking.run_log import RunLog, Table
 from src.tracking.store import TrackingStore
+from src.training import classification_head
 from src.training.pretrained import BEST_DIR, PretrainedModel
 from src.verdict import tables
 from src.verdict.records import SINGLE, ContenderRecord, Verdict
@@ -229,16 +230,27 @@ def _change_row(row: WeightChange) -> tuple[object, ...]:
     return row.part, row.parameters, row.before, row.moved, row.relative
 
 
-def log_best_model(store: TrackingStore, run: RunLog, training: Path, outdated: str = "") -> str:
+def log_best_model(
+    store: TrackingStore, run: RunLog, training: Path, outdated: str = "", threshold: float | None = None
+) -> str:
     """Log the weights in `training`/best as a model of the run, once. Returns the model's URI.
 
-    `outdated`: the URI of a model of the run that has other weights.
+    Args:
+        store: of MLflow.
+        run: of the weights.
+        training: the folder of their training.
+        outdated: the URI of a model of the run that has other weights.
+        threshold: the decision threshold that the logged model has in it; None: 0.5, as the weights are.
     """
     try:
         run_id = run.ensure_run_id(store)
-        uri = logged_model.find_logged_model(store, run_id, outdated) or logged_model.log_model(
-            store, run_id, training / BEST_DIR
-        )
+        uri = logged_model.find_logged_model(store, run_id, outdated, threshold)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = training / BEST_DIR
+            if uri is None and threshold is not None:
+                folder = Path(scratch) / BEST_DIR
+                classification_head.write_with_threshold(training / BEST_DIR, threshold, folder)
+            uri = uri or logged_model.log_model(store, run_id, folder, threshold)
         run.set_tags({"model.uri": uri})
     finally:
         run.repeat_status()

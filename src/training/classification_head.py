@@ -1,6 +1,9 @@
-"""The head of a checkpoint that was fine-tuned before: kept by the names of its labels, or replaced."""
+"""The head of a classifier: what becomes of one that was fine-tuned before, and of a decision threshold."""
 
+import math
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,3 +64,36 @@ def note_on_head(checkpoint: str, own: Sequence[str] | None, names: Sequence[str
     if label_order(own, names) is None:
         return f"{checkpoint} has a head for other labels ({shown}), so every training begins with a new one"
     return f"{checkpoint} has a head for {shown}; it is kept, each label by its name"
+
+
+def output_bias(model: Any) -> Any | None:
+    """The bias of a classifier's last layer, [n_labels]; None if it has none. `model`: of transformers."""
+    n_labels, prefix = model.config.num_labels, f"{model.base_model_prefix}."
+    biases = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith("bias") and not name.startswith(prefix) and parameter.shape == (n_labels,)
+    ]
+    return biases[-1] if biases else None
+
+
+def write_with_threshold(weights: Path, threshold: float, folder: Path) -> None:
+    """Write the classifier in `weights` to `folder` so that it answers label 1 from the probability `threshold` on.
+
+    The bias of its last layer is shifted; `decision_threshold` in its config.json says by which threshold.
+
+    Args:
+        weights: a folder of transformers, with a classifier of two labels and its tokenizer.
+        threshold: above 0 and below 1.
+        folder: must not exist.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(weights, local_files_only=True, use_safetensors=True)
+    bias = output_bias(model)
+    assert bias is not None
+    with torch.no_grad():
+        bias[1] += math.log((1 - threshold) / threshold)
+    model.config.decision_threshold = threshold
+    shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("model*.safetensors", "config.json"))
+    model.save_pretrained(folder)

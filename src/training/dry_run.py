@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from src.config.settings import Recipe
 from src.core.errors import first_line, with_full_stop
-from src.training import pretrained
+from src.training import classification_head, pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
 from src.training.trainer import build_training_arguments
@@ -45,7 +45,11 @@ class DryRunResult:
 
 
 def dry_run(
-    recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple[str, ...], known: frozenset[str]
+    recipe: Recipe,
+    checkpoint: PretrainedModel,
+    label_names: tuple[str, ...],
+    known: frozenset[str],
+    has_threshold: bool = False,
 ) -> DryRunResult:
     """Train a small model of the checkpoint's architecture with `recipe` for two steps, and again with other values.
 
@@ -54,20 +58,25 @@ def dry_run(
         checkpoint: the pretrained model that the recipe names; its weights are not read.
         label_names: by label index.
         known: dotted keys that are known to have an effect, which are not checked again.
+        has_threshold: whether a decision threshold is to be put into the model.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order, so that equal weights mean equal arithmetic
     gc.freeze()  # each training ends with a garbage collection, which would go through all that was imported
     try:
         with _quiet():
-            return _dry_run(_with_small_batches(recipe), checkpoint, label_names, known)
+            return _dry_run(_with_small_batches(recipe), checkpoint, label_names, known, has_threshold)
     finally:
         gc.unfreeze()
         torch.set_num_threads(threads)
 
 
 def _dry_run(
-    recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple[str, ...], known: frozenset[str]
+    recipe: Recipe,
+    checkpoint: PretrainedModel,
+    label_names: tuple[str, ...],
+    known: frozenset[str],
+    has_threshold: bool,
 ) -> DryRunResult:
     tokenizer = pretrained.load_tokenizer(checkpoint)
     if tokenizer.pad_token is None:
@@ -81,6 +90,11 @@ def _dry_run(
         data = _small_data(tokenizer, model.config, len(label_names), recipe.model.max_tokens)
     except Exception as error:  # of transformers' and the tokenizer's many types
         return _failed(f"The model {checkpoint.id} cannot be built: {first_line(error)}")
+    if has_threshold and classification_head.output_bias(model) is None:
+        return _failed(
+            f"study.threshold is tuned, and the last layer of {checkpoint.id} has no bias, in which a threshold is "
+            "kept. Leave it out."
+        )
     try:
         trainer, _ = _train(recipe, model, tokenizer, data)
     except Exception as error:  # of the Trainer, the optimizer, the scheduler, a missing package

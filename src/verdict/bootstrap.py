@@ -140,7 +140,8 @@ class PairedBootstrap:
             reach = (estimate.high - estimate.value) / width / (value * (1 - value))
             middle = math.log(value / (1 - value))
             low, high = float(expit(middle - reach)), float(expit(middle + reach))
-        return Estimate(estimate.value, known.low + width * low, known.low + width * high, estimate.error)
+        bounded = min(max(estimate.value, known.low), known.high)  # sums of a jackknife are off by their rounding
+        return Estimate(bounded, known.low + width * low, known.low + width * high, estimate.error)
 
     def difference(self, name: str, other: str, metric: str, level: float = 0.95, among: int = 1) -> Estimate:
         """The difference `name` minus `other`, with its interval.

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from src.core import metric as metrics
 from src.core.metric import EXAMPLES, METRICS, POSITIVE, PROBABILITIES, RANKING
@@ -106,5 +105,7 @@ def n_differing_examples(metric: str, labels: np.ndarray, first: np.ndarray, sec
 
 def _mean_ranks(probabilities: np.ndarray) -> np.ndarray:
     """The rank of each example by each label's probability, the mean over seeds, [n_examples, n_labels]."""
+    from scipy.stats import rankdata  # takes a second to import
+
     ranks: np.ndarray = rankdata(probabilities, axis=1).mean(axis=0)
     return ranks

@@ -52,6 +52,18 @@ class PairwiseResult:
 
 
 @dataclass(frozen=True)
+class LabelScores:
+    """How well one label is predicted."""
+
+    label: str
+    examples: int  # that have it
+    predicted: int  # that are predicted as it; the mean over seeds, rounded
+    precision: Interval
+    recall: Interval
+    f1: Interval
+
+
+@dataclass(frozen=True)
 class ContenderRecord:
     """A contender and its results: a baseline, the champion, or the default recipe or tuned settings in one form."""
 
@@ -75,6 +87,7 @@ class ContenderRecord:
     run_id: str | None = None  # of its own run
     sha256: str | None = None  # of an average's weights
     over_default: PairwiseResult | None = None  # this one against the default recipe trained once
+    threshold: float | None = None  # of label 1, if it was chosen on validation
 
     @property
     def registered_test(self) -> dict[str, float]:

@@ -4,7 +4,18 @@ import re
 from collections.abc import Iterable, Sequence
 
 from src.core.formatting import plural, short_params
-from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT, ContenderRecord, Interval, PairwiseResult, Verdict
+from src.core.metric import AVERAGED
+from src.verdict.records import (
+    AVERAGE,
+    REFIT,
+    SINGLE,
+    STUDENT,
+    ContenderRecord,
+    Interval,
+    LabelScores,
+    PairwiseResult,
+    Verdict,
+)
 
 WINNER = " *"
 FORMS = {
@@ -56,6 +67,16 @@ def comparison_table(verdict: Verdict) -> Table:
     return head, [_comparison_row(a) for a in verdict.against]
 
 
+def per_label_table(scores: Sequence[LabelScores]) -> Table:
+    """A row per label."""
+    head = ["by label", "examples", "predicted", *AVERAGED]
+    rows = [
+        [s.label, str(s.examples), str(s.predicted), *(format_interval(getattr(s, name)) for name in AVERAGED)]
+        for s in scores
+    ]
+    return head, rows
+
+
 def sentences(verdict: Verdict) -> list[str]:
     """The verdict in sentences; the first one says what all of this gives over the default recipe trained once."""
     words = [" ".join([_over_default(verdict), *_limits(verdict)])]
@@ -71,6 +92,12 @@ def sentences(verdict: Verdict) -> list[str]:
     chosen = f"the best in the search was {top}" if top != recipe.name else "as in the search"
     optimism = "" if recipe.optimism is None else f"; optimism of the search: {recipe.optimism:+.4f}"
     words.append(f"Best of {verdict.chosen_among} candidates on fresh seeds: {recipe.name} ({chosen}){optimism}.")
+    if (threshold := verdict.contender(verdict.winner).threshold) is not None:
+        words.append(
+            f"{verdict.winner} answers the second label from a probability of {threshold:.4f} on, as chosen on "
+            "validation; all recipes and fitted baselines have a threshold of their own. It is in the registered "
+            "weights: their probabilities are shifted so that it is 0.5."
+        )
     if verdict.form_reason:
         words.append(f"The weights to register are {describe_weights(verdict)}: {verdict.form_reason}.")
     asked = f"a margin of {verdict.margin:g} was asked" if verdict.margin else "no margin was asked"

@@ -95,8 +95,11 @@ def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.D
     names = context.dataset.label_names
     if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
         train = context.dataset.frame("train")
-        loss = context.settings.recipe.loss
-        _save_probabilities(file, baselines.predict_classic(contender.name, train, frame["text"], names, loss))
+        validation = context.dataset.frame("validation")["text"]
+        texts = pd.concat([validation, frame["text"]], ignore_index=True)
+        answers = baselines.predict_classic(contender.name, train, texts, names, context.settings.recipe.loss)
+        _save_probabilities(file.with_name("validation.npy"), answers[: len(validation)])
+        _save_probabilities(file, answers[len(validation) :])
         return
     if contender.name == "ready_made":
         ready_made = label_mapping.check_ready_made(context.settings, names, context.paths.cache_dir)

@@ -14,7 +14,9 @@ Candidate = tuple[str, Recipe, PretrainedModel]
 """What a recipe is called in a message (empty for the default recipe), the recipe, and its pretrained model."""
 
 
-def check_recipes(candidates: Sequence[Candidate], label_names: tuple[str, ...], elsewhere: bool) -> list[str]:
+def check_recipes(
+    candidates: Sequence[Candidate], label_names: tuple[str, ...], elsewhere: bool, has_threshold: bool = False
+) -> list[str]:
     """Raise InvalidInput if one of the recipes cannot be trained, or has a setting that none of them reads.
 
     Args:
@@ -22,13 +24,14 @@ def check_recipes(candidates: Sequence[Candidate], label_names: tuple[str, ...],
         label_names: of the data, by label index.
         elsewhere: whether workers run on other machines, which may have other devices and packages. Problems are notes
             then.
+        has_threshold: whether a decision threshold is to be put into the models.
 
     Returns:
         Notes for the plan.
     """
     try:
         with ProcessPoolExecutor(1, mp_context=forkserver_context(PRELOAD)) as pool:
-            problems = pool.submit(find_problems, candidates, label_names).result()
+            problems = pool.submit(find_problems, candidates, label_names, has_threshold).result()
     except BrokenProcessPool:
         return ["the settings could not be tried out beforehand: the process that did so was killed"]
     if elsewhere:
@@ -37,14 +40,16 @@ def check_recipes(candidates: Sequence[Candidate], label_names: tuple[str, ...],
     return []
 
 
-def find_problems(candidates: Sequence[Candidate], label_names: tuple[str, ...]) -> list[str]:
+def find_problems(
+    candidates: Sequence[Candidate], label_names: tuple[str, ...], has_threshold: bool = False
+) -> list[str]:
     """In words, why recipes cannot be trained, and which settings no recipe reads. It trains in this process."""
     from src.training.dry_run import dry_run
 
     problems: dict[str, str] = {}
     effective, idle = frozenset[str](), dict[str, Recipe]()
     for name, recipe, checkpoint in candidates:
-        found = dry_run(recipe, checkpoint, label_names, effective)
+        found = dry_run(recipe, checkpoint, label_names, effective, has_threshold)
         for problem in found.problems:
             problems.setdefault(problem, name)
         effective |= found.effective

@@ -52,7 +52,9 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
     champion = registry.by_alias(store, verdict.registry, CHAMPION)
     if _is_winner(champion, verdict):
         console.print(_already(champion))
-        uri = logged_model.find_logged_model(store, champion.run_id)
+        uri = logged_model.find_logged_model(
+            store, champion.run_id, threshold=verdict.contender(verdict.winner).threshold
+        )
         if uri and (problem := report.attach_card(saved, verdict, store, uri)):
             console.print(f"  note: {problem}")
         return
@@ -197,6 +199,7 @@ def version_tags(
         "test.examples": str(verdict.test_examples),
         "test.openings": str(verdict.openings),
         "form": winner.form,
+        **({} if winner.threshold is None else {"decision.threshold": f"{winner.threshold:.6g}"}),
         **({"seed": str(winner.registered_seed)} if winner.form == SINGLE else {}),
         "seeds": ", ".join(map(str, verdict.seeds)),
         **{f"data.fingerprint.{split}": value for split, value in verdict.fingerprints.items()},
@@ -230,14 +233,15 @@ def _register(
     folder = record.registered_training_dir(verdict, saved.comparison_dir)
     run = record.registered_run(saved, verdict)
     run_id = run.ensure_run_id(store)
-    uri = logged_model.find_logged_model(store, run_id)
+    threshold = verdict.contender(verdict.winner).threshold
+    uri = logged_model.find_logged_model(store, run_id, threshold=threshold)
     if uri is None:
         if not (folder / BEST_DIR).is_dir():
             raise InvalidInput(
                 f"The winner's weights are gone from {folder}, so they cannot be registered. Delete "
                 f"{saved.comparison_dir} and compare again: the same seeds train the same weights."
             )
-        uri = recorders.log_best_model(store, run, folder)
+        uri = recorders.log_best_model(store, run, folder, threshold=threshold)
     if problem := report.attach_card(saved, verdict, store, uri):
         console.print(f"  note: {problem}")
     ids = {"run.repeat": run_id, "run.study": run_tree.study_run(saved.study).ensure_run_id(store)}

@@ -11,6 +11,7 @@ from src.core.errors import CommandFailed, InvalidInput, first_line
 from src.core.paths import Paths, check_writable
 from src.core.records import State, TrainingResult, TrialRecord
 from src.data import dataset
+from src.search import validate
 from src.tracking import recorders
 from src.tracking.run_log import RunLog
 from src.tracking.store import open_store
@@ -27,6 +28,7 @@ def train(settings: Settings, paths: Paths) -> None:
     check_writable(paths.root)
     checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
     prepared = dataset.prepare_dataset(settings.data, paths.cache_dir)
+    validate.check_labels(settings, prepared.label_names)
     InvalidInput.raise_if_any(
         recipe_check.find_problems([("", settings.recipe, checkpoint)], tuple(prepared.label_names))
     )

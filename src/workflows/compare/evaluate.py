@@ -22,9 +22,8 @@ from src.data import test_split
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis, analyze_errors
 from src.training.pretrained import BEST_DIR
-from src.verdict import decision, tables
+from src.verdict import decision, tables, threshold
 from src.verdict.bootstrap import PairedBootstrap, Predictions
-from src.verdict.per_label import per_label_table
 from src.verdict.records import (
     AVERAGE,
     VERDICT_FILE,
@@ -63,7 +62,8 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
     ledger = saved.paths.test_openings_path(saved.dataset.fingerprints["test"])
     frame = test_split.read_test_split(saved.dataset, ledger, test_split.SplitOpening(selection.opening, selection.key))
     labels = frame["label"].to_numpy()
-    answers = _predictions(selection)
+    thresholds = {**selection.thresholds, **_baseline_thresholds(saved, selection)}
+    answers = {name: _decided(p, thresholds.get(name)) for name, p in _predictions(selection).items()}
     draws = PairedBootstrap(labels, answers, metric=rules.metric)
     rows = contender_records.contender_records(saved, selection, labels, answers)
     registered = {
@@ -77,6 +77,7 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
             row,
             test=decision.intervals(draws, row.name),
             over_default=_over_default(draws, row, question, labels, registered),
+            threshold=thresholds.get(row.name),
         )
         if row.name in answers
         else row
@@ -162,7 +163,7 @@ def print_verdict(verdict: Verdict, errors: ErrorAnalysis | None, console: Study
         errors: on the test split, of the weights to register, if they were analysed.
         console: to print on.
     """
-    of_labels = [per_label_table(errors.per_label)] if errors and errors.per_label else []
+    of_labels = [tables.per_label_table(errors.per_label)] if errors and errors.per_label else []
     for names, rows in [*tables.all_tables(verdict), *of_labels]:
         console.print()
         console.table(
@@ -192,6 +193,29 @@ def _predictions(selection: Selection) -> Mapping[str, Predictions]:
         key = form.contender.recipe_key if of_seed_runs else form.contender.key
         predictions[form.contender.name] = Predictions(average, np.load(form.leave_one_out_path), trainings=key)
     return predictions
+
+
+def _baseline_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, float]:
+    """The thresholds of the baselines that were fitted, by their answers on validation."""
+    if not selection.contenders.has_thresholds:
+        return {}
+    labels, metric = saved.dataset.labels("validation"), saved.settings.study.metric
+    files = {c.name: contenders.fixed_validation_path(c, selection.folder) for c in selection.without_training}
+    return {
+        name: threshold.choose_threshold(labels, np.load(file)[None], metric)
+        for name, file in files.items()
+        if file.exists()
+    }
+
+
+def _decided(predictions: Predictions, chosen: float | None) -> Predictions:
+    """The predictions of a model that has this threshold in it."""
+    without_one = predictions.leave_one_out
+    return replace(
+        predictions,
+        probabilities=threshold.with_threshold(predictions.probabilities, chosen),
+        leave_one_out=None if without_one is None else threshold.with_threshold(without_one, chosen),
+    )
 
 
 def _over_default(

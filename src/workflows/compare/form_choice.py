@@ -7,7 +7,7 @@ from src.comparison.forms import averaged_form
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection, has_failed
 from src.core.errors import CommandFailed
-from src.verdict import decision, estimates
+from src.verdict import decision, estimates, threshold
 from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
 ADDED = {  # by form, why it is registered if averages are not shown to be worse
@@ -15,6 +15,25 @@ ADDED = {  # by form, why it is registered if averages are not shown to be worse
     REFIT: ", and a refit learns from validation, too",
     AVERAGE: "",
 }
+
+
+def choose_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, float]:
+    """The threshold of each contender that has seed runs, by their answers on validation; none if all are 0.5.
+
+    Refits and students have that of the average of the seed runs, since they may be trained on validation.
+    """
+    if not selection.contenders.has_thresholds:
+        return {}
+    labels, metric = saved.dataset.labels("validation"), saved.settings.study.metric
+    thresholds = {}
+    for recipe in selection.tested_recipes:
+        form = averaged_form(recipe, AVERAGE, selection.contenders, selection.folder)
+        members = np.load(form.members_validation_path)
+        thresholds[recipe.name] = threshold.choose_threshold(labels, members, metric)
+        of_average = threshold.choose_threshold(labels, np.load(form.validation_probabilities_path)[None], metric)
+        forms = [each.contender for each in selection.averaged_forms if each.contender.recipe_key == recipe.key]
+        thresholds |= {contender.name: of_average for contender in forms}
+    return thresholds
 
 
 def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
@@ -40,7 +59,13 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     metric = saved.settings.study.metric
     labels = saved.dataset.labels("validation")
     form = averaged_form(selection.winning_recipe, AVERAGE, selection.contenders, selection.folder)
-    average, members = np.load(form.validation_probabilities_path), np.load(form.members_validation_path)
+    average, members = (
+        threshold.with_threshold(np.load(file), selection.thresholds.get(name))
+        for file, name in (
+            (form.validation_probabilities_path, form.contender.name),
+            (form.members_validation_path, selection.winner),
+        )
+    )
     score = estimates.metrics_per_seed(labels, average[None], metric)[metric][0]
     mean = estimates.metrics_per_seed(labels, members, metric)[metric].mean()
     scores = f"on validation ({metric} {score:.4f}; they have {mean:.4f} on average)"

@@ -21,6 +21,7 @@ from src.tracking.store import TrackingStore, open_store
 from src.training import inference, label_mapping, pretrained
 from src.verdict.power import Power, deciding_examples
 from src.verdict.records import REFIT, STUDENT
+from src.verdict.threshold import deciding_metric
 from src.workers import worker_count
 from src.workers.cost import Speed
 from src.workflows.compare import evaluate
@@ -127,6 +128,7 @@ def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
         "fresh seeds": f"{', '.join(map(str, comparison.seeds))}: {trainings} trainings, {len(plan.remaining())} to go",
         "choice": f"the best of {candidates} by mean validation {console.study.metric}",
         "forms": _forms(plan),
+        **({"threshold": _threshold(plan)} if comparison.has_thresholds else {}),
         "then": f"the {dataset.sizes['test']} sealed test examples; a margin of {plan.settings.margin:g} is asked",
         "can show": _power(plan),
     }
@@ -157,6 +159,12 @@ def _forms(plan: ComparisonPlan) -> str:
         return f"{judged}. Registered is deliver.form={comparison.deliver}"
     best = "the student" if STUDENT in comparison.forms else "the refit" if REFIT in comparison.forms else "the average"
     return f"{judged}. Registered is {best}, unless averaging is shown to be worse on validation"
+
+
+def _threshold(plan: ComparisonPlan) -> str:
+    """How decision thresholds are chosen."""
+    metric, label = deciding_metric(plan.saved_study.settings.study.metric), plan.saved_study.dataset.label_names[1]
+    return f"of {label}: the best by {metric} on validation, for each contender's seed runs and for their average"
 
 
 def _describe_unlabelled(plan: ComparisonPlan) -> str:

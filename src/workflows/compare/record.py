@@ -34,7 +34,8 @@ def registered_name(verdict: Verdict) -> str:
     """Names the weights that a verdict registers: the study, the winner's recipe and form, the seed or seeds."""
     winner = verdict.contender(verdict.winner)
     seeds = [winner.registered_seed] if winner.form == SINGLE else verdict.seeds
-    return f"{verdict.uid}/{winner.key}/{'-'.join(map(str, seeds))}"
+    decided = "" if winner.threshold is None else f"/{winner.threshold:.6g}"
+    return f"{verdict.uid}/{winner.key}/{'-'.join(map(str, seeds))}{decided}"
 
 
 def registered_training_dir(verdict: Verdict, folder: Path) -> Path:

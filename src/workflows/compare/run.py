@@ -236,6 +236,7 @@ def _forms_are_made(selection: Selection) -> bool:
 
 def _open(plan: ComparisonPlan, selection: Selection) -> Selection:
     """Choose the form that is registered, and record that the test split is opened."""
+    selection = replace(selection, thresholds=form_choice.choose_thresholds(plan.saved_study, selection))
     form, reason = form_choice.choose_form(plan.saved_study, selection)
     made = tuple(form for form in selection.forms if not form_choice.failed_trainings(selection, form))
     comparison, dataset = plan.contenders, plan.saved_study.dataset

@@ -137,7 +137,8 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
-    notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names), elsewhere)
+    is_tuned = study_settings.threshold == "tuned"
+    notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names), elsewhere, is_tuned)
     return replace(plan, warnings=(*plan.warnings, *notes))
 
 

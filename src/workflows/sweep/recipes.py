@@ -91,7 +91,7 @@ def _recipe(settings: Settings, params: Params) -> Recipe:
         group, _, name = key.partition(".")
         held = getattr(recipe, group)
         changed: dict[str, Any] = {
-            group: replace(held, **{name: value}) if group == "model" else {**held, name: value},
+            group: {**held, name: value} if isinstance(held, dict) else replace(held, **{name: value}),
         }
         recipe = replace(recipe, **changed)
     return recipe

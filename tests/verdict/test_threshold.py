@@ -1,0 +1,77 @@
+"""The decision threshold of two labels: chosen on validation, and put into probabilities and weights alike."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, softmax
+from sklearn.metrics import f1_score
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from src.training.classification_head import output_bias, write_with_threshold
+from src.verdict import estimates
+from src.verdict.threshold import choose_threshold, deciding_metric, with_threshold
+from tests.support.trainings import ARCHITECTURES
+
+
+def two(positive: np.ndarray) -> np.ndarray:
+    return np.stack([1 - positive, positive], axis=-1)
+
+
+def test_probabilities_cross_a_half_where_they_crossed_the_threshold() -> None:
+    positive = np.linspace(0.001, 0.999, 999)
+    shifted = with_threshold(two(positive), 0.2)
+    np.testing.assert_array_equal(shifted[:, 1] > 0.5, positive > 0.2)
+    np.testing.assert_allclose(shifted.sum(axis=1), 1)
+    assert (np.diff(shifted[:, 1]) > 0).all()
+    np.testing.assert_allclose(with_threshold(two(positive), 0.5), two(positive))
+    assert with_threshold(two(positive), None) is not None
+
+
+def test_the_threshold_is_the_best_on_validation_of_all_seeds_together() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random(400) < 0.1).astype(int)
+    answers = two(expit(generator.normal(2.0 * labels - 3.0, 1.0, (3, 400))))
+    chosen = choose_threshold(labels, answers, "f1")
+
+    def f1(threshold: float) -> float:
+        return float(np.mean([f1_score(labels, each[:, 1] > threshold) for each in answers]))
+
+    assert f1(chosen) >= max(f1(t) for t in np.linspace(0.01, 0.99, 99)) - 0.005
+    assert f1(chosen) > f1(0.5) + 0.1
+    decided = estimates.metrics_per_seed(labels, with_threshold(answers, chosen))["f1"].mean()
+    assert decided == pytest.approx(f1(chosen))
+
+
+def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken() -> None:
+    labels = np.array([0, 0, 1, 1])
+    assert choose_threshold(labels, two(np.array([[0.1, 0.2, 0.8, 0.9]])), "accuracy") == 0.5
+    assert choose_threshold(labels, two(np.array([[0.1, 0.2, 0.3, 0.4]])), "accuracy") == pytest.approx(0.25)
+
+
+def test_a_metric_of_the_ranking_leaves_the_choice_to_f1() -> None:
+    assert deciding_metric("average_precision") == "f1"
+    assert deciding_metric("loss") == "f1"
+    assert deciding_metric("matthews_corrcoef") == "matthews_corrcoef"
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_the_weights_say_what_the_shifted_probabilities_say(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **ARCHITECTURES[name], num_labels=2)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    assert output_bias(model) is not None
+    model.save_pretrained(tmp_path / "before")
+    (tmp_path / "before" / "vocab.txt").write_text("kept")
+    write_with_threshold(tmp_path / "before", 0.3, tmp_path / "after")
+    after = AutoModelForSequenceClassification.from_pretrained(tmp_path / "after").eval()
+    ids = torch.randint(3, 60, (5, 12))
+    with torch.inference_mode():
+        plain, decided = (softmax(m(input_ids=ids).logits.numpy(), axis=1) for m in (model, after))
+    np.testing.assert_allclose(decided, with_threshold(plain, 0.3), rtol=1e-4)
+    assert after.config.decision_threshold == 0.3
+    assert (tmp_path / "after" / "vocab.txt").read_text() == "kept"
+    assert sorted(f.name for f in (tmp_path / "after").iterdir()) == sorted(
+        f.name for f in (tmp_path / "before").iterdir()
+    )
