@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality --data <folder>                                   # everything that is not done yet
     python -m benchmarks.quality --data ... --sets sst2 --draws 0 --peers trialbook
+    python -m benchmarks.quality --summary                                         # what is on record, and means
 
 `--data` holds a folder per set: sst2 as on the Hub; the others as parquet files with the columns text and label. A draw
 is a random part of a set's training texts. Trialbook carves its validation split of them, and about 1,000 are left to
@@ -19,13 +20,14 @@ import argparse
 import hashlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,8 @@ MAX_TOKENS = 64  # of these sets' texts; nearly all are shorter
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
+    parser.add_argument("--data", type=Path, help="folder with a folder per set")
+    parser.add_argument("--summary", action="store_true", help="print what is on record, and run nothing")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--draws", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--peers", nargs="+", choices=(*OURS, *PEERS[1:]), default=PEERS)
@@ -64,6 +67,11 @@ def main() -> None:
     parser.add_argument("--mpnet", type=Path, help="folder with the packages of all-mpnet-base-v2")
     parser.add_argument("--work", type=Path, help="where the studies are kept; default: a folder that is deleted")
     arguments = parser.parse_args()
+    if arguments.summary:
+        print("\n".join(summary()))
+        return
+    if arguments.data is None:
+        parser.error("--data is missing: a folder with a folder per set")
     with tempfile.TemporaryDirectory() as scratch:
         for draw in arguments.draws:
             for name in arguments.sets:
@@ -238,6 +246,46 @@ def another(peer: str, python: Path, place: Path, seconds: float) -> dict[str, A
             "ms_per_1000_texts": float(stored["ms_per_1000_texts"]),
             "freeze": freeze.split(),
         }
+
+
+def summary() -> Iterator[str]:
+    """What is on record, as lines of text: every tool's accuracy, and the means of Trialbook's leads.
+
+    A lead over the default recipe trained once has the standard error of its verdict, over texts and seeds. A lead over
+    a peer is paired on the texts, and its error is over these. Errors of a mean are those of its independent parts.
+    """
+    records = {file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))}
+    leads: dict[str, list[tuple[float, float]]] = {}
+    for ours in [record for record in records.values() if record["peer"] == "trialbook"]:
+        name = f"{ours['set']}-{ours['draw']}"
+        yield f"{name}: {len(ours['right'])} test texts"
+        of_recipe, error = _lead_over_recipe(ours)
+        leads.setdefault("the default recipe trained once", []).append((of_recipe, error))
+        yield f"  {'trialbook':<24} {ours['accuracy']:.4f}  over the default recipe trained once {of_recipe:+.4f}"
+        for peer in [record for key, record in records.items() if key.startswith(f"{name}-") and record != ours]:
+            difference, error = _paired(ours["right"], peer["right"])
+            leads.setdefault(peer["peer"], []).append((difference, error))
+            yield f"  {peer['peer']:<24} {peer['accuracy']:.4f}  behind trialbook by {difference:+.4f}"
+    yield "Trialbook's lead over, the mean of what is on record with its 95 % interval:"
+    for other, each in leads.items():
+        mean = float(np.mean([value for value, _ in each]))
+        reach = 1.96 * math.sqrt(sum(error**2 for _, error in each)) / len(each)
+        yield f"  {other:<32} {mean:+.4f} [{mean - reach:+.4f}, {mean + reach:+.4f}], {len(each)} records"
+
+
+def _lead_over_recipe(ours: Mapping[str, Any]) -> tuple[float, float]:
+    """The lead of what was delivered over the default recipe trained once, and its standard error; 0 if it is that."""
+    delivered = next(c for c in ours["contenders"] if c["name"] == ours["winner"])
+    if delivered["over_default"] is None:
+        return 0.0, 0.0
+    difference = delivered["over_default"]["difference"]
+    return difference["value"], (difference["high"] - difference["low"]) / 2 / 1.96
+
+
+def _paired(first: str, second: str) -> tuple[float, float]:
+    """The mean difference of two strings of a digit per text, and its standard error over texts."""
+    difference = np.array(list(map(int, first))) - np.array(list(map(int, second)))
+    return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))
 
 
 def score(probabilities: np.ndarray, splits: Path) -> dict[str, Any]:

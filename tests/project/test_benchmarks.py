@@ -169,3 +169,17 @@ def test_what_carries_how_many_workers() -> None:
     limit = scale.Limit("writes", asked=6, given=60, words="", turn="")
     assert limit.workers(minutes=5) == 3000  # 10 trials' writes per second, for 300 s
     assert scale.Limit("connections", 2, 100, "", "", per_worker=True).workers(minutes=5) == 50
+
+
+def test_a_lead_is_paired_on_the_texts() -> None:
+    difference, error = quality._paired("1110", "1000")
+    assert difference == 0.5
+    assert error == pytest.approx(np.std([0, 1, 1, 0], ddof=1) / 2)
+
+
+def test_the_summary_has_every_record_of_a_draw_that_trialbook_has_run() -> None:
+    lines = list(quality.summary())
+    for file in quality.FOLDER.glob("*.json"):
+        record = json.loads(file.read_text())
+        assert any(record["peer"] in line and f"{record['accuracy']:.4f}" in line for line in lines), file
+    assert sum("records" in line for line in lines) >= 2
