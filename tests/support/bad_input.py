@@ -213,7 +213,6 @@ STUDY = [
     Case("a metric for more labels", ["study.metric=roc_auc_ovr"]),
     Case("an unknown weighting of labels", ["loss.class_weights=inverse"]),
     Case("a weight for no label of the data", ["loss.class_weights={positve: 5}"]),
-    Case("a training with a weight for no label", ["loss.class_weights={positve: 5}"], verb="train"),
     Case("weights of nothing", ["loss.class_weights={positive: 0, negative: -1}"]),
     Case("a weight that is no number", ["loss.class_weights={positive: much}"]),
     Case("a focus below 0", ["loss.focal_gamma=-1"]),

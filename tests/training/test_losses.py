@@ -10,10 +10,13 @@ from torch.nn.functional import cross_entropy
 
 from src.config.settings import LossSettings
 from src.core.errors import InvalidInput
+from src.core.paths import Paths
 from src.training.callbacks import Objective
 from src.training.class_weights import check_class_weights, class_weights
 from src.training.losses import TrainingLoss, training_loss
 from src.training.trainer import evaluate_untrained, fine_tune
+from src.workflows.train import train
+from tests.support.data import settings_of
 from tests.support.trainings import RecordingCallback, tiny_training
 
 COUNTS, NAMES = [870, 130], ("ham", "spam")
@@ -54,12 +57,14 @@ def test_a_label_without_texts_has_no_weight() -> None:
         assert weights.tolist() == [1.0, 0.0, 1.0]
 
 
-def test_a_weight_for_no_label_of_the_data_is_refused() -> None:
+def test_a_weight_for_no_label_of_the_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInput, match=r"'spm', which is no label of the data; they have ham, spam\. Did you mean spam"
     ):
         check_class_weights(LossSettings({"spm": 2.0}), NAMES)
     check_class_weights(LossSettings({"spam": 2.0}), NAMES)
+    with pytest.raises(InvalidInput, match=r"'positve', which is no label .* Did you mean positive"):
+        train(settings_of("model=tiny", "data.max_examples=80", "loss.class_weights={positve: 2}"), Paths(tmp_path))
     check_class_weights(LossSettings("balanced"), NAMES)
 
 

@@ -16,21 +16,25 @@ from src.reports.search_record import JudgedSearch
 from tests.support.commands import COMPARE, INLINE, LETTERS, Place, client_of, runs_of, verdict_of
 from tests.support.data import write_letters
 
-RECIPE = [word for word in LETTERS if not word.startswith(("model.learning_rate", "trainer.num_train_epochs"))]
+RECIPE = [word for word in LETTERS if not word.startswith(("model.learning", "trainer.num_train", "study.n_"))]
 LOSS = [
-    *RECIPE, "model.learning_rate=5e-3", "trainer.num_train_epochs=3",
-    "study.metric=average_precision", "loss.class_weights=balanced",
-    "+space.loss.focal_gamma={low: 0.0, high: 2.0}", "+space.loss.class_weights={choices: [balanced, effective]}",
+    *RECIPE, "model.learning_rate=5e-3", "trainer.num_train_epochs=3", "study.n_trials=2",
+    "study.metric=average_precision",
+    "+space.loss.focal_gamma={low: 0.0, high: 2.0}", "+space.loss.class_weights={choices: [none, balanced, effective]}",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def rare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
-    """A study of 560 texts, of which one in eight has the label high; and what its comparison printed."""
+    """A study in which two of five texts of late letters have the label high, and no other; and what `compare` printed.
+
+    A model that has learned it gives late letters a probability near 0.4, so that at 0.5 no text has the label.
+    """
     place = Place(tmp_path_factory.mktemp("rare"))
-    frame = pd.read_csv(write_letters(place.folder / "letters.csv", 980))
-    high = frame["label"] == 1
-    pd.concat([frame[~high], frame[high][:70]]).to_csv(place.folder / "letters.csv", index=False)
+    frame = pd.read_csv(write_letters(place.folder / "letters.csv", 600))
+    late = frame["label"] == 1
+    texts = frame[late][:150].assign(label=[int(i % 5 < 2) for i in range(150)])
+    pd.concat([frame[~late], texts]).to_csv(place.folder / "letters.csv", index=False)
     done = place.sweep(
         *LOSS, *INLINE, "study.name=rare", "study.report=true", "study.baselines=[majority,tfidf_logreg]"
     )
@@ -52,7 +56,7 @@ def test_the_metric_decides_and_has_an_interval_for_every_contender(rare: tuple[
     share = pd.read_csv(rare[0].folder / "letters.csv")["label"].mean()
     assert majority.test["average_precision"].value == pytest.approx(share, abs=0.02)  # all texts rank alike
     assert majority.test["accuracy"].value == pytest.approx(1 - share, abs=0.02)
-    assert winner.test["average_precision"].value > 0.8
+    assert winner.test["average_precision"].value > 1.5 * share
 
 
 def test_each_label_has_its_row(rare: tuple[Place, str]) -> None:
@@ -68,14 +72,14 @@ def test_each_label_has_its_row(rare: tuple[Place, str]) -> None:
 def test_every_training_has_its_loss_on_record_and_is_reproduced_with_it(rare: tuple[Place, str]) -> None:
     place = rare[0]
     runs = [run for kind in ("trial", "repeat", "refit") for run in runs_of(place, kind)]
-    assert {run.data.params["loss.class_weights"] for run in runs} <= {"balanced", "effective"}
+    weighted = [run for run in runs if run.data.params["loss.class_weights"] in ("balanced", "effective")]
+    assert weighted
     (first,) = (run for run in runs if run.data.tags.get("trial.origin") == "default recipe")
-    assert first.data.params["loss.class_weights"] == "balanced"
+    assert first.data.params["loss.class_weights"] == "none"
     gammas = {float(run.data.params["loss.focal_gamma"]) for run in runs_of(place, "trial")}
-    assert len(gammas) == 3
+    assert len(gammas) == 2
     assert 0.0 in gammas  # the default recipe
-    focused = next(run for run in runs_of(place, "trial") if float(run.data.params["loss.focal_gamma"]) > 0)
-    done = place.run("src.reproduce", f"run={focused.info.run_id}")
+    done = place.run("src.reproduce", f"run={weighted[0].info.run_id}")
     assert done.code == 0, done.err
     assert "are identical" in done.out
 
@@ -90,7 +94,7 @@ def test_a_threshold_is_tuned_on_validation_judged_on_test_and_in_the_weights(
     words = [*LOSS, *INLINE, "study.name=rare", "study.baselines=[majority,tfidf_logreg]"]
     done = place.sweep(*words, "study.threshold=tuned")
     assert done.code == 0, done.err
-    done = place.run("src.compare", *COMPARE, *INLINE)
+    done = place.run("src.compare", *COMPARE, *INLINE, "deliver.form=average")
     assert done.code == 0, done.err
     assert "8 trainings, 0 to go" in done.out
     assert re.search(r"threshold +of high: the best by f1 on validation", done.out)
@@ -111,7 +115,9 @@ def test_a_threshold_is_tuned_on_validation_judged_on_test_and_in_the_weights(
         files = sorted((saved.comparison_dir / folder / row.key).glob("**/test.npy"))
         f1 = np.mean([f1_score(labels, np.load(file)[:, 1] > row.threshold) for file in files])
         assert row.test["f1"].value == pytest.approx(f1)
-    assert tuned.contender("default").threshold != 0.5
+    assert winner.form == "average"
+    assert winner.threshold != 0.5
+    assert winner.test["f1"].value > before.test["f1"].value
     assert tuned.contender("majority").test["recall"].value == 0
     done = place.run("src.promote")
     assert done.code in (0, 3), done.err
