@@ -152,7 +152,7 @@ def measure_speed(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedDa
     meter = StepTimer()
     batch = micro_batch_size(recipe) * int(recipe.trainer.get("gradient_accumulation_steps", 1))
     rows_drawn = np.random.default_rng(recipe.seed).permutation(len(data.train))[: MEASURED_STEPS * batch]
-    trainer = _build_trainer(recipe, checkpoint, data, folder, "accuracy", max_steps=MEASURED_STEPS)
+    trainer = _build_trainer(recipe, checkpoint, data, folder, max_steps=MEASURED_STEPS)
     trainer.train_dataset = data.train.select(rows_drawn)
     trainer.add_callback(meter)
     trainer.train()
@@ -287,7 +287,12 @@ def build_training_arguments(recipe: Recipe, folder: Path, **more: Any) -> Train
 
 
 def _build_trainer(
-    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, metric: str, **more: Any
+    recipe: Recipe,
+    checkpoint: PretrainedModel,
+    data: TokenizedData,
+    folder: Path,
+    metric: str = "accuracy",
+    **more: Any,
 ) -> "_ClassifierTrainer":
     devices.keep_freed_memory()
     by_length = np.argsort(data.validation["length"][:], kind="stable")[::-1].copy()

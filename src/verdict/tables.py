@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 
 from src.core.formatting import plural, short_params
-from src.core.metric import AVERAGED
 from src.verdict.records import (
     AVERAGE,
     REFIT,
@@ -18,6 +17,7 @@ from src.verdict.records import (
 )
 
 WINNER = " *"
+PER_LABEL = ("precision", "recall", "f1")  # the scores of one label
 FORMS = {
     SINGLE: "trained once",
     AVERAGE: "averaged",
@@ -69,9 +69,9 @@ def comparison_table(verdict: Verdict) -> Table:
 
 def per_label_table(scores: Sequence[LabelScores]) -> Table:
     """A row per label."""
-    head = ["by label", "examples", "predicted", *AVERAGED]
+    head = ["by label", "examples", "predicted", *PER_LABEL]
     rows = [
-        [s.label, str(s.examples), str(s.predicted), *(format_interval(getattr(s, name)) for name in AVERAGED)]
+        [s.label, str(s.examples), str(s.predicted), *(format_interval(getattr(s, name)) for name in PER_LABEL)]
         for s in scores
     ]
     return head, rows
