@@ -201,8 +201,8 @@ def checkpoints(place: Path, packages: Path | None) -> list[str]:
     on_the_hub = "checkpoint: sentence-transformers/all-mpnet-base-v2"
     option.write_text(shipped.replace(on_the_hub, f"checkpoint: {weights.parent}"))
     return [
-        f"hydra.searchpath=['file://{place / 'conf'}']", "+space.model.choices=[minilm,mpnet_local]",
-        "screening.keep=1", "pruner=asha", "study.n_trials=6",
+        "--config-dir", str(place / "conf"), "+space.model.choices=[minilm,mpnet_local]", "screening.keep=1",
+        "pruner=asha", "study.n_trials=6",
     ]  # fmt: skip
 
 
