@@ -138,7 +138,7 @@ def trialbook(setup: str, data: Path, place: Path, arguments: argparse.Namespace
     if setup == "trialbook_unlabelled":
         sweep.append(f"data.unlabelled={data.parent / 'unlabelled.parquet'}")
     if setup == "trialbook_checkpoints":
-        sweep += checkpoints(place, arguments.mpnet)
+        sweep = [*checkpoints(place, arguments.mpnet), *sweep]
         compare += ["compare.seeds=4", "compare.top_k=1"]  # a training of the larger one takes five times as long
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(common.HERE.parent)}
     seconds = {}
