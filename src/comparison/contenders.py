@@ -213,7 +213,12 @@ def fixed_probabilities_path(contender: Contender, folder: Path) -> Path:
 
 def fixed_validation_path(contender: Contender, folder: Path) -> Path:
     """The file of a baseline that is fitted for the comparison: its probabilities on the validation split."""
-    return folder / "fixed" / contender.key / "validation.npy"
+    return beside_test_probabilities(fixed_probabilities_path(contender, folder))
+
+
+def beside_test_probabilities(file: Path) -> Path:
+    """The file of probabilities on the validation split beside that on the test split."""
+    return file.with_name("validation.npy")
 
 
 def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Contenders:

@@ -15,7 +15,10 @@ LEAST, MOST = 1e-4, 1 - 1e-4  # of a threshold
 
 
 def deciding_metric(metric: str) -> str:
-    """The metric that a threshold is chosen by: the study's, or f1 if that does not depend on predicted labels."""
+    """The metric that a threshold is chosen by: the study's, or f1 if that does not depend on predicted labels.
+
+    All metrics of predicted labels are maximized.
+    """
     return metric if METRICS[metric].reads == PREDICTED else "f1"
 
 
@@ -28,14 +31,13 @@ def choose_threshold(labels: np.ndarray, probabilities: np.ndarray, metric: str)
         metric: the study's.
     """
     decided_by = deciding_metric(metric)
-    sign = 1 if METRICS[decided_by].direction == "maximize" else -1
     values = np.unique(probabilities[..., 1].astype(np.float64))
     between = (values[1:] + values[:-1]) / 2
     if len(between) > MAX_CANDIDATES:
         between = np.quantile(between, np.linspace(0, 1, MAX_CANDIDATES))
     candidates = np.clip([PLAIN, *sorted(between, key=lambda value: abs(value - PLAIN))], LEAST, MOST)
     scores = [
-        sign * estimates.metrics_per_seed(labels, with_threshold(probabilities, t), decided_by)[decided_by].mean()
+        estimates.metrics_per_seed(labels, with_threshold(probabilities, t), decided_by)[decided_by].mean()
         for t in candidates
     ]
     return float(candidates[int(np.argmax(scores))])  # the first of equals

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from src.comparison.contenders import BASELINE, Contender, SeedRun
+from src.comparison.contenders import BASELINE, Contender, SeedRun, beside_test_probabilities
 from src.comparison.forms import AveragedForm
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection
@@ -98,7 +98,7 @@ def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.D
         validation = context.dataset.frame("validation")["text"]
         texts = pd.concat([validation, frame["text"]], ignore_index=True)
         answers = baselines.predict_classic(contender.name, train, texts, names, context.settings.recipe.loss)
-        _save_probabilities(file.with_name("validation.npy"), answers[: len(validation)])
+        _save_probabilities(beside_test_probabilities(file), answers[: len(validation)])
         _save_probabilities(file, answers[len(validation) :])
         return
     if contender.name == "ready_made":

@@ -9,9 +9,13 @@ from scipy.special import expit, softmax
 from sklearn.metrics import f1_score
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from src.core.errors import InvalidInput
+from src.core.metric import MAXIMIZE, METRICS
+from src.search.validate import check_labels
 from src.training.classification_head import output_bias, write_with_threshold
 from src.verdict import estimates
 from src.verdict.threshold import choose_threshold, deciding_metric, with_threshold
+from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES
 
 
@@ -48,6 +52,19 @@ def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken() -> None:
     labels = np.array([0, 0, 1, 1])
     assert choose_threshold(labels, two(np.array([[0.1, 0.2, 0.8, 0.9]])), "accuracy") == 0.5
     assert choose_threshold(labels, two(np.array([[0.1, 0.2, 0.3, 0.4]])), "accuracy") == pytest.approx(0.25)
+
+
+def test_every_metric_that_decides_is_maximized() -> None:
+    assert {METRICS[deciding_metric(name)].direction for name in METRICS} == {MAXIMIZE}
+
+
+def test_a_threshold_is_refused_for_three_labels_and_is_kept_in_no_model_without_a_bias() -> None:
+    settings = settings_of("study.threshold=tuned")
+    assert check_labels(settings, ("a", "b")) == MAXIMIZE
+    with pytest.raises(InvalidInput, match="the data have 3 labels; a threshold is for two"):
+        check_labels(settings, ("a", "b", "c"))
+    config = AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=60, num_labels=2)
+    assert output_bias(AutoModelForSequenceClassification.from_config(config)) is None
 
 
 def test_a_metric_of_the_ranking_leaves_the_choice_to_f1() -> None:
