@@ -13,6 +13,8 @@ EPILOG = """examples:
   python -m src.predict -- "-10/10, never again"           a text that begins with a dash
   python -m src.predict --file reviews.csv --resume        goes on where a run broke off
   python -m src.predict --run 0123abcd... "dull"           the model of any run that has one
+  python -m src.predict --pair "A man sleeps." "He rests"  a pair, for a model that was trained on pairs
+  python -m src.predict --file nli.csv --text-column premise hypothesis
 """
 
 
@@ -35,7 +37,15 @@ def parser() -> argparse.ArgumentParser:
     add("--encoding", metavar="NAME", help="of files, standard input and arguments (default: utf-8)")
     add("--separator", metavar="C", help="between the cells of a csv or tsv file (default: as found)")
     add("--quote", metavar="C", help="the quotation mark of a csv or tsv file; none: such marks are letters")
-    add("--text-column", default="text", metavar="NAME", help="the file's column of texts (default: text)")
+    add(
+        "--text-column", dest="text_columns", nargs="+", default=["text"], metavar="NAME",
+        help="the file's column of texts (default: text); two for pairs of texts",
+    )  # fmt: skip
+    add(
+        "--pair",
+        action="store_true",
+        help="texts are pairs: two by two here, with a tab between them on standard input",
+    )
     add("--model", metavar="NAME", help="the registered model (default: the only one there is)")
     add("--version", metavar="N", help="this version of it (default: the champion, else the challenger)")
     add("--run", metavar="ID", help="the model of this MLflow run, instead of a registered one")

@@ -324,7 +324,11 @@ def _typed_word(value: Any, typed: str) -> str | None:
 
 def _type_problem(where: str, wrong: dict[str, Any]) -> str:
     """A value of a wrong type, in words."""
-    fields = [str(part) for part in wrong["loc"] if not str(part).startswith(("list[", "dict[", "constrained"))]
+    fields = [
+        str(part)
+        for part in wrong["loc"]
+        if not str(part).startswith(("list[", "dict[", "constrained")) and part != "str"
+    ]
     key = ".".join((where, *fields))
     if wrong["type"] == "missing":
         return f"{key}: {wrong['msg']}."

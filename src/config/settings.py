@@ -39,7 +39,7 @@ class DataSettings:
     hub_id: str | None
     revision: str | None
     path: str | None
-    text_column: str
+    text_column: str | list[str]  # two columns: each row is a pair of texts
     label_column: str
     label_names: list[str] | dict[str, str] | None  # or value in the source -> name; None: those of the source
     splits: dict[str, str | None]  # split -> its name in the source; None: one of the usual names
@@ -53,6 +53,11 @@ class DataSettings:
     encoding: str | None = None  # of text files; None: UTF-8
     csv: CsvSettings = field(default_factory=CsvSettings)
     unlabelled: str | None = None  # a file of texts without labels
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The column of texts; two, if each row is a pair of texts."""
+        return (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column)
 
     def max_examples_of(self, split: str) -> int | None:
         """Largest number of examples that `split` may have."""

@@ -11,7 +11,8 @@ _NOT_USED = ("_dropped_", "_left_out_")  # in the names of notes that count rows
 def rows(dataset: PreparedDataset) -> dict[str, str]:
     """The lines about the data's size, and about rows that are not used, by name."""
     sizes = ", ".join(f"{n} {split}" for split, n in dataset.sizes.items() if split != "test")
-    lines = {"data": f"{dataset.name}: {sizes}; {dataset.sizes['test']} test examples stay sealed"}
+    pairs = f"; pairs of {' and '.join(dataset.text_columns)}" if dataset.task.has_pairs else ""
+    lines = {"data": f"{dataset.name}: {sizes}; {dataset.sizes['test']} test examples stay sealed{pairs}"}
     if dataset.rows_read:
         read, used, dropped = sum(dataset.rows_read.values()), sum(dataset.sizes.values()), not_used(dataset)
         lines["rows"] = f"{read} read, {used} used" + (f", {read - used} not: {dropped}" if dropped else "")

@@ -13,6 +13,7 @@ from src.config.settings import DataSettings
 from src.core.cache import content_key, make_once
 from src.core.errors import InvalidInput
 from src.core.record_files import read_json
+from src.core.task import Task
 from src.data import loading, splits, validate
 from src.data.split_files import SPLITS
 
@@ -38,6 +39,12 @@ class PreparedDataset:
     label_counts: dict[str, list[int]] = field(default_factory=dict)  # split -> rows of each label, by label index
     rows_read: dict[str, int] = field(default_factory=dict)  # split of the source -> its rows
     remarks: tuple[str, ...] = ()  # what was not obvious in the source, in sentences
+    text_columns: tuple[str, ...] = ("text",)  # of the source; two, if rows are pairs of texts
+
+    @property
+    def task(self) -> Task:
+        """What is asked of a classifier of these data."""
+        return Task(self.label_names, self.text_columns)
 
     @property
     def fingerprint(self) -> str:
@@ -45,7 +52,10 @@ class PreparedDataset:
         return hashlib.sha256("".join(self.fingerprints[s] for s in SPLITS).encode()).hexdigest()[:16]
 
     def frame(self, split: str) -> pd.DataFrame:
-        """The split train or validation: columns text, label, row, and further columns of the source."""
+        """The split train or validation: columns text, label, row, and further columns of the source.
+
+        Pairs of texts have a column text_pair, too.
+        """
         if split not in ("train", "validation"):
             raise ValueError(f"{split} is not open to the search")
         return pd.read_parquet(self.folder / f"{split}.parquet")
@@ -105,7 +115,7 @@ def _read(folder: Path, data: DataSettings) -> PreparedDataset:
     meta = read_json(folder / "corpus.json", {})
     if "fingerprints" not in meta:  # of an earlier version, or copied here: what is made here is checked by its hashes
         raise InvalidInput(f"The prepared data in {folder} are damaged. Delete this folder: it is a cache.")
-    meta |= {key: tuple(meta[key]) for key in ("label_names", "label_values", "remarks") if key in meta}
+    meta |= {key: tuple(meta[key]) for key in ("label_names", "label_values", "remarks", "text_columns") if key in meta}
     return PreparedDataset(folder, data.name, **meta)
 
 
@@ -127,5 +137,6 @@ def _write(data: DataSettings, folder: Path) -> None:
         "label_counts": counts,
         "rows_read": final_splits.rows_read,
         "remarks": [*raw.remarks, *labels.remarks],
+        "text_columns": list(data.text_columns),
     }
     (folder / "corpus.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

@@ -1,12 +1,14 @@
 """Finds leakage between splits: equal texts, parts of sentences, near-duplicates, conflicting labels."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import regex
+
+from src.core.texts import Text, every_part, joined, parts, texts_of
 
 # a word has letters, digits and the marks that belong to them, such as vowel signs
 WORD = r"[\w\p{M}]+(?:'[\w\p{M}]+)?"
@@ -40,9 +42,12 @@ def without_sentence_marks(text: str) -> str:
     return " ".join(_SENTENCE_MARKS.sub("", _QUOTES.sub("", same)).split()) or same
 
 
-def text_keys(texts: Iterable[str]) -> pd.Series:
-    """One key per text, by which splits are compared (see without_sentence_marks)."""
-    return pd.Series([without_sentence_marks(text) for text in texts], dtype=object)
+def text_keys(texts: Iterable[Text]) -> pd.Series:
+    """One key per text, by which splits are compared (see without_sentence_marks).
+
+    The order of the texts of a pair does not count: who has learned one order may know the answer to the other.
+    """
+    return pd.Series(["\0".join(sorted(map(without_sentence_marks, parts(text)))) for text in texts], dtype=object)
 
 
 def phrase_hashes(texts: Iterable[str]) -> set[int]:
@@ -70,16 +75,23 @@ def is_no_phrase_of_another(texts: pd.Series) -> np.ndarray:
 
 
 def count_conflicting_labels(frame: pd.DataFrame) -> int:
-    """The number of different texts of `frame` (columns text, label) that have more than one label (see identity)."""
-    labels = frame.assign(key=[identity(text) for text in frame["text"]]).groupby("key")["label"].nunique()
+    """The number of different texts or pairs of `frame` that have more than one label (see identity)."""
+    keys = ["\0".join(map(identity, parts(text))) for text in texts_of(frame)]
+    labels = frame.assign(key=keys).groupby("key")["label"].nunique()
     return int((labels > 1).sum())
 
 
-def count_near_duplicates(held_out: pd.Series, train: pd.Series) -> int:
+def count_known_parts(held_out: Sequence[Text], train: Sequence[Text]) -> int:
+    """The number of pairs of `held_out` of which a text is in a pair of `train`, too."""
+    known = set(text_keys(every_part(train)))
+    return sum(any(without_sentence_marks(part) in known for part in parts(text)) for text in held_out)
+
+
+def count_near_duplicates(held_out: Sequence[Text], train: Sequence[Text]) -> int:
     """The number of texts of `held_out` that share at least half of their word triples with a text of `train`."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    if held_out.empty or train.empty:
+    if not held_out or not train:
         return 0
     vectorise = HashingVectorizer(
         ngram_range=(3, 3),
@@ -90,7 +102,7 @@ def count_near_duplicates(held_out: pd.Series, train: pd.Series) -> int:
         norm=None,
         alternate_sign=False,
     )
-    a, b = vectorise.transform(held_out), vectorise.transform(train)
+    a, b = vectorise.transform(map(joined, held_out)), vectorise.transform(map(joined, train))
     triples, seen = np.unique(np.concatenate([a.indices, b.indices]), return_counts=True)
     rare = triples[(seen > 1) & (seen <= MAX_TEXTS_PER_TRIPLE)]
     common = (_columns(a, rare) @ _columns(b, rare).T).tocoo()

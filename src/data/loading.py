@@ -61,7 +61,7 @@ def load_splits(data: DataSettings) -> RawSplits:
 def read_options(data: DataSettings) -> ReadOptions:
     """How the settings say that files are read."""
     csv = data.csv
-    return ReadOptions(data.encoding, csv.separator, csv.quote, tuple(csv.columns), data.text_column)
+    return ReadOptions(data.encoding, csv.separator, csv.quote, tuple(csv.columns), next(iter(data.text_columns), None))
 
 
 def source_key(data: DataSettings) -> str:
@@ -101,23 +101,25 @@ def _open_files(root: Path, files: Mapping[str, Sequence[Path]], options: ReadOp
 
 def _read_split(split: str, tables: Sequence[Table], data: DataSettings) -> pd.DataFrame:
     """All rows of a split: the columns of text, label and id, and others whose cells are plain."""
-    settings = {"text_column": data.text_column, "label_column": data.label_column, "id_column": data.id_column}
-    wanted = {setting: name for setting, name in settings.items() if name is not None}
+    wanted = dict.fromkeys(data.text_columns, "text_column") | {data.label_column: "label_column"}
+    if data.id_column is not None:
+        wanted[data.id_column] = "id_column"
     frames = []
     for table in tables:
-        found = {_find_column(table, name, setting, split): name for setting, name in wanted.items()}
+        found = {_find_column(table, name, setting, split): name for name, setting in wanted.items()}
         others = [c for c in dict.fromkeys(table.columns) if c not in found and table.columns.count(c) == 1]
         frame = table.read([*found, *others]).rename(columns=found)
         if frame.empty:
             raise InvalidInput(f"{table.path} has no rows; it needs a text and a label per row.")
-        for setting, name in wanted.items():
+        for name, setting in wanted.items():
             _refuse_nested(frame[name], f"data.{setting} is {name!r}", f"{split} split of {table.path}")
-        _refuse_half_characters(frame[data.text_column], table.path)
-        others = [c for c in frame.columns if c not in wanted.values() and not _has_nested(frame[c])]
+        for column in data.text_columns:
+            _refuse_half_characters(frame[column], table.path)
+        others = [c for c in frame.columns if c not in wanted and not _has_nested(frame[c])]
         label_names = table.class_labels.get(table.find_column(data.label_column, "data.label_column"))
         if label_names:
             frame[data.label_column] = [_class_name(cell, label_names) for cell in frame[data.label_column]]
-        frames.append(frame[[*wanted.values(), *others]])
+        frames.append(frame[[*wanted, *others]])
     return pd.concat(frames, ignore_index=True)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput
+from src.core.texts import TEXT, TEXT_PAIR, parts, texts_of
 from src.data import leakage
 from src.data.labels import Labels, find_labels
 from src.data.loading import Frames, RawSplits
@@ -19,7 +20,10 @@ KEY = "\0key"  # column, while splits are made: by which texts of different spli
 
 @dataclass(frozen=True)
 class Splits:
-    """Three frames with the columns text, label (index into the names), row (in the source) and extra columns."""
+    """Three frames with the columns text, label (index into the names), row (in the source) and extra columns.
+
+    Pairs of texts have a column text_pair, too.
+    """
 
     train: pd.DataFrame
     validation: pd.DataFrame
@@ -32,8 +36,8 @@ class Splits:
         """Hash of the split's texts and labels, in order."""
         frame: pd.DataFrame = getattr(self, split)
         digest = hashlib.sha256()
-        for text, label in zip(frame["text"], frame["label"], strict=True):
-            digest.update(f"{label}\t{text}\n".encode())
+        for text, label in zip(texts_of(frame), frame["label"], strict=True):
+            digest.update(("\t".join((str(label), *parts(text))) + "\n").encode())
         return digest.hexdigest()[:16]
 
 
@@ -99,7 +103,7 @@ def describe_source(split: str, data: DataSettings, names: Mapping[str, str]) ->
 def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
     """Raise InvalidInput for rows without a text or label, and for ids that are not unique."""
     where = f"the {split} split of {data.path or data.hub_id}"
-    for column, what in ((data.text_column, "a text"), (data.label_column, "a label")):
+    for column, what in (*((column, "a text") for column in data.text_columns), (data.label_column, "a label")):
         blank = frame[column].isna() | (frame[column].fillna("").str.strip() == "")
         if blank.any():
             rows = ", ".join(str(i + 1) for i in np.flatnonzero(blank)[:5])
@@ -117,16 +121,12 @@ def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
 
 
 def _clean(frame: pd.DataFrame, labels: Labels, data: DataSettings) -> pd.DataFrame:
-    """The columns text, label (as indices), row and KEY, then the others."""
-    clean = pd.DataFrame(
-        {
-            "text": frame[data.text_column],
-            "label": labels.indices(frame[data.label_column]),
-            "row": range(len(frame)),
-            KEY: leakage.text_keys(frame[data.text_column]),
-        }
-    )
-    extra = [c for c in frame.columns if c not in (data.text_column, data.label_column, "text", "label", "row")]
+    """The columns text, text_pair (of pairs), label (as indices), row and KEY, then the others."""
+    texts = {name: frame[column] for name, column in zip((TEXT, TEXT_PAIR), data.text_columns, strict=False)}
+    clean = pd.DataFrame({**texts, "label": labels.indices(frame[data.label_column]), "row": range(len(frame))})
+    clean[KEY] = leakage.text_keys(texts_of(clean))
+    read = (*data.text_columns, data.label_column, TEXT, TEXT_PAIR, "label", "row")
+    extra = [c for c in frame.columns if c not in read]
     return pd.concat([clean, frame[extra]], axis=1) if extra else clean
 
 
@@ -229,9 +229,10 @@ def _cap(frame: pd.DataFrame, split: str, data: DataSettings, notes: dict[str, i
 def _count_overlaps(final: Frames, notes: dict[str, int]) -> None:
     notes["texts_with_conflicting_labels"] = leakage.count_conflicting_labels(pd.concat(final.values()))
     for split in ("validation", "test"):
-        notes[f"{split}_near_duplicates_in_train"] = leakage.count_near_duplicates(
-            final[split]["text"], final["train"]["text"]
-        )
+        held_out, train = texts_of(final[split]), texts_of(final["train"])
+        notes[f"{split}_near_duplicates_in_train"] = leakage.count_near_duplicates(held_out, train)
+        if TEXT_PAIR in final[split]:
+            notes[f"{split}_pairs_with_a_text_of_train"] = leakage.count_known_parts(held_out, train)
 
 
 def _check_classes(final: Frames, data: DataSettings) -> None:

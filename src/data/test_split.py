@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from src.core.paths import atomic_write
 from src.core.record_files import with_schema, without_schema
+from src.core.texts import Text, texts_of
 from src.data import leakage
 from src.data.dataset import PreparedDataset
 
@@ -75,12 +76,12 @@ def restore_ledger(ledger: Path, known: Mapping[int, str], at_least: int) -> int
         return len(lost)
 
 
-def contains_texts(dataset: PreparedDataset, texts: Sequence[str]) -> np.ndarray:
+def contains_texts(dataset: PreparedDataset, texts: Sequence[Text]) -> np.ndarray:
     """Which of `texts` the test split has, too, [n_texts]. This is no opening: it tells of no label and no score.
 
     For texts without labels that are to be trained on: a test text among them would be learned.
     """
-    known = set(leakage.text_keys(pd.read_parquet(dataset.folder / "test.parquet", columns=["text"])["text"]))
+    known = set(leakage.text_keys(texts_of(pd.read_parquet(dataset.folder / "test.parquet"))))
     return np.array([key in known for key in leakage.text_keys(texts)], dtype=bool)
 
 

@@ -1,15 +1,17 @@
 """Tokenizes splits, once per (texts, tokenizer, max_tokens)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from src.core.cache import content_key, make_once
+from src.core.texts import TEXT_PAIR, Text, columns_of, texts_of
 from src.data.dataset import PreparedDataset
 
 
 def tokenize_split(dataset: PreparedDataset, split: str, tokenizer: Any, max_tokens: int, cache: Path) -> Any:
-    """A datasets.Dataset with input_ids, attention_mask, labels and length, memory-mapped from the cache.
+    """A datasets.Dataset with what `encode` gives, labels and length, memory-mapped from the cache.
 
     Texts are truncated to `max_tokens`, including special tokens.
     """
@@ -19,9 +21,7 @@ def tokenize_split(dataset: PreparedDataset, split: str, tokenizer: Any, max_tok
 
     def make(folder: Path) -> None:
         frame = dataset.frame(split)
-        columns = {"input_ids": [], "attention_mask": []} | tokenizer(
-            frame["text"].tolist(), truncation=True, max_length=max_tokens, return_token_type_ids=False
-        )
+        columns = encode(tokenizer, texts_of(frame), max_tokens)
         lengths = [len(ids) for ids in columns["input_ids"]]
         tokenized = datasets.Dataset.from_dict({**columns, "labels": frame["label"].tolist(), "length": lengths})
         tokenized.save_to_disk(str(folder))
@@ -33,6 +33,25 @@ def tokenize_split(dataset: PreparedDataset, split: str, tokenizer: Any, max_tok
     finally:
         if was_on:
             datasets.enable_progress_bars()
+
+
+def encode(tokenizer: Any, texts: Sequence[Text], max_tokens: int) -> dict[str, list[list[int]]]:
+    """Token ids and attention mask of each text; of pairs also segment ids, if the tokenizer makes any.
+
+    Args:
+        tokenizer: of transformers.
+        texts: all single texts, or all pairs. Of a pair the longer text is cut first.
+        max_tokens: per text or pair, including special tokens.
+    """
+    wanted, columns = ["input_ids", "attention_mask"], columns_of(texts)
+    if TEXT_PAIR in columns and "token_type_ids" in tokenizer.model_input_names:
+        wanted.append("token_type_ids")
+    if not texts:
+        return {name: [] for name in wanted}
+    encoded = tokenizer(
+        **columns, truncation=True, max_length=max_tokens, return_token_type_ids="token_type_ids" in wanted
+    )
+    return {name: encoded[name] for name in wanted}
 
 
 def tokenizer_key(tokenizer: Any) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput
+from src.core.texts import Text, every_part, texts_of
 from src.data import leakage, test_split
 from src.data.dataset import PreparedDataset
 from src.data.files.formats import open_table
@@ -17,7 +18,7 @@ from src.data.loading import read_options
 class UnlabelledTexts:
     """Texts of data.unlabelled, without those that are in the data already."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     fingerprint: str  # of the texts
     n_read: int  # texts of the file; empty cells are none
     n_in_test: int  # texts that were dropped because the test split has them
@@ -39,8 +40,9 @@ def load_unlabelled(data: DataSettings, dataset: PreparedDataset) -> UnlabelledT
     read = _read(data)
     keys = leakage.text_keys(read)
     in_test = test_split.contains_texts(dataset, read)
-    known = set(leakage.text_keys([*dataset.frame("train")["text"], *dataset.frame("validation")["text"]]))
-    kept, n_repeated = list[str](), 0
+    labelled = [*texts_of(dataset.frame("train")), *texts_of(dataset.frame("validation"))]
+    known = set(leakage.text_keys(labelled))
+    kept, n_repeated = list[Text](), 0
     for text, key, is_test in zip(read, keys, in_test, strict=True):
         if is_test:
             continue
@@ -53,27 +55,30 @@ def load_unlabelled(data: DataSettings, dataset: PreparedDataset) -> UnlabelledT
         raise InvalidInput(
             f"data.unlabelled is {data.unlabelled}, and each of its {len(read)} texts is in the data already."
         )
-    digest = hashlib.sha256("\0".join(kept).encode()).hexdigest()[:16]
+    digest = hashlib.sha256("\0".join(every_part(kept)).encode()).hexdigest()[:16]
     return UnlabelledTexts(tuple(kept), digest, len(read), int(in_test.sum()), n_repeated)
 
 
-def _read(data: DataSettings) -> list[str]:
+def _read(data: DataSettings) -> list[Text]:
     try:
         return _texts_in(data)
     except InvalidInput as error:
         raise InvalidInput(f"data.unlabelled is {data.unlabelled}: {error}") from error
 
 
-def _texts_in(data: DataSettings) -> list[str]:
+def _texts_in(data: DataSettings) -> list[Text]:
     table = open_table(Path(str(data.unlabelled)).expanduser(), read_options(data))
-    column = table.find_column(data.text_column, "data.text_column")
-    texts = []
-    for frame in table.batches([column]):
-        for cell in frame[column]:
-            if isinstance(cell, NestedCell):
-                raise InvalidInput(f"{table.path} has a list or a mapping in the column {column!r}: {str(cell)[:80]}.")
-            if cell is not None and cell.strip():
-                texts.append(str(cell))
+    columns = [table.find_column(name, "data.text_column") for name in data.text_columns]
+    texts = list[Text]()
+    for frame in table.batches(columns):
+        for column in columns:
+            if nested := [cell for cell in frame[column] if isinstance(cell, NestedCell)]:
+                raise InvalidInput(
+                    f"{table.path} has a list or a mapping in the column {column!r}: {str(nested[0])[:80]}."
+                )
+        for cells in zip(*(frame[column] for column in columns), strict=True):
+            if all(cell is not None and cell.strip() for cell in cells):
+                texts.append(str(cells[0]) if len(cells) == 1 else (str(cells[0]), str(cells[1])))
     if not texts:
-        raise InvalidInput(f"{table.path} has no text in the column {column!r}.")
+        raise InvalidInput(f"{table.path} has no text in the column {' and '.join(map(repr, columns))}.")
     return texts

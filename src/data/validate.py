@@ -2,6 +2,7 @@
 
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput
+from src.core.formatting import plural
 from src.data.files.delimited import NO_QUOTE
 from src.data.files.text_stream import checked_encoding
 from src.data.loading import read_options
@@ -10,7 +11,7 @@ from src.data.split_files import SPLITS
 
 def check_data_settings(data: DataSettings) -> None:
     """Raises InvalidInput with all problems of the data group together."""
-    problems = _labels(data)
+    problems = [*_labels(data), *_columns(data)]
     for key, rules in (("splits", data.splits), ("carve", data.carve), ("subset", data.subset)):
         if unknown := sorted(set(rules) - set(SPLITS)):
             problems.append(f"data.{key} names {', '.join(unknown)}; the splits are {', '.join(SPLITS)}.")
@@ -20,7 +21,7 @@ def check_data_settings(data: DataSettings) -> None:
 
 
 def _labels(data: DataSettings) -> list[str]:
-    """Problems with the label names and the columns."""
+    """Problems with the label names."""
     given, problems = data.label_names, list[str]()
     if given is not None:
         names = list(given.values()) if isinstance(given, dict) else given
@@ -32,9 +33,26 @@ def _labels(data: DataSettings) -> list[str]:
             problems.append(f"data.label_names has {', '.join(twice)} twice; every label has a name of its own.")
         if any(not name.strip() for name in names):
             problems.append(f"data.label_names is {given}; a label's name is not empty.")
-    if data.text_column == data.label_column:
+    return problems
+
+
+def _columns(data: DataSettings) -> list[str]:
+    """Problems with the columns of texts and labels."""
+    columns, problems = data.text_columns, list[str]()
+    if len(columns) not in (1, 2):
         problems.append(
-            f"data.text_column and data.label_column are both {data.text_column}; they must be different columns."
+            f"data.text_column has {plural(len(columns), 'column')}; it is one column, or two for pairs of texts, "
+            "typed 'data.text_column=[premise,hypothesis]'."
+        )
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        problems.append(f"data.text_column has {', '.join(twice)} twice; the texts of a pair are in different columns.")
+    if data.label_column in columns:
+        problems.append(
+            f"data.text_column and data.label_column are both {data.label_column}; they must be different columns."
+        )
+    if data.drop_parts and len(columns) > 1:
+        problems.append(
+            "data.drop_parts=true drops phrases of sentences, as in SST-2; pairs of texts have none. Leave it out."
         )
     return problems
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from src.core.texts import TEXT, TEXT_PAIR, joined, shown, texts_of
 from src.verdict.records import LabelScores
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Misclassified:
     """A misclassified example. Never one of the test split, since people read these."""
 
     row: int  # in the source
-    text: str
+    text: str  # of a pair both, with a bar between them
     label: str
     predicted: str
     chance: float
@@ -93,7 +94,7 @@ def analyze_errors(
 
     Args:
         split: of the examples.
-        frame: columns text, label, row and extra ones.
+        frame: columns text, text_pair (of pairs), label, row and extra ones.
         probabilities: of the weights, [n_examples, n_labels].
         names: of the labels, by index.
         baseline: probabilities of the best baseline, to compare slices with.
@@ -136,9 +137,9 @@ def _bins(sure: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
 
 def _slices(frame: pd.DataFrame, right: np.ndarray, others: np.ndarray | None) -> Iterator[Slice]:
     """Slices by number of words, then by every extra column with few values of which none is rare."""
-    words = frame["text"].map(lambda text: len(text.split()))
+    words = pd.Series([len(joined(text).split()) for text in texts_of(frame)], index=frame.index)
     columns = {"words": _length_quartiles(words)}
-    for name in frame.columns.difference(["text", "label", "row"], sort=False):
+    for name in frame.columns.difference([TEXT, TEXT_PAIR, "label", "row"], sort=False):
         if (values := _categories(frame[name])) is not None:
             columns["column words" if name == "words" else str(name)] = values
     for name, values in columns.items():
@@ -183,8 +184,8 @@ def _length_quartiles(words: pd.Series) -> pd.Series:
 
 def _misclassified(frame: pd.DataFrame, probabilities: np.ndarray, names: tuple[str, ...]) -> Iterator[Misclassified]:
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    labels = frame["label"].to_numpy()
+    labels, texts = frame["label"].to_numpy(), texts_of(frame)
     errors = np.flatnonzero(predicted != labels)
     for i in errors[np.argsort(-sure[errors], kind="stable")][:SHOWN_ERRORS]:
-        row = frame.iloc[i]
-        yield Misclassified(int(row["row"]), str(row["text"]), names[labels[i]], names[predicted[i]], float(sure[i]))
+        text, row = shown(texts[i]), int(frame["row"].iloc[i])
+        yield Misclassified(row, text, names[labels[i]], names[predicted[i]], float(sure[i]))

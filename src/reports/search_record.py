@@ -31,6 +31,7 @@ class DataSource:
     fingerprints: dict[str, str]
     notes: dict[str, int]
     made_from: dict[str, str]  # split -> the part of the source that it was made from, in words
+    text_columns: tuple[str, ...] = ("text",)  # two, if rows are pairs of texts
 
 
 @dataclass(frozen=True)

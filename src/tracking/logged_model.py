@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from src.core.task import pair_columns
+from src.core.texts import TEXT, TEXT_PAIR
 from src.tracking.store import TrackingStore
 
 ARTIFACT = "model"
@@ -26,7 +28,8 @@ def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: float 
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
     tokenizer = _truncating_tokenizer(folder)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    signature = infer_signature(["a text"], {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
+    example: Any = {TEXT: "a text", TEXT_PAIR: "another"} if pair_columns(model.config) else ["a text"]
+    signature = infer_signature(example, {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
     # MLflow asks the Hub for a card, and warns that there is none
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(store.uri)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from src.config.settings import LossSettings, Recipe, Settings
 from src.core.records import State, TrainingResult
+from src.core.texts import Text, joined, texts_of
 from src.training import class_weights, devices, label_mapping, metrics
 from src.training.callbacks import Objective
 from src.training.pretrained import PretrainedModel
@@ -28,30 +29,31 @@ ANALYZERS: dict[str, dict[str, Any]] = {
 }
 
 
-def fit_majority(texts: pd.Series, labels: pd.Series, _weights: Weights = None) -> Classifier:
+def fit_majority(texts: Sequence[Text], labels: pd.Series, _weights: Weights = None) -> Classifier:
     """Always the most frequent label of train, whatever it weighs."""
     from sklearn.dummy import DummyClassifier
 
     return DummyClassifier(strategy="prior").fit(texts, labels)
 
 
-def fit_tfidf_logreg(texts: pd.Series, labels: pd.Series, weights: Weights = None) -> Classifier:
+def fit_tfidf_logreg(texts: Sequence[Text], labels: pd.Series, weights: Weights = None) -> Classifier:
     """TF-IDF (sublinear), then logistic regression with L2 and C=10, of words and word pairs or of 1 to 5 characters.
 
-    Cross-validation on train decides between the two: characters suit scripts without blanks, and typing errors.
+    Cross-validation on train decides between the two: characters suit scripts without blanks, and typing errors. For
+    pairs see pair_features.
     """
     kind = choose_analyzer(texts, labels)
-    return _tfidf_logreg(kind, weights).fit(texts, labels)
+    return _tfidf_logreg(kind, _are_pairs(texts), weights).fit(texts, labels)
 
 
-def choose_analyzer(texts: pd.Series, labels: pd.Series) -> str:
+def choose_analyzer(texts: Sequence[Text], labels: pd.Series) -> str:
     """The key of ANALYZERS with the higher accuracy in cross-validation on at most CHOICE_TEXTS texts of train.
 
     Words, where both are as good or there are too few texts to tell; characters, where there are no words.
     """
     from sklearn.model_selection import cross_val_score
 
-    sample = texts.str[:CHOICE_CHARACTERS]
+    sample = pd.Series([_beginning(text) for text in texts], index=labels.index, dtype=object)
     if len(sample) > CHOICE_TEXTS:
         sample = sample.sample(CHOICE_TEXTS, random_state=0)
     answers = labels.loc[sample.index]
@@ -63,30 +65,45 @@ def choose_analyzer(texts: pd.Series, labels: pd.Series) -> str:
     for kind in ANALYZERS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fold without any word, whose score is then the least
-            folds = cross_val_score(_tfidf_logreg(kind), sample, answers, cv=CHOICE_FOLDS, error_score=-1.0)
+            folds = cross_val_score(
+                _tfidf_logreg(kind, _are_pairs(texts)), sample.tolist(), answers, cv=CHOICE_FOLDS, error_score=-1.0
+            )
         scores[kind] = float(folds.mean())
     return "characters" if scores["characters"] > scores["words"] else "words"
 
 
-def _has_words(texts: pd.Series) -> bool:
+def _beginning(text: Text) -> Text:
+    if isinstance(text, str):
+        return text[:CHOICE_CHARACTERS]
+    return text[0][:CHOICE_CHARACTERS], text[1][:CHOICE_CHARACTERS]
+
+
+def _are_pairs(texts: Sequence[Text]) -> bool:
+    return isinstance(texts[0], tuple)
+
+
+def _has_words(texts: Sequence[Text]) -> bool:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     analyze = TfidfVectorizer(**ANALYZERS["words"]).build_analyzer()
-    return any(analyze(text) for text in texts)
+    return any(analyze(joined(text)) for text in texts)
 
 
-def _tfidf_logreg(kind: str, weights: Weights = None) -> Classifier:
+def _tfidf_logreg(kind: str, are_pairs: bool, weights: Weights = None) -> Classifier:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    from src.training.pair_features import PairFeatures
+
+    tfidf = TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind])
     return make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind]),
+        PairFeatures(tfidf) if are_pairs else tfidf,
         LogisticRegression(C=10.0, max_iter=2000, class_weight=weights),
     )
 
 
-CLASSIC: dict[str, Callable[[pd.Series, pd.Series, Weights], Classifier]] = {
+CLASSIC: dict[str, Callable[[Sequence[Text], pd.Series, Weights], Classifier]] = {
     "majority": fit_majority,
     "tfidf_logreg": fit_tfidf_logreg,
 }
@@ -104,8 +121,8 @@ def evaluate_classic(
 
     Args:
         name: majority or tfidf_logreg.
-        train: columns text, label.
-        validation: columns text, label.
+        train: columns text, text_pair (of pairs), label.
+        validation: the same.
         objective: whose metric is the score.
         label_names: of the data, by label index.
         loss: its class weights are used; there is no focal loss of a logistic regression.
@@ -113,14 +130,14 @@ def evaluate_classic(
     began = time.monotonic()
     model = _fit(name, train, label_names, loss)
     fitted = time.monotonic()
-    probabilities = _probabilities(model, validation["text"], len(label_names))
+    probabilities = _probabilities(model, texts_of(validation), len(label_names))
     seconds = time.monotonic() - fitted
     result = _result(probabilities, validation, objective, seconds)
     return replace(result, seconds=time.monotonic() - began, megabytes=_megabytes(model))
 
 
 def predict_classic(
-    name: str, train: pd.DataFrame, texts: pd.Series, label_names: Sequence[str], loss: LossSettings
+    name: str, train: pd.DataFrame, texts: Sequence[Text], label_names: Sequence[str], loss: LossSettings
 ) -> np.ndarray:
     """Fit the baseline `name` on `train`; its probabilities for `texts`, [n_texts, n_labels]."""
     return _probabilities(_fit(name, train, label_names, loss), texts, len(label_names))
@@ -130,10 +147,10 @@ def _fit(name: str, train: pd.DataFrame, label_names: Sequence[str], loss: LossS
     counts = np.bincount(train["label"], minlength=len(label_names))
     weights = class_weights.class_weights(loss, counts.tolist(), label_names)
     by_label = None if weights is None else dict(enumerate(weights.tolist()))
-    return CLASSIC[name](train["text"], train["label"], by_label)
+    return CLASSIC[name](texts_of(train), train["label"], by_label)
 
 
-def _probabilities(model: Classifier, texts: pd.Series, n_labels: int) -> np.ndarray:
+def _probabilities(model: Classifier, texts: Sequence[Text], n_labels: int) -> np.ndarray:
     """Probabilities [n_texts, n_labels]; 0 for a label that train does not have."""
     probabilities = np.zeros((len(texts), n_labels))
     probabilities[:, model.classes_] = model.predict_proba(texts)
@@ -153,11 +170,11 @@ def evaluate_ready_made(
         settings: of the study.
         checkpoint: the model.
         label_names: of the data, by index.
-        validation: columns text, label.
+        validation: columns text, text_pair (of pairs), label.
         objective: whose metric is the score.
     """
     began = time.monotonic()
-    probabilities = label_mapping.predict_probabilities(checkpoint, settings, label_names, validation["text"].tolist())
+    probabilities = label_mapping.predict_probabilities(checkpoint, settings, label_names, texts_of(validation))
     seconds = time.monotonic() - began
     of_one = seconds * _compute_units(settings.recipe)
     return replace(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+THRESHOLD_FIELD = "decision_threshold"  # in the config of a model whose threshold was tuned
 CLASSIFIER_SUFFIX = "ForSequenceClassification"  # of the architecture of a checkpoint with such a head
 
 
@@ -94,6 +95,6 @@ def write_with_threshold(weights: Path, threshold: float, folder: Path) -> None:
     assert bias is not None
     with torch.no_grad():
         bias[1] += math.log((1 - threshold) / threshold)
-    model.config.decision_threshold = threshold
+    setattr(model.config, THRESHOLD_FIELD, threshold)
     shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("model*.safetensors", "config.json"))
     model.save_pretrained(folder)

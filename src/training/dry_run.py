@@ -19,6 +19,9 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 
 from src.config.settings import Recipe
 from src.core.errors import first_line, with_full_stop
+from src.core.task import Task
+from src.core.texts import Text
+from src.data.tokenization import encode
 from src.training import classification_head, pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
@@ -47,7 +50,7 @@ class DryRunResult:
 def dry_run(
     recipe: Recipe,
     checkpoint: PretrainedModel,
-    label_names: tuple[str, ...],
+    task: Task,
     known: frozenset[str],
     has_threshold: bool = False,
 ) -> DryRunResult:
@@ -56,7 +59,7 @@ def dry_run(
     Args:
         recipe: to check.
         checkpoint: the pretrained model that the recipe names; its weights are not read.
-        label_names: by label index.
+        task: of the data.
         known: dotted keys that are known to have an effect, which are not checked again.
         has_threshold: whether a decision threshold is to be put into the model.
     """
@@ -65,7 +68,7 @@ def dry_run(
     gc.freeze()  # each training ends with a garbage collection, which would go through all that was imported
     try:
         with _quiet():
-            return _dry_run(_with_small_batches(recipe), checkpoint, label_names, known, has_threshold)
+            return _dry_run(_with_small_batches(recipe), checkpoint, task, known, has_threshold)
     finally:
         gc.unfreeze()
         torch.set_num_threads(threads)
@@ -74,7 +77,7 @@ def dry_run(
 def _dry_run(
     recipe: Recipe,
     checkpoint: PretrainedModel,
-    label_names: tuple[str, ...],
+    task: Task,
     known: frozenset[str],
     has_threshold: bool,
 ) -> DryRunResult:
@@ -86,8 +89,8 @@ def _dry_run(
             "save_pretrained."
         )
     try:
-        model = _small_model(recipe, checkpoint, label_names)
-        data = _small_data(tokenizer, model.config, len(label_names), recipe.model.max_tokens)
+        model = _small_model(recipe, checkpoint, task)
+        data = _small_data(tokenizer, model.config, task, recipe.model.max_tokens)
     except Exception as error:  # of transformers' and the tokenizer's many types
         return _failed(f"The model {checkpoint.id} cannot be built: {first_line(error)}")
     if has_threshold and classification_head.output_bias(model) is None:
@@ -197,9 +200,9 @@ def _with_small_batches(recipe: Recipe) -> Recipe:
     return replace(recipe, trainer={**trainer, **small, "logging_steps": 1})
 
 
-def _small_model(recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple[str, ...]) -> Any:
+def _small_model(recipe: Recipe, checkpoint: PretrainedModel, task: Task) -> Any:
     """One random layer of the checkpoint's architecture, with few rows of embeddings."""
-    config = pretrained.classifier_config(checkpoint, recipe.model, label_names)
+    config = pretrained.classifier_config(checkpoint, recipe.model, task)
     small = copy.deepcopy(config)
     special = [v for k, v in small.to_dict().items() if k.endswith("token_id") and isinstance(v, int)]
     small.num_hidden_layers = 1
@@ -211,9 +214,10 @@ def _small_model(recipe: Recipe, checkpoint: PretrainedModel, label_names: tuple
         return AutoModelForSequenceClassification.from_config(config)
 
 
-def _small_data(tokenizer: Any, config: Any, n_labels: int, max_tokens: int) -> Dataset:
-    rows = int(config.vocab_size)
-    encoded = tokenizer(list(TEXTS), truncation=True, max_length=max_tokens)
+def _small_data(tokenizer: Any, config: Any, task: Task, max_tokens: int) -> Dataset:
+    rows, n_labels = int(config.vocab_size), len(task.label_names)
+    texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if task.has_pairs else list(TEXTS)
+    encoded = encode(tokenizer, texts, max_tokens)
     ids = [[i if i < rows else i % min(rows, SMALLEST_VOCABULARY) for i in text] for text in encoded["input_ids"]]
     labels = [i % n_labels for i in range(len(TEXTS))]
     return Dataset.from_dict({**encoded, "input_ids": ids, "labels": labels})

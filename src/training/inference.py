@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from src.config.settings import ModelSettings
+from src.core.task import Task
+from src.core.texts import TEXT, TEXT_PAIR, Text, joined
 from src.training.pretrained import PretrainedModel, build_classifier, load_tokenizer
 
 Classifier = Any  # a transformers text-classification pipeline
@@ -21,13 +23,11 @@ def load_classifier(folder: Path, use_cpu: bool = False) -> Classifier:
     return _pipeline(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), use_cpu)
 
 
-def untuned_classifier(
-    checkpoint: PretrainedModel, model: ModelSettings, label_names: tuple[str, ...], seed: int
-) -> Classifier:
+def untuned_classifier(checkpoint: PretrainedModel, model: ModelSettings, task: Task, seed: int) -> Classifier:
     """The pretrained model as a classifier without fine-tuning; a head that it lacks is random, from `seed`."""
     tokenizer = load_tokenizer(checkpoint)
     tokenizer.model_max_length = model.max_tokens
-    return _pipeline(build_classifier(checkpoint, model, label_names, seed), tokenizer, use_cpu=False)
+    return _pipeline(build_classifier(checkpoint, model, task, seed), tokenizer, use_cpu=False)
 
 
 def label_names(classifier: Classifier) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def label_names(classifier: Classifier) -> tuple[str, ...]:
 
 
 def predict_probabilities(
-    classifier: Classifier, texts: Sequence[str], batch: int = BATCH_SIZE, done: Callable[[], object] = lambda: None
+    classifier: Classifier, texts: Sequence[Text], batch: int = BATCH_SIZE, done: Callable[[], object] = lambda: None
 ) -> np.ndarray:
     """Probabilities of every label for every text, [n_texts, n_labels].
 
@@ -45,16 +45,18 @@ def predict_probabilities(
 
     Args:
         classifier: a text-classification pipeline.
-        texts: in any order.
+        texts: in any order; pairs for a classifier of pairs.
         batch: texts at a time.
         done: called once per text.
     """
     names = label_names(classifier)
     probabilities = np.zeros((len(texts), len(names)), dtype=np.float32)
-    order = sorted(range(len(texts)), key=lambda i: (-len(texts[i]), i))
+    order = sorted(range(len(texts)), key=lambda i: (-len(joined(texts[i])), i))
 
-    def stream() -> Iterator[str]:
-        yield from (texts[i] for i in order)
+    def stream() -> Iterator[str | dict[str, str]]:
+        for i in order:
+            text = texts[i]
+            yield text if isinstance(text, str) else {TEXT: text[0], TEXT_PAIR: text[1]}
 
     answers = classifier(stream(), batch_size=batch, top_k=None, truncation=True) if texts else []
     for i, answer in zip(order, answers, strict=True):

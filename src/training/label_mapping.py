@@ -1,6 +1,7 @@
 """Ready-made classifiers as baselines: their own labels are mapped to those of the data."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import AutoConfig
 
 from src.config.settings import Settings
 from src.core.errors import InvalidInput
+from src.core.texts import Text
 from src.training import inference, pretrained
 from src.training.pretrained import PretrainedModel
 
@@ -29,7 +31,7 @@ def check_ready_made(settings: Settings, names: tuple[str, ...], cache: Path) ->
 
 
 def predict_probabilities(
-    checkpoint: PretrainedModel, settings: Settings, names: tuple[str, ...], texts: list[str]
+    checkpoint: PretrainedModel, settings: Settings, names: tuple[str, ...], texts: Sequence[Text]
 ) -> np.ndarray:
     """Probabilities of the data's labels `names`, [n_texts, n_labels]."""
     use_cpu = bool(settings.recipe.trainer.get("use_cpu"))

@@ -28,7 +28,7 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
         metric: of core.metric.
     """
     use_gpu = torch.cuda.is_available() and not recipe.trainer.get("use_cpu")
-    classifier = build_classifier(checkpoint, recipe.model, data.label_names, seed=0)
+    classifier = build_classifier(checkpoint, recipe.model, data.task, seed=0)
     encoder = classifier.base_model.eval().to("cuda" if use_gpu else "cpu")
     train, validation = (_features(encoder, split, data.tokenizer) for split in (data.train, data.validation))
     probe = LogisticRegression(max_iter=1000).fit(train, np.asarray(data.train["labels"][:]))
@@ -41,7 +41,7 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
 @torch.inference_mode()
 def _features(encoder: Any, split: Any, tokenizer: Any) -> np.ndarray:
     """Mean of the last hidden states over each text's tokens, [n_texts, n_dimensions]."""
-    rows = split.select_columns(["input_ids", "attention_mask"])
+    rows = split.remove_columns(["labels", "length"])
     batches = DataLoader(rows, batch_size=BATCH_SIZE, collate_fn=DataCollatorWithPadding(tokenizer))
     parts = []
     for collated in batches:

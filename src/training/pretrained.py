@@ -12,6 +12,7 @@ from typing import Any
 from src.config.settings import ModelSettings
 from src.core.cache import content_key, make_once
 from src.core.errors import InvalidInput, first_line, with_full_stop
+from src.core.task import TEXT_COLUMNS, Task
 from src.data import hub_access
 from src.training import classification_head
 
@@ -39,6 +40,8 @@ DROPOUT_FIELDS = {
     "xlm-roberta": BERT_FIELDS,
 }
 """The config fields that `model.dropout` sets, per transformers model_type."""
+OF_EARLIER_TRAININGS = (TEXT_COLUMNS, classification_head.THRESHOLD_FIELD)
+"""Fields by which Trialbook describes a fine-tuned model; another training of it does not inherit them."""
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model")
 OFFSET_POSITION_MODELS = (  # two of their positions are reserved for padding
     "camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
@@ -200,19 +203,19 @@ def load_tokenizer(checkpoint: PretrainedModel) -> Any:
     return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
 
 
-def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, label_names: tuple[str, ...], seed: int) -> Any:
-    """The classifier with a head for `label_names`.
+def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, task: Task, seed: int) -> Any:
+    """The classifier with a head for the task's labels.
 
     Args:
         checkpoint: the pretrained model.
         model: its settings; `dropout` is set in every dropout of the architecture, None keeps the model's own.
-        label_names: by label index.
+        task: of the data.
         seed: of a head that the model lacks, or that is for other labels (see classification_head).
     """
     from transformers import AutoModelForSequenceClassification, set_seed
 
     own = classification_head.head_labels(own_config(checkpoint))
-    config = classifier_config(checkpoint, model, label_names)
+    config = classifier_config(checkpoint, model, task)
     set_seed(seed)
     classifier = AutoModelForSequenceClassification.from_pretrained(
         checkpoint.folder,
@@ -223,16 +226,16 @@ def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, label_na
         ignore_mismatched_sizes=True,
         dtype="float32",
     )
-    if own is not None and len(own) == len(label_names):
-        classification_head.adapt_head(classifier, own, label_names, seed)
+    if own is not None and len(own) == len(task.label_names):
+        classification_head.adapt_head(classifier, own, task.label_names, seed)
     return classifier
 
 
-def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, label_names: tuple[str, ...]) -> Any:
-    """The model's config with `label_names`, and `model.dropout` in every dropout unless it is None."""
+def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, task: Task) -> Any:
+    """The model's config with the task's labels, and `model.dropout` in every dropout unless it is None."""
     from transformers import AutoConfig
 
-    names = dict(enumerate(label_names))
+    names = dict(enumerate(task.label_names))
     config = AutoConfig.from_pretrained(
         checkpoint.folder,
         local_files_only=True,
@@ -242,6 +245,11 @@ def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, label_n
     )
     for field in DROPOUT_FIELDS.get(config.model_type, ()) if model.dropout is not None else ():
         setattr(config, field, model.dropout)
+    for field in OF_EARLIER_TRAININGS:
+        if hasattr(config, field):
+            delattr(config, field)
+    if task.has_pairs:
+        setattr(config, TEXT_COLUMNS, list(task.text_columns))
     return config
 
 

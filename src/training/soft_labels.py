@@ -3,6 +3,7 @@
 Source: Hinton, Vinyals and Dean 2015, arXiv:1503.02531.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,18 @@ import numpy as np
 import pandas as pd
 
 from src.core.paths import replacing
+from src.core.texts import Text, columns_of, texts_of
+from src.data.tokenization import encode
 from src.training.trainer import TokenizedData
 
 PROBABILITY_FLOOR = 1e-6
 
 
-def write_soft_labels(file: Path, texts: list[str], probabilities: np.ndarray, temperature: float) -> None:
+def write_soft_labels(file: Path, texts: Sequence[Text], probabilities: np.ndarray, temperature: float) -> None:
     """Write texts with their soft labels.
 
     Args:
-        file: Parquet, with the columns text and label.
+        file: Parquet, with the columns text, text_pair (of pairs) and label.
         texts: [n_texts].
         probabilities: of the teachers, [n_texts, n_labels].
         temperature: above 1 makes them softer, below 1 sharper: p ** (1 / temperature), scaled to a sum of 1.
@@ -28,19 +31,14 @@ def write_soft_labels(file: Path, texts: list[str], probabilities: np.ndarray, t
     soft = np.clip(probabilities.astype(np.float64), PROBABILITY_FLOOR, None) ** (1 / temperature)
     soft /= soft.sum(axis=1, keepdims=True)
     with replacing(file) as scratch:
-        pd.DataFrame({"text": texts, "label": [row.tolist() for row in soft]}).to_parquet(scratch, index=False)
+        frame = pd.DataFrame({**columns_of(texts), "label": [row.tolist() for row in soft]})
+        frame.to_parquet(scratch, index=False)
 
 
 def add_soft_labels(data: TokenizedData, file: Path) -> TokenizedData:
     """`data` with the texts of `file` in train. The labels of all texts of train are then probabilities, [n_labels]."""
     frame, n_labels = pd.read_parquet(file), len(data.label_names)
-    cut = data.tokenizer(
-        frame["text"].tolist(),
-        truncation=True,
-        max_length=data.tokenizer.model_max_length,
-        return_token_type_ids=False,
-    )
-    columns = {"input_ids": cut["input_ids"], "attention_mask": cut["attention_mask"]}
+    columns = encode(data.tokenizer, texts_of(frame), data.tokenizer.model_max_length)
     soft = np.stack(frame["label"].to_list()).astype(np.float32)
     taught = _with_labels(columns, soft)
     known = {name: data.train[name][:] for name in columns}

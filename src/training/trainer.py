@@ -28,6 +28,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from src.config.settings import LossSettings, Recipe
 from src.core.errors import first_line
 from src.core.records import Calibration, Evaluation, TrainingResult
+from src.core.task import Task
 from src.data import splits
 from src.training import cpu_dropout, devices, metrics, old_checkpoints
 from src.training.callbacks import (
@@ -53,12 +54,17 @@ NO_SPACE = ("No space left on device", "Disk quota exceeded", "PytorchStreamWrit
 
 @dataclass(frozen=True)
 class TokenizedData:
-    """Tokenized splits (columns input_ids, attention_mask, labels, length), their tokenizer and label names."""
+    """Tokenized splits (see tokenization.encode; also labels and length), their tokenizer, and the task."""
 
     train: Any
     validation: Any
     tokenizer: Any
-    label_names: tuple[str, ...]
+    task: Task
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """By label index."""
+        return self.task.label_names
 
 
 def fine_tune(
@@ -297,7 +303,7 @@ def _build_trainer(
     devices.keep_freed_memory()
     by_length = np.argsort(data.validation["length"][:], kind="stable")[::-1].copy()
     trainer: _ClassifierTrainer = _ClassifierTrainer(
-        model=build_classifier(checkpoint, recipe.model, data.label_names, recipe.seed),
+        model=build_classifier(checkpoint, recipe.model, data.task, recipe.seed),
         args=build_training_arguments(recipe, folder, **more),
         train_dataset=data.train,
         eval_dataset=data.validation.select(by_length),  # texts of similar length together, the longest first

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from src.config.settings import ModelSettings
 from src.core.records import WeightChange
+from src.core.task import Task
 from src.training.pretrained import WEIGHTS_FILE, PretrainedModel, build_classifier
 
 COLUMNS = ("input_size", "output_size", "num_params", "trainable")
@@ -50,16 +51,16 @@ def layer_of(name: str, prefix: str) -> str:
     return parts[0]
 
 
-def initial_model(checkpoint: PretrainedModel, model: ModelSettings, label_names: tuple[str, ...], seed: int) -> Any:
+def initial_model(checkpoint: PretrainedModel, model: ModelSettings, task: Task, seed: int) -> Any:
     """The model that a training with `seed` starts from, with its random head.
 
     Args:
         checkpoint: the pretrained model.
         model: its settings.
-        label_names: by label index.
+        task: of the data.
         seed: of the training.
     """
-    return build_classifier(checkpoint, model, label_names, seed).eval()
+    return build_classifier(checkpoint, model, task, seed).eval()
 
 
 def model_summary(model: Any, n_tokens: int) -> str:

@@ -12,6 +12,7 @@ from src.comparison.forms import AveragedForm
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection
 from src.core.paths import atomic_write, replacing
+from src.core.texts import Text, texts_of
 from src.tracking import registry
 from src.training import baselines, inference, label_mapping, pretrained, soft_labels, weight_average
 from src.training.pretrained import PROBABILITIES_FILE
@@ -28,7 +29,7 @@ def has_predicted(predictor: SeedRun | AveragedForm, selection: Selection) -> bo
     return all(file.exists() for file in files) and (not registered or predictor.weights_dir.is_dir())
 
 
-def predict_with_seed_run(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun, texts: Sequence[str]) -> None:
+def predict_with_seed_run(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun, texts: Sequence[Text]) -> None:
     """Predict the test split with a seed run; its weights are trained again if they are gone."""
     if _have_weights(context, saved, [seed_run]):
         _save_probabilities(seed_run.test_probabilities_path, _predict(context, seed_run.weights_dir, texts))
@@ -49,7 +50,7 @@ def judge_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm)
     """Average the members' weights, and predict the validation split with the average; keep what the members say."""
     if not make_average(context, saved, form) or not _have_weights(context, saved, form.members):
         return
-    texts = context.dataset.frame("validation")["text"].tolist()
+    texts = texts_of(context.dataset.frame("validation"))
     if not form.members_validation_path.exists():
         _save_probabilities(
             form.members_validation_path,
@@ -72,7 +73,7 @@ def make_soft_labels(context: WorkerContext, saved: SavedStudy, selection: Selec
     soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature)
 
 
-def predict_with_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm, texts: Sequence[str]) -> None:
+def predict_with_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm, texts: Sequence[Text]) -> None:
     """Predict the test split with the average, and with the averages that leave one member out."""
     if not make_average(context, saved, form):
         return
@@ -94,26 +95,24 @@ def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.D
     """Predict with a baseline, or with the champion as it is registered."""
     names = context.dataset.label_names
     if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
-        train = context.dataset.frame("train")
-        validation = context.dataset.frame("validation")["text"]
-        texts = pd.concat([validation, frame["text"]], ignore_index=True)
+        train, validation = context.dataset.frame("train"), texts_of(context.dataset.frame("validation"))
+        texts = [*validation, *texts_of(frame)]
         answers = baselines.predict_classic(contender.name, train, texts, names, context.settings.recipe.loss)
         _save_probabilities(beside_test_probabilities(file), answers[: len(validation)])
         _save_probabilities(file, answers[len(validation) :])
         return
     if contender.name == "ready_made":
         ready_made = label_mapping.check_ready_made(context.settings, names, context.paths.cache_dir)
-        _save_probabilities(
-            file, label_mapping.predict_probabilities(ready_made, context.settings, names, frame["text"].tolist())
-        )
+        answers = label_mapping.predict_probabilities(ready_made, context.settings, names, texts_of(frame))
+        _save_probabilities(file, answers)
         return
     if contender.kind == BASELINE:
         recipe = context.settings.recipe
         checkpoint = pretrained.resolve(recipe.model, context.paths.cache_dir)
-        classifier = inference.untuned_classifier(checkpoint, recipe.model, names, recipe.seed)
+        classifier = inference.untuned_classifier(checkpoint, recipe.model, context.dataset.task, recipe.seed)
     else:
         classifier = registry.load_pipeline(context.store, contender.uri)
-    probabilities = inference.predict_probabilities(classifier, frame["text"].tolist())
+    probabilities = inference.predict_probabilities(classifier, texts_of(frame))
     order = inference.label_names(classifier)
     _save_probabilities(file, probabilities[:, [order.index(name) for name in names]])
 
@@ -123,13 +122,13 @@ def _have_weights(context: WorkerContext, saved: SavedStudy, runs: Sequence[Seed
     return all(run.weights_dir.is_dir() or train_again(context, saved, run) for run in runs)
 
 
-def _on_validation(context: WorkerContext, weights: Path, texts: Sequence[str]) -> np.ndarray:
+def _on_validation(context: WorkerContext, weights: Path, texts: Sequence[Text]) -> np.ndarray:
     """Probabilities on validation as stored with the weights; predicted, if an earlier version stored none."""
     stored = weights / PROBABILITIES_FILE
     return np.asarray(np.load(stored)) if stored.exists() else _predict(context, weights, texts)
 
 
-def _predict(context: WorkerContext, weights: Path, texts: Sequence[str]) -> np.ndarray:
+def _predict(context: WorkerContext, weights: Path, texts: Sequence[Text]) -> np.ndarray:
     """Probabilities [n_texts, n_labels] of the weights in a folder."""
     use_cpu = bool(context.settings.recipe.trainer.get("use_cpu"))
     return inference.predict_probabilities(inference.load_classifier(weights, use_cpu), texts)

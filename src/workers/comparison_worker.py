@@ -10,6 +10,7 @@ from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection
 from src.core import shutdown
 from src.core.paths import Paths
+from src.core.texts import texts_of
 from src.data import test_split
 from src.training import devices
 from src.verdict.records import AVERAGE, REFIT, STUDENT
@@ -108,7 +109,7 @@ def _test_units(context: WorkerContext, saved: SavedStudy, selection: Selection)
     frame = test_split.read_test_split(
         context.dataset, ledger, test_split.SplitOpening(selection.opening, selection.key)
     )
-    texts = frame["text"].tolist()
+    texts = texts_of(frame)
     for seed_run in selection.tested_seed_runs:
         yield WorkUnit(
             seed_run.folder,

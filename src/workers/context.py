@@ -77,7 +77,7 @@ class WorkerContext:
             )
             self._tokenized_data[key] = (
                 checkpoint,
-                TokenizedData(train, validation, tokenizer, self.dataset.label_names),
+                TokenizedData(train, validation, tokenizer, self.dataset.task),
             )
         return self._tokenized_data[key]
 

@@ -6,6 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from src.config.settings import Recipe
 from src.core.errors import InvalidInput
+from src.core.task import Task
 from src.training.devices import forkserver_context
 from src.training.pretrained import PretrainedModel
 from src.workers.launcher import PRELOAD
@@ -15,13 +16,13 @@ Candidate = tuple[str, Recipe, PretrainedModel]
 
 
 def check_recipes(
-    candidates: Sequence[Candidate], label_names: tuple[str, ...], elsewhere: bool, has_threshold: bool = False
+    candidates: Sequence[Candidate], task: Task, elsewhere: bool, has_threshold: bool = False
 ) -> list[str]:
     """Raise InvalidInput if one of the recipes cannot be trained, or has a setting that none of them reads.
 
     Args:
         candidates: the recipes.
-        label_names: of the data, by label index.
+        task: of the data.
         elsewhere: whether workers run on other machines, which may have other devices and packages. Problems are notes
             then.
         has_threshold: whether a decision threshold is to be put into the models.
@@ -31,7 +32,7 @@ def check_recipes(
     """
     try:
         with ProcessPoolExecutor(1, mp_context=forkserver_context(PRELOAD)) as pool:
-            problems = pool.submit(find_problems, candidates, label_names, has_threshold).result()
+            problems = pool.submit(find_problems, candidates, task, has_threshold).result()
     except BrokenProcessPool:
         return ["the settings could not be tried out beforehand: the process that did so was killed"]
     if elsewhere:
@@ -40,16 +41,14 @@ def check_recipes(
     return []
 
 
-def find_problems(
-    candidates: Sequence[Candidate], label_names: tuple[str, ...], has_threshold: bool = False
-) -> list[str]:
+def find_problems(candidates: Sequence[Candidate], task: Task, has_threshold: bool = False) -> list[str]:
     """In words, why recipes cannot be trained, and which settings no recipe reads. It trains in this process."""
     from src.training.dry_run import dry_run
 
     problems: dict[str, str] = {}
     effective, idle = frozenset[str](), dict[str, Recipe]()
     for name, recipe, checkpoint in candidates:
-        found = dry_run(recipe, checkpoint, label_names, effective, has_threshold)
+        found = dry_run(recipe, checkpoint, task, effective, has_threshold)
         for problem in found.problems:
             problems.setdefault(problem, name)
         effective |= found.effective

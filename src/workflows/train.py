@@ -29,9 +29,7 @@ def train(settings: Settings, paths: Paths) -> None:
     checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
     prepared = dataset.prepare_dataset(settings.data, paths.cache_dir)
     validate.check_labels(settings, prepared.label_names)
-    InvalidInput.raise_if_any(
-        recipe_check.find_problems([("", settings.recipe, checkpoint)], tuple(prepared.label_names))
-    )
+    InvalidInput.raise_if_any(recipe_check.find_problems([("", settings.recipe, checkpoint)], prepared.task))
     worker_context = context.WorkerContext(settings, paths, open_store(settings.tracking, paths.root))
     threads = devices.set_worker_share(0, 1, machine)
     console = StudyConsole(settings)

@@ -71,6 +71,6 @@ def test_conflicting_labels_are_those_of_the_same_text() -> None:
 
 
 def test_near_duplicates_are_counted() -> None:
-    train = pd.Series(["the quick brown fox jumps over the lazy dog near the river bank", "another text of some words"])
-    held = pd.Series(["The quick brown fox jumps over the lazy dog near a river!", "nothing like it in the world"])
+    train = ["the quick brown fox jumps over the lazy dog near the river bank", "another text of some words"]
+    held = ["The quick brown fox jumps over the lazy dog near a river!", "nothing like it in the world"]
     assert leakage.count_near_duplicates(held, train) == 1

@@ -68,4 +68,4 @@ def tiny_training(cache: Path, *overrides: str) -> tuple[Settings, pretrained.Pr
         tokenization.tokenize_split(prepared, s, tokenizer, settings.recipe.model.max_tokens, cache)
         for s in ("train", "validation")
     ]
-    return settings, checkpoint, TokenizedData(parts[0], parts[1], tokenizer, prepared.label_names)
+    return settings, checkpoint, TokenizedData(parts[0], parts[1], tokenizer, prepared.task)

@@ -102,7 +102,7 @@ def test_two_processes_train_the_model_that_one_does(work: tuple[Recipe, Any, To
     assert np.abs(probabilities[0] - probabilities[1]).max() < 1e-3
     weights = [
         pretrained.build_classifier(
-            replace(work[1], folder=tmp_path / name / BEST_DIR), work[0].model, work[2].label_names, 0
+            replace(work[1], folder=tmp_path / name / BEST_DIR), work[0].model, work[2].task, 0
         ).state_dict()
         for name in ("one", "two")
     ]

@@ -8,6 +8,7 @@ from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast
 
 from src.config.settings import Recipe
 from src.core.errors import InvalidInput
+from src.core.task import Task
 from src.training import devices, pretrained
 from src.training.dry_run import DryRunResult, dry_run
 from src.training.pretrained import PretrainedModel
@@ -15,7 +16,7 @@ from src.workers import recipe_check
 from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES
 
-NAMES = ("low", "high")
+TASK = Task(("low", "high"))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def recipe_of(*overrides: str) -> Recipe:
 
 
 def tried(tiny: PretrainedModel, *overrides: str) -> DryRunResult:
-    return dry_run(recipe_of(*overrides), tiny, NAMES, frozenset())
+    return dry_run(recipe_of(*overrides), tiny, TASK, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -90,16 +91,16 @@ def test_what_nothing_reads(tiny: PretrainedModel, overrides: list[str], idle: s
 def test_a_setting_that_one_of_the_searched_options_reads_is_no_mistake(tiny: PretrainedModel) -> None:
     sgd, adamw = recipe_of("optimizer.optim=sgd"), recipe_of()
     assert "optimizer.adam_beta1 would have no effect, because optimizer.optim is sgd; remove it." in (
-        recipe_check.find_problems([("", sgd, tiny)], NAMES)
+        recipe_check.find_problems([("", sgd, tiny)], TASK)
     )
-    assert recipe_check.find_problems([("", sgd, tiny), ("space.optimizer with adamw", adamw, tiny)], NAMES) == []
+    assert recipe_check.find_problems([("", sgd, tiny), ("space.optimizer with adamw", adamw, tiny)], TASK) == []
 
 
 def test_a_problem_is_a_note_where_workers_run_on_other_machines(tiny: PretrainedModel) -> None:
     candidates = [("", recipe_of("+trainer.fp16=true"), tiny)]
     with pytest.raises(InvalidInput, match=r"trainer\.fp16=true would have no effect"):
-        recipe_check.check_recipes(candidates, NAMES, elsewhere=False)
-    (note,) = recipe_check.check_recipes(candidates, NAMES, elsewhere=True)
+        recipe_check.check_recipes(candidates, TASK, elsewhere=False)
+    (note,) = recipe_check.check_recipes(candidates, TASK, elsewhere=True)
     assert note.startswith(
         "on this machine, which may differ from the workers': trainer.fp16=true would have no effect"
     )
@@ -107,7 +108,7 @@ def test_a_problem_is_a_note_where_workers_run_on_other_machines(tiny: Pretraine
 
 def test_a_problem_names_the_option_that_has_it(tiny: PretrainedModel) -> None:
     bad = recipe_of("optimizer.optim=adamw_8bit")
-    (problem,) = recipe_check.find_problems([("", recipe_of(), tiny), ("space.optimizer with mine", bad, tiny)], NAMES)
+    (problem,) = recipe_check.find_problems([("", recipe_of(), tiny), ("space.optimizer with mine", bad, tiny)], TASK)
     assert problem.startswith("space.optimizer with mine: A training with these settings ends at its first step")
 
 
@@ -116,10 +117,10 @@ def test_every_architecture_is_tried_out_in_small(tiny: PretrainedModel, tmp_pat
     AutoConfig.for_model(kind, **ARCHITECTURES[kind]).save_pretrained(tmp_path)
     pretrained.load_tokenizer(tiny).save_pretrained(tmp_path)
     checkpoint = PretrainedModel(tmp_path, "mine", "folder", None)
-    found = dry_run(recipe_of(), checkpoint, NAMES, frozenset())
+    found = dry_run(recipe_of(), checkpoint, TASK, frozenset())
     if kind == "deberta" and devices.fast_precision(use_cpu=True) == "bf16":  # its masks are below what bf16 can hold
         assert "This architecture does not compute in that precision: trainer.bf16=false." in found.problems[0]
-        found = dry_run(recipe_of("trainer.bf16=false"), checkpoint, NAMES, frozenset())
+        found = dry_run(recipe_of("trainer.bf16=false"), checkpoint, TASK, frozenset())
     assert (found.problems, found.idle) == ((), frozenset())
 
 
@@ -130,5 +131,5 @@ def test_a_tokenizer_without_padding(tmp_path: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=own, unk_token="[UNK]").save_pretrained(tmp_path)
     BertConfig(vocab_size=5, hidden_size=32, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
     checkpoint = PretrainedModel(tmp_path, "mine", "folder", None)
-    (problem,) = dry_run(recipe_of(), checkpoint, NAMES, frozenset()).problems
+    (problem,) = dry_run(recipe_of(), checkpoint, TASK, frozenset()).problems
     assert "model.checkpoint is mine, whose tokenizer has no padding token" in problem

@@ -13,6 +13,7 @@ from src.core.records import State
 from src.training import soft_labels
 from src.training.callbacks import Objective
 from src.training.trainer import _build_trainer, fine_tune
+from tests.support.data import write_rows
 from tests.support.trainings import RecordingCallback, tiny_training
 
 REFIT = Objective("accuracy", "maximize", (0.5, 1.0), refit_share=1.0)
@@ -45,6 +46,18 @@ def test_hard_labels_become_certain_ones(cache: Path, tmp_path: Path) -> None:
     assert set(hard.ravel()) == {0.0, 1.0}
     assert np.asarray(taught["labels"][-3:]) == pytest.approx(PROBABILITIES)
     assert taught["length"][-3:] == [len(ids) for ids in taught["input_ids"][-3:]]
+
+
+def test_a_student_of_pairs_reads_both_texts(tmp_path: Path) -> None:
+    rows = [(f"first {i}", f"second {i}", i % 2) for i in range(60)]
+    file = write_rows(tmp_path / "pairs.csv", rows, "a,b,label")
+    words = ["data=files", f"data.path={file}", "data.text_column=[a,b]", "data.label_names=null"]
+    _, _, data = tiny_training(tmp_path / "cache", *words)
+    soft_labels.write_soft_labels(tmp_path / "a.parquet", [("x", "y z"), ("x y", "z"), ("u", "v")], PROBABILITIES, 1.0)
+    taught = soft_labels.add_soft_labels(data, tmp_path / "a.parquet").train
+    assert set(taught.column_names) == {"input_ids", "attention_mask", "token_type_ids", "labels", "length"}
+    assert [sum(ids) for ids in taught["token_type_ids"][-3:]] == [3, 2, 2]  # the second text and its [SEP]
+    assert taught["token_type_ids"][: len(data.train)] == data.train["token_type_ids"][:]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -24,6 +24,7 @@ from src.config.settings import LossSettings
 from src.core.errors import InvalidInput
 from src.core.metric import metric_names
 from src.core.records import State, TrainingResult
+from src.core.task import Task
 from src.data import dataset
 from src.training import arguments, baselines, devices, pretrained
 from src.training.callbacks import Objective, TrainingFailed, refit_objective
@@ -60,7 +61,7 @@ def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None
     base = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **ARCHITECTURES[kind]))
     base.save_pretrained(tmp_path)
     settings = settings_of("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=0.37").recipe.model
-    built = pretrained.build_classifier(pretrained.find(settings, tmp_path), settings, ("a", "b", "c"), 1)
+    built = pretrained.build_classifier(pretrained.find(settings, tmp_path), settings, Task(("a", "b", "c")), 1)
     result = [m.p for m in built.modules() if isinstance(m, torch.nn.Dropout)]
     assert len(result) >= 4
     assert set(result) == {0.37}
@@ -102,7 +103,7 @@ def test_a_listed_architecture_keeps_its_dropout_too(tmp_path: Path) -> None:
     base.save_pretrained(tmp_path)
     overrides = ("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=null")
     settings = settings_of(*overrides).recipe.model
-    built = pretrained.build_classifier(pretrained.find(settings, tmp_path), settings, ("a", "b"), 1)
+    built = pretrained.build_classifier(pretrained.find(settings, tmp_path), settings, Task(("a", "b")), 1)
     assert built.config.hidden_dropout_prob == 0.23
 
 
@@ -183,7 +184,7 @@ def test_the_default_recipe_has_the_cores_to_itself_where_that_costs_little(
 def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:
     settings, checkpoint, _ = tiny_training(cache)
     heads = [
-        pretrained.build_classifier(checkpoint, settings.recipe.model, ("a", "b", "c"), seed).classifier.weight
+        pretrained.build_classifier(checkpoint, settings.recipe.model, Task(("a", "b", "c")), seed).classifier.weight
         for seed in (1, 2, 1)
     ]
     assert torch.equal(heads[0], heads[2])

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from src.core.task import Task
 from src.training import pretrained, weight_changes
 from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES
@@ -14,7 +15,7 @@ from tests.support.trainings import ARCHITECTURES
 
 def test_a_layer_that_was_doubled_moved_by_one_and_the_others_by_nothing(tmp_path: Path) -> None:
     model = settings_of("model=tiny").recipe.model
-    start = weight_changes.initial_model(pretrained.resolve(model, tmp_path), model, ("a", "b"), 1)
+    start = weight_changes.initial_model(pretrained.resolve(model, tmp_path), model, Task(("a", "b")), 1)
     start.save_pretrained(tmp_path / "after")
     file = tmp_path / "after" / "model.safetensors"
     weights = load_file(file)
@@ -31,7 +32,8 @@ def test_a_layer_that_was_doubled_moved_by_one_and_the_others_by_nothing(tmp_pat
 def test_norms_of_a_layer_are_those_of_all_its_weights_as_one_vector(tmp_path: Path) -> None:
     model = settings_of("model=tiny").recipe.model
     start, other = (
-        weight_changes.initial_model(pretrained.resolve(model, tmp_path), model, ("a", "b"), seed) for seed in (1, 2)
+        weight_changes.initial_model(pretrained.resolve(model, tmp_path), model, Task(("a", "b")), seed)
+        for seed in (1, 2)
     )
     other.save_pretrained(tmp_path / "after")
     result = weight_changes.group_by_layer(
@@ -59,7 +61,7 @@ def test_every_tensor_belongs_to_embeddings_a_layer_or_a_head(kind: str) -> None
 
 def test_the_summary_names_modules_and_parameters(tmp_path: Path) -> None:
     model = settings_of("model=tiny").recipe.model
-    start = weight_changes.initial_model(pretrained.resolve(model, tmp_path), model, ("a", "b"), 1)
+    start = weight_changes.initial_model(pretrained.resolve(model, tmp_path), model, Task(("a", "b")), 1)
     text = weight_changes.model_summary(start, 16)
     assert "BertLayer" in text
     assert f"Total params: {sum(p.numel() for p in start.parameters()):,}" in text

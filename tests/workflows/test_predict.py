@@ -46,12 +46,12 @@ def test_a_file_comes_back_with_labels_and_scores_in_its_own_order(
     file, out = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
     frame[["id"]].to_csv(tmp_path / "ids.csv", index=False)
     write_with_columns(open_table(tmp_path / "ids.csv"), file, file, [frame[["review"]]])
-    run.predict(PredictRequest(file=str(file), out=str(out), text_column="review"), promoted)
+    run.predict(PredictRequest(file=str(file), out=str(out), text_columns=["review"]), promoted)
     result = open_table(out).read()
     assert result["id"].tolist() == ["3", "01", "2"]
     assert result["label"].tolist() == ["low", "high", "low"]
     assert result["score"].astype(float).between(0.5, 1).all()
-    run.predict(PredictRequest(file=str(out), text_column="review"), promoted)
+    run.predict(PredictRequest(file=str(out), text_columns=["review"]), promoted)
     again = open_table(tmp_path / f"out.predictions.{ending}")
     assert again.columns == ["id", "review", "label", "score", "predicted_label", "predicted_score"]
     assert capsys.readouterr().out == ""
@@ -113,7 +113,7 @@ def test_every_way_to_load_the_champion_gives_the_same_answers(
         (PredictRequest(("a\udce9",)), "Text 1 is read as utf-8, and is not. It looks like cp1252: --encoding cp1252."),
         (PredictRequest(file="nothing.csv"), "The file nothing.csv is not there"),
         (
-            PredictRequest(file="letters.csv", text_column="review"),
+            PredictRequest(file="letters.csv", text_columns=["review"]),
             "--text-column is 'review', but letters.csv has the columns 'text', 'label'.",
         ),
         (PredictRequest(file="letters.csv", out="x.docx"), "--out is x.docx; the name of a file it writes ends in"),

@@ -15,6 +15,7 @@ from src.core.formatting import plural
 from src.core.metric import METRICS
 from src.core.paths import Paths
 from src.core.records import Calibration
+from src.core.task import pair_columns
 from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
@@ -72,7 +73,8 @@ def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPla
 def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) -> Contender:
     """The champion as a contender. Raises InvalidInput if it answers with other labels than the study's data have."""
     try:
-        labels = inference.label_names(registry.load_pipeline(store, version.uri))
+        champion = registry.load_pipeline(store, version.uri)
+        labels, pairs = inference.label_names(champion), bool(pair_columns(champion.model.config))
     except Exception as error:  # MLflow raises errors of any type; a model of another flavor cannot be a contender
         raise InvalidInput(
             f"The champion, version {version.number} of {version.model}, cannot be loaded as a transformers "
@@ -84,6 +86,12 @@ def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) ->
             f"The champion, version {version.number} of {version.model}, answers with {', '.join(labels)}; the data of "
             f"{saved.name} have the labels {', '.join(saved.dataset.label_names)}. Compare under another name: "
             "registry.model=<name>."
+        )
+    if pairs != saved.dataset.task.has_pairs:
+        kinds = ("single texts", "pairs of texts")
+        raise InvalidInput(
+            f"The champion, version {version.number} of {version.model}, classifies {kinds[pairs]}; the data of "
+            f"{saved.name} are {kinds[not pairs]}. Compare under another name: registry.model=<name>."
         )
     before = version.tags.get("data.fingerprint.test")
     here = saved.dataset.fingerprints["test"]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,17 +17,17 @@ Answer = tuple[str, float]  # the label, and its probability
 
 @dataclass(frozen=True)
 class Job:
-    """What answers belong to: a file's content, its column of texts, and a model."""
+    """What answers belong to: a file's content, its column of texts (of pairs, both), and a model."""
 
     content: str  # hash of the file
     column: str
     model: str
 
     @classmethod
-    def of(cls, file: Path, column: str, model: str) -> "Job":
+    def of(cls, file: Path, columns: Sequence[str], model: str) -> "Job":
         """The job of answering `file` with the model of this URI."""
         with file.open("rb") as stream:
-            return cls(hashlib.file_digest(stream, "sha256").hexdigest(), column, model)
+            return cls(hashlib.file_digest(stream, "sha256").hexdigest(), "\t".join(columns), model)
 
 
 class AnswerFile:

@@ -14,7 +14,8 @@ class PredictRequest:
     texts: Sequence[str] = ()
     file: str | None = None
     out: str | None = None
-    text_column: str = "text"
+    text_columns: Sequence[str] = ("text",)  # of the file; two for pairs
+    pair: bool = False  # whether the texts, or lines of the standard input, are pairs
     model: str | None = None
     version: str | None = None
     run: str | None = None
@@ -30,5 +31,11 @@ class PredictRequest:
     def read_options(self) -> ReadOptions:
         """How files are read."""
         return ReadOptions(
-            self.encoding, self.separator, self.quote, (), self.text_column, setting="--", encoding_setting="--encoding"
+            self.encoding,
+            self.separator,
+            self.quote,
+            (),
+            self.text_columns[0],
+            setting="--",
+            encoding_setting="--encoding",
         )

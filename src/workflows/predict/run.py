@@ -9,7 +9,10 @@ from typing import Any
 
 from src.console.output import Console, progress_bar
 from src.core.errors import CommandFailed, InvalidInput, first_line
+from src.core.formatting import plural
 from src.core.paths import Paths, replacing
+from src.core.task import pair_columns
+from src.core.texts import Text, parts, shown
 from src.data.files.formats import FORMATS, format_of, open_table, stem_of, write_with_columns
 from src.data.files.table import BATCH_ROWS, NestedCell, Table
 from src.data.files.text_stream import compression_of
@@ -32,7 +35,7 @@ def predict(request: PredictRequest, paths: Paths) -> None:
         _predict_texts(request, paths)
 
 
-def classify(classifier: Any, texts: Sequence[str], batch: int = inference.BATCH_SIZE) -> list[Answer]:
+def classify(classifier: Any, texts: Sequence[Text], batch: int = inference.BATCH_SIZE) -> list[Answer]:
     """The most likely label of each text, and its probability."""
     names = inference.label_names(classifier)
     probabilities = inference.predict_probabilities(classifier, texts, batch)
@@ -48,16 +51,20 @@ def _predict_texts(request: PredictRequest, paths: Paths) -> None:
             "one per line."
         )
     is_stdin = not request.texts or list(request.texts) == ["-"]
-    wanted = texts.stdin_texts(request) if is_stdin else iter(texts.argument_texts(request))
+    wanted: Iterator[Text]
+    if request.pair:
+        wanted = texts.stdin_pairs(request) if is_stdin else iter(texts.argument_pairs(request))
+    else:
+        wanted = texts.stdin_texts(request) if is_stdin else iter(texts.argument_texts(request))
     store, model = _find_model(request, paths)
-    classifier = load_model(store, model)
+    classifier = _load(store, model, request.pair, "--pair")
     width = max(map(len, inference.label_names(classifier)))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not have every character
     console = Console()
     for batch in texts.batches(wanted, request.batch_size):
         for (label, score), text in zip(classify(classifier, batch, request.batch_size), batch, strict=True):
-            console.print(f"{label:<{width}}  {score:.4f}  {text}")
+            console.print(f"{label:<{width}}  {score:.4f}  {shown(text)}")
 
 
 def _predict_file(request: PredictRequest, paths: Paths) -> None:
@@ -71,18 +78,18 @@ def _predict_file(request: PredictRequest, paths: Paths) -> None:
             shutil.copyfile(path, out)
         Console(stderr=True).print(f"{path} is empty; so is {out}.")
         return
-    column = table.find_column(request.text_column, "--text-column")
+    columns = _text_columns(request, table)
     names = _answer_columns(table)
-    n_rows = _check_texts(table, column)
+    n_rows = _check_texts(table, columns)
     store, model = _find_model(request, paths)
     notes = Console(stderr=True)
     for remark in table.remarks:
         notes.print(f"note: {remark}.")
-    classifier = load_model(store, model)
-    kept = AnswerFile(out, Job.of(path, column, model.uri))
+    classifier = _load(store, model, len(columns) > 1, "--text-column <first> <second>")
+    kept = AnswerFile(out, Job.of(path, columns, model.uri))
     n_before = kept.begin(request.resume)
     try:
-        wanted = islice(_texts(table, column), n_before, None)
+        wanted = islice(_texts(table, columns), n_before, None)
         with progress_bar("classifying", n_rows, n_before) as advance:
             for batch in texts.batches(wanted, max(request.batch_size, BATCH_ROWS // 4)):
                 kept.add(classify(classifier, batch, request.batch_size))
@@ -110,27 +117,59 @@ def _answer_columns(table: Table) -> tuple[str, str]:
     return names
 
 
-def _texts(table: Table, column: str) -> Iterator[str]:
-    for frame in table.batches([column]):
-        yield from frame[column]
+def _load(store: TrackingStore, model: ChosenModel, pairs: bool, option: str) -> Any:
+    """The classifier. Raises InvalidInput if it does not classify what is asked for.
 
-
-def _check_texts(table: Table, column: str) -> int:
-    """The number of rows. Raises InvalidInput if one has no text."""
-    blank, n_rows = [], 0
-    for number, cell in enumerate(_texts(table, column), start=1):
-        n_rows = number
-        if isinstance(cell, NestedCell):
-            raise InvalidInput(
-                f"--text-column is {column!r}, and {table.path} has a list, a mapping or bytes there in row {number}: "
-                f"{str(cell)[:80]}. A text is a text."
-            )
-        if cell is None or not cell.strip():
-            blank.append(number)
-    if blank:
-        rows = ", ".join(map(str, blank[:5])) + (" ..." if len(blank) > 5 else "")
+    Args:
+        store: has the model.
+        model: to load.
+        pairs: whether pairs of texts are to be classified.
+        option: says so on the command line.
+    """
+    classifier = load_model(store, model)
+    columns = pair_columns(classifier.model.config)
+    if pairs and not columns:
+        raise InvalidInput(f"{model.name} classifies single texts, and {option} gives it pairs of them.")
+    if columns and not pairs:
         raise InvalidInput(
-            f"{table.path} has {len(blank)} rows without a text in the column {column!r} (rows {rows}; the first is "
+            f"{model.name} classifies pairs of texts, {' and '.join(columns)}: give {option}"
+            + (", with the texts two by two." if option == "--pair" else ".")
+        )
+    return classifier
+
+
+def _text_columns(request: PredictRequest, table: Table) -> list[str]:
+    """The file's own names of the columns of texts. Raises InvalidInput if there is none of a name, or a third one."""
+    names = request.text_columns
+    if len(names) not in (1, 2):
+        raise InvalidInput(f"--text-column has {plural(len(names), 'name')}; it is one column, or two for pairs.")
+    if request.pair and len(names) == 1:
+        raise InvalidInput("--pair with a --file needs the names of two columns: --text-column <first> <second>.")
+    return [table.find_column(name, "--text-column") for name in names]
+
+
+def _texts(table: Table, columns: Sequence[str]) -> Iterator[Text]:
+    for frame in table.batches(columns):
+        yield from frame[columns[0]] if len(columns) == 1 else zip(*(frame[c] for c in columns), strict=True)
+
+
+def _check_texts(table: Table, columns: Sequence[str]) -> int:
+    """The number of rows. Raises InvalidInput if one has no text."""
+    blank, n_rows = dict[str, list[int]](), 0
+    for number, text in enumerate(_texts(table, columns), start=1):
+        n_rows = number
+        for column, cell in zip(columns, parts(text or ""), strict=True):
+            if isinstance(cell, NestedCell):
+                raise InvalidInput(
+                    f"--text-column is {column!r}, and {table.path} has a list, a mapping or bytes there in row "
+                    f"{number}: {str(cell)[:80]}. A text is a text."
+                )
+            if cell is None or not cell.strip():
+                blank.setdefault(column, []).append(number)
+    for column, numbers in blank.items():
+        rows = ", ".join(map(str, numbers[:5])) + (" ..." if len(numbers) > 5 else "")
+        raise InvalidInput(
+            f"{table.path} has {len(numbers)} rows without a text in the column {column!r} (rows {rows}; the first is "
             "row 1); every row needs one."
         )
     return n_rows

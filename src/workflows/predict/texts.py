@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from src.core.errors import InvalidInput
+from src.core.formatting import plural
+from src.core.texts import Text
 from src.data.files.text_stream import checked_encoding, likely_encoding
 from src.workflows.predict.request import PredictRequest
 
@@ -42,9 +44,33 @@ def stdin_texts(request: PredictRequest) -> Iterator[str]:
             yield text.rstrip("\r\n")
 
 
-def batches(texts: Iterator[str], size: int) -> Iterator[Sequence[str]]:
+def argument_pairs(request: PredictRequest) -> list[tuple[str, str]]:
+    """The texts of the command line, two by two. Raises InvalidInput if one has no partner (see argument_texts)."""
+    texts = argument_texts(request)
+    if len(texts) % 2:
+        raise InvalidInput(f"--pair takes the texts two by two, and there are {len(texts)}; the last has no partner.")
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def stdin_pairs(request: PredictRequest) -> Iterator[tuple[str, str]]:
+    """The lines of the standard input as pairs: two texts with a tab between them.
+
+    Raises:
+        InvalidInput: a line is no such pair, or not in the encoding; lines before it have been passed on.
+    """
+    for line in stdin_texts(request):
+        texts = [text for text in line.split("\t") if text.strip()]
+        if len(texts) != 2:
+            raise InvalidInput(
+                f"--pair needs two texts with a tab between them in each line of the standard input, and this line has "
+                f"{plural(len(texts), 'text')}: {line[:80]!r}"
+            )
+        yield texts[0], texts[1]
+
+
+def batches(texts: Iterator[Text], size: int) -> Iterator[Sequence[Text]]:
     """The texts, `size` at a time."""
-    batch: list[str] = []
+    batch: list[Text] = []
     for text in texts:
         batch.append(text)
         if len(batch) == size:

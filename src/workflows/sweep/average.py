@@ -15,6 +15,7 @@ from src.core.metric import MAXIMIZE, gain
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, TrialRecord, nested_from_json
+from src.core.texts import texts_of
 from src.data.dataset import PreparedDataset
 from src.search import stopping
 from src.search.study import Study
@@ -142,7 +143,7 @@ def _replace_weights(study: Study) -> None:
 def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mapping[int, float]) -> AverageRecord:
     """Judge the weights in `folder` on validation. `members`: their trials and scores."""
     classifier = inference.load_classifier(folder, bool(study.settings.recipe.trainer.get("use_cpu")))
-    probabilities = inference.predict_probabilities(classifier, dataset.frame("validation")["text"].tolist())
+    probabilities = inference.predict_probabilities(classifier, texts_of(dataset.frame("validation")))
     np.save(folder / PROBABILITIES_FILE, probabilities)
     metric = study.study_settings.metric
     found = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None], metric)

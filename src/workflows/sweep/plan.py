@@ -138,7 +138,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     ]
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     is_tuned = study_settings.threshold == "tuned"
-    notes = recipe_check.check_recipes(candidates, tuple(prepared.label_names), elsewhere, is_tuned)
+    notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, is_tuned)
     return replace(plan, warnings=(*plan.warnings, *notes))
 
 

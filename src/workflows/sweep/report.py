@@ -221,6 +221,7 @@ def _data_source(saved: SavedStudy) -> DataSource:
         fingerprints=dataset.fingerprints,
         notes={what: n for what, n in dataset.notes.items() if n},
         made_from=dataset.made_from,
+        text_columns=dataset.text_columns,
     )
 
 

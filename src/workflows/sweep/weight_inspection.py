@@ -26,9 +26,9 @@ def inspect_weights(
         head: whether the classifier's head began as `settings` say. That of an average began from several seeds, so
             how far it has moved is not known.
     """
-    model, names = settings.recipe.model, dataset.label_names
+    model = settings.recipe.model
     checkpoint = pretrained.resolve(model, paths.cache_dir)
-    start = weight_changes.initial_model(checkpoint, model, names, settings.recipe.seed)
+    start = weight_changes.initial_model(checkpoint, model, dataset.task, settings.recipe.seed)
     tensors = weight_changes.tensor_changes(start, training / BEST_DIR)
     if not head:
         tensors = [tensor for tensor in tensors if tensor.part.startswith(f"{start.base_model_prefix}.")]
