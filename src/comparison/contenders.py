@@ -9,7 +9,7 @@ import numpy as np
 
 from src.comparison.saved_study import CONFIG_FILE, SavedStudy
 from src.config import compose
-from src.config.settings import ComparisonSettings, Settings
+from src.config.settings import PER_LABEL, ComparisonSettings, Settings
 from src.core.cache import content_key
 from src.core.errors import InvalidInput
 from src.core.record_files import read_record, without_schema, write_json
@@ -74,6 +74,7 @@ class Contenders:
     unlabelled: str = ""  # with STUDENT: a hash of the unlabelled texts and how they are taught
     temperature: float = 1.0  # of the students' soft labels
     has_thresholds: bool = False  # whether decision thresholds are chosen on validation
+    thresholds_per_label: bool = False  # one for each label
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
@@ -119,6 +120,7 @@ class Contenders:
         """A hash that changes with everything that changes what is compared."""
         forms = () if self.forms == (SINGLE,) else (*self.forms, self.deliver, *filter(None, [self.unlabelled]))
         forms = (*forms, "tuned threshold") if self.has_thresholds else forms
+        forms = (*forms, "per label") if self.thresholds_per_label else forms
         return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds), *forms)
 
     @property
@@ -147,6 +149,7 @@ class Contenders:
             stored.get("unlabelled", ""),
             stored.get("temperature", 1.0),
             stored.get("has_thresholds", False),
+            stored.get("thresholds_per_label", False),
         )
 
 
@@ -274,7 +277,8 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         settings.deliver.form,
         _unlabelled(saved, settings),
         settings.deliver.temperature,
-        saved.settings.study.threshold == "tuned",
+        saved.settings.study.has_tuned_threshold,
+        saved.settings.study.threshold == PER_LABEL,
     )
 
 

@@ -12,6 +12,7 @@ from src.comparison.forms import AveragedForm, averaged_form, registered_trainin
 from src.core.errors import CommandFailed
 from src.core.record_files import read_json, write_json
 from src.core.records import State, TrainingResult
+from src.core.task import Threshold
 from src.verdict import decision
 from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
@@ -33,7 +34,7 @@ class Selection:
     form: str = SINGLE  # that is registered
     forms: tuple[str, ...] = (SINGLE,)  # in which the winner is judged
     form_reason: str = ""  # why that form is registered, in words
-    thresholds: dict[str, float] = field(default_factory=dict)  # by contender, if they are chosen on validation
+    thresholds: dict[str, Threshold] = field(default_factory=dict)  # by contender, if they are chosen on validation
 
     @property
     def is_opened(self) -> bool:

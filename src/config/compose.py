@@ -40,7 +40,7 @@ def compose_trial(overrides: Sequence[str], params: Params) -> Settings:
 def _compose(overrides: tuple[str, ...]) -> DictConfig:
     name = HydraConfig.get().job.config_name
     assert name is not None
-    return hydra.compose(name, overrides=list(overrides), return_hydra_config=True)
+    return hydra.compose(name, overrides=[*_search_path(), *overrides], return_hydra_config=True)
 
 
 @lru_cache(maxsize=64)  # of a comparison's recipes and seeds
@@ -65,10 +65,16 @@ def restore_settings(yaml: str, seed: int | None = None) -> Settings:
 def group_options() -> dict[str, list[str]]:
     """Config groups and the options of each, with those of --config-dir and hydra.searchpath, as Hydra finds them."""
     options = groups.group_options()
-    if not GlobalHydra.instance().is_initialized():
+    if not GlobalHydra.instance().is_initialized() or not HydraConfig.initialized():
         return options
-    loader = GlobalHydra.instance().config_loader()
-    return {group: sorted({*names, *loader.get_group_options(group)}) for group, names in options.items()}
+    loader, name, path = GlobalHydra.instance().config_loader(), HydraConfig.get().job.config_name, _search_path()
+    found = {group: loader.get_group_options(group, config_name=name, overrides=path) for group in options}
+    return {group: sorted({*names, *found[group]}) for group, names in options.items()}
+
+
+def _search_path() -> list[str]:
+    """The running job's override hydra.searchpath, if it has one: where else configs are found."""
+    return [o for o in HydraConfig.get().overrides.hydra if o.lstrip("+").startswith("hydra.searchpath=")]
 
 
 def resolve_times(overrides: Sequence[str], cfg: DictConfig) -> list[str]:

@@ -52,7 +52,7 @@ GROUPS: dict[str, type[Any]] = {
 # settings that are names; Hydra and YAML take some names for numbers or truth values
 WORDS = {
     "data": ("name", "hub_id", "revision", "path", "text_column", "label_column", "id_column", "label_names", "splits",
-             "encoding", "unlabelled"),
+             "encoding", "unlabelled", "label_separator"),
     "model": ("name", "checkpoint"),
     "study": ("name", "join", "ready_made"),
     "tracking": ("experiment",),

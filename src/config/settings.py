@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from src.core.records import Params
+from src.core.task import MULTI_LABEL, SINGLE_LABEL
 
+TUNED, PER_LABEL = "tuned", "per_label"  # decision thresholds that a comparison chooses
 AVERAGE_MOST = 8  # trials whose weights study.average=auto averages
 EPOCHS_KEY = "trainer.num_train_epochs"
 WEIGHTINGS = ("none", "balanced", "effective")  # words that loss.class_weights may be
@@ -40,7 +42,7 @@ class DataSettings:
     revision: str | None
     path: str | None
     text_column: str | list[str]  # two columns: each row is a pair of texts
-    label_column: str
+    label_column: str | list[str]  # several columns: each has 0 or 1 for one of a text's labels
     label_names: list[str] | dict[str, str] | None  # or value in the source -> name; None: those of the source
     splits: dict[str, str | None]  # split -> its name in the source; None: one of the usual names
     carve: dict[str, CarveRule]
@@ -53,11 +55,23 @@ class DataSettings:
     encoding: str | None = None  # of text files; None: UTF-8
     csv: CsvSettings = field(default_factory=CsvSettings)
     unlabelled: str | None = None  # a file of texts without labels
+    task: str = SINGLE_LABEL  # or multi_label: a text can have several labels, or none
+    label_separator: str | None = None  # between a text's labels in one cell; None: the cell is a list
 
     @property
     def text_columns(self) -> tuple[str, ...]:
         """The column of texts; two, if each row is a pair of texts."""
         return (self.text_column,) if isinstance(self.text_column, str) else tuple(self.text_column)
+
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The column of labels, or those with 0 and 1."""
+        return (self.label_column,) if isinstance(self.label_column, str) else tuple(self.label_column)
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Whether a text can have several labels, or none."""
+        return self.task == MULTI_LABEL
 
     def max_examples_of(self, split: str) -> int | None:
         """Largest number of examples that `split` may have."""
@@ -118,8 +132,13 @@ class StudySettings:
     join: str | None = None  # name of a study, started by another command, that this command's workers join
     report: bool = True  # whether to write a report and analyse the best weights when the study ends
     budget_epochs: float | None = None  # over all trials
-    threshold: float | str = 0.5  # of the second of two labels, in a comparison: 0.5, or tuned
+    threshold: float | str = 0.5  # of the second of two labels, or of several: 0.5, tuned, or per_label
     average: int | str = 0  # so many trials' weights are averaged at most; auto, or 0 (studies of earlier versions)
+
+    @property
+    def has_tuned_threshold(self) -> bool:
+        """Whether a comparison chooses decision thresholds."""
+        return self.threshold in (TUNED, PER_LABEL)
 
     @property
     def average_most(self) -> int:

@@ -6,11 +6,14 @@ The names are those of scikit-learn's scorers, except for the losses, which are 
 import math
 from dataclasses import dataclass
 
+from src.core.task import MULTI_LABEL, SINGLE_LABEL, TASKS, Task
+
 MAXIMIZE, MINIMIZE = "maximize", "minimize"
 TWO, MORE, ANY = "two labels", "three labels or more", "any number of labels"
 EXAMPLES, POSITIVE, EACH_LABEL = "all examples", "the examples of label 1", "the examples of each label"
 PREDICTED, RANKING, PROBABILITIES = "predicted labels", "ranking", "probabilities"
 AVERAGED = ("f1", "precision", "recall")
+OF_SEVERAL = ("f1_micro", "f1_macro", "precision_micro", "recall_micro")
 ALIASES = {
     "matthews": "matthews_corrcoef",
     "neg_log_loss": "loss",
@@ -24,7 +27,8 @@ class Metric:
     """What is known of a metric without computing it."""
 
     name: str
-    labels: str = ANY  # for data with how many labels it is defined
+    labels: str = ANY  # for data with how many labels it is defined, if each text has one
+    tasks: tuple[str, ...] = (SINGLE_LABEL,)
     rests_on: str = EXAMPLES  # on which examples its error rests
     reads: str = PREDICTED  # what of a model's answers it depends on
     direction: str = MAXIMIZE
@@ -36,26 +40,29 @@ class Metric:
         """Whether its values lie between two ends."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
-    def suits(self, n_labels: int) -> bool:
-        """Whether it is defined for data with `n_labels` labels."""
-        return self.labels == ANY or (self.labels == TWO) == (n_labels == 2)
+    def suits(self, task: Task) -> bool:
+        """Whether it is defined for data of this task."""
+        if task.kind not in self.tasks:
+            return False
+        return task.has_several_labels or self.labels == ANY or (self.labels == TWO) == (len(task.label_names) == 2)
 
 
 def _all_metrics() -> tuple[Metric, ...]:
     counted = ("f1", "precision", "recall", "jaccard")
     return (
-        Metric("loss", reads=PROBABILITIES, direction=MINIMIZE, high=math.inf),
-        Metric("accuracy"),
+        Metric("loss", tasks=TASKS, reads=PROBABILITIES, direction=MINIMIZE, high=math.inf),
+        Metric("accuracy", tasks=TASKS),
         Metric("balanced_accuracy", rests_on=EACH_LABEL),
         Metric("matthews_corrcoef", rests_on=EACH_LABEL, low=-1.0),
         Metric("top_k_accuracy", MORE),
-        *(Metric(name, TWO, POSITIVE) for name in counted),
-        *(Metric(f"{name}_macro", rests_on=EACH_LABEL) for name in counted),
-        *(Metric(f"{name}_{average}") for name in counted for average in ("micro", "weighted")),
-        Metric("average_precision", rests_on=POSITIVE, reads=RANKING),
-        Metric("roc_auc", TWO, EACH_LABEL, RANKING),
+        *(Metric(name, TWO, rests_on=POSITIVE) for name in counted),
+        *(Metric(f"{name}_macro", tasks=TASKS, rests_on=EACH_LABEL) for name in counted),
+        *(Metric(f"{name}_{average}", tasks=TASKS) for name in counted for average in ("micro", "weighted")),
+        *(Metric(f"{name}_samples", tasks=(MULTI_LABEL,)) for name in counted),
+        Metric("average_precision", tasks=TASKS, rests_on=POSITIVE, reads=RANKING),
+        Metric("roc_auc", TWO, TASKS, EACH_LABEL, RANKING),
         *(
-            Metric(f"roc_auc_{pairing}{weighted}", MORE, EACH_LABEL, RANKING)
+            Metric(f"roc_auc_{pairing}{weighted}", MORE, rests_on=EACH_LABEL, reads=RANKING)
             for pairing in ("ovr", "ovo")
             for weighted in ("", "_weighted")
         ),
@@ -68,17 +75,24 @@ def _all_metrics() -> tuple[Metric, ...]:
 METRICS = {metric.name: metric for metric in _all_metrics()}
 
 
-def known_metrics(n_labels: int) -> tuple[str, ...]:
-    """The metrics that a study of data with `n_labels` labels can be run for."""
-    return tuple(name for name, metric in METRICS.items() if metric.suits(n_labels))
+def known_metrics(task: Task) -> tuple[str, ...]:
+    """The metrics that a study of data of this task can be run for."""
+    return tuple(name for name, metric in METRICS.items() if metric.suits(task))
 
 
-def metric_names(n_labels: int, metric: str = "accuracy") -> tuple[str, ...]:
+def metric_names(n_labels: int, metric: str = "accuracy", several: bool = False) -> tuple[str, ...]:
     """The metrics of every evaluation: loss, accuracy, f1, precision, recall, and the study's `metric`.
 
-    With two labels f1, precision and recall are of label 1; with more they are macro averages, such as f1_macro.
+    With two labels f1, precision and recall are of label 1; with more they are macro averages, such as f1_macro. Where
+    a text can have several labels, f1 is there as micro and macro average, precision and recall as micro averages.
+
+    Args:
+        n_labels: of the data.
+        metric: of the study.
+        several: whether a text can have several labels.
     """
-    standard = ("loss", "accuracy", *(name if n_labels == 2 else f"{name}_macro" for name in AVERAGED))
+    averaged = tuple(name if n_labels == 2 else f"{name}_macro" for name in AVERAGED)
+    standard = ("loss", "accuracy", *(OF_SEVERAL if several else averaged))
     return standard if metric in standard else (*standard, metric)
 
 

@@ -13,7 +13,7 @@ from src.config.settings import DataSettings
 from src.core.cache import content_key, make_once
 from src.core.errors import InvalidInput
 from src.core.record_files import read_json
-from src.core.task import Task
+from src.core.task import SINGLE_LABEL, Task, labels_of
 from src.data import loading, splits, validate
 from src.data.split_files import SPLITS
 
@@ -40,11 +40,12 @@ class PreparedDataset:
     rows_read: dict[str, int] = field(default_factory=dict)  # split of the source -> its rows
     remarks: tuple[str, ...] = ()  # what was not obvious in the source, in sentences
     text_columns: tuple[str, ...] = ("text",)  # of the source; two, if rows are pairs of texts
+    kind: str = SINGLE_LABEL  # see core.task
 
     @property
     def task(self) -> Task:
         """What is asked of a classifier of these data."""
-        return Task(self.label_names, self.text_columns)
+        return Task(self.label_names, self.text_columns, self.kind)
 
     @property
     def fingerprint(self) -> str:
@@ -61,8 +62,8 @@ class PreparedDataset:
         return pd.read_parquet(self.folder / f"{split}.parquet")
 
     def labels(self, split: str) -> np.ndarray:
-        """The labels of the split train or validation, [n_examples]."""
-        return self.frame(split)["label"].to_numpy()
+        """The labels of the split train or validation, [n_examples] or, of several labels, [n_examples, n_labels]."""
+        return labels_of(self.frame(split))
 
 
 def prepare_dataset(
@@ -104,7 +105,9 @@ def _has_earlier_version(cache: Path) -> bool:
 
 def _key_of_version_2(data: DataSettings) -> str:
     """The key under which version 2 of the preparation kept the same source and settings."""
-    settings = {k: v for k, v in asdict(data).items() if k not in (*NOT_PREPARED, "encoding", "csv")}
+    settings = {
+        k: v for k, v in asdict(data).items() if k not in (*NOT_PREPARED, "encoding", "csv", "task", "label_separator")
+    }
     names = data.label_names or []
     settings["label_names"] = list(names.values()) if isinstance(names, dict) else list(names)
     settings["splits"] = {split: name or split for split, name in data.splits.items()}
@@ -138,5 +141,6 @@ def _write(data: DataSettings, folder: Path) -> None:
         "rows_read": final_splits.rows_read,
         "remarks": [*raw.remarks, *labels.remarks],
         "text_columns": list(data.text_columns),
+        "kind": data.task,
     }
     (folder / "corpus.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import regex
 
+from src.core.task import labels_of
 from src.core.texts import Text, every_part, joined, parts, texts_of
 
 # a word has letters, digits and the marks that belong to them, such as vowel signs
@@ -77,8 +78,8 @@ def is_no_phrase_of_another(texts: pd.Series) -> np.ndarray:
 def count_conflicting_labels(frame: pd.DataFrame) -> int:
     """The number of different texts or pairs of `frame` that have more than one label (see identity)."""
     keys = ["\0".join(map(identity, parts(text))) for text in texts_of(frame)]
-    labels = frame.assign(key=keys).groupby("key")["label"].nunique()
-    return int((labels > 1).sum())
+    labels = pd.Series([str(row) for row in labels_of(frame)], dtype=object)
+    return int((labels.groupby(np.array(keys, dtype=object)).nunique() > 1).sum())
 
 
 def count_known_parts(held_out: Sequence[Text], train: Sequence[Text]) -> int:

@@ -101,7 +101,7 @@ def _open_files(root: Path, files: Mapping[str, Sequence[Path]], options: ReadOp
 
 def _read_split(split: str, tables: Sequence[Table], data: DataSettings) -> pd.DataFrame:
     """All rows of a split: the columns of text, label and id, and others whose cells are plain."""
-    wanted = dict.fromkeys(data.text_columns, "text_column") | {data.label_column: "label_column"}
+    wanted = dict.fromkeys(data.text_columns, "text_column") | dict.fromkeys(data.label_columns, "label_column")
     if data.id_column is not None:
         wanted[data.id_column] = "id_column"
     frames = []
@@ -112,13 +112,14 @@ def _read_split(split: str, tables: Sequence[Table], data: DataSettings) -> pd.D
         if frame.empty:
             raise InvalidInput(f"{table.path} has no rows; it needs a text and a label per row.")
         for name, setting in wanted.items():
-            _refuse_nested(frame[name], f"data.{setting} is {name!r}", f"{split} split of {table.path}")
+            if setting != "label_column" or not data.has_several_labels:
+                _refuse_nested(frame[name], f"data.{setting} is {name!r}", f"{split} split of {table.path}")
         for column in data.text_columns:
             _refuse_half_characters(frame[column], table.path)
         others = [c for c in frame.columns if c not in wanted and not _has_nested(frame[c])]
-        label_names = table.class_labels.get(table.find_column(data.label_column, "data.label_column"))
-        if label_names:
-            frame[data.label_column] = [_class_name(cell, label_names) for cell in frame[data.label_column]]
+        label_names = _names_of(table, data)
+        if label_names and not data.has_several_labels:
+            frame[data.label_columns[0]] = [_class_name(cell, label_names) for cell in frame[data.label_columns[0]]]
         frames.append(frame[[*wanted, *others]])
     return pd.concat(frames, ignore_index=True)
 
@@ -139,9 +140,16 @@ def _find_column(table: Table, name: str, setting: str, split: str) -> str:
 def _class_names(tables: Sequence[Table], data: DataSettings) -> tuple[str, ...]:
     """The names that the tables give their labels; those of the first table with any."""
     for table in tables:
-        if names := table.class_labels.get(table.find_column(data.label_column, "data.label_column")):
+        if names := _names_of(table, data):
             return names
     return ()
+
+
+def _names_of(table: Table, data: DataSettings) -> tuple[str, ...]:
+    """The names that the table gives the labels in its column; empty if it gives none, or if they are columns."""
+    if len(data.label_columns) > 1:
+        return ()
+    return table.class_labels.get(table.find_column(data.label_columns[0], "data.label_column"), ())
 
 
 def _class_name(cell: str | None, names: Sequence[str]) -> str | None:
@@ -157,10 +165,11 @@ def _refuse_nested(cells: pd.Series, setting: str, where: str) -> None:
     nested = [(i, cell) for i, cell in enumerate(cells, start=1) if isinstance(cell, NestedCell)]
     if nested:
         row, cell = nested[0]
+        several = " If a text can have several labels, say data.task=multi_label." if "label" in setting else ""
         raise InvalidInput(
             f"{setting}, and the {where} has {len(nested)} cells there that are lists, mappings or bytes, such as "
             f"{str(cell)[:80]} in row {row}. A text is a text, and each text has one label: write "
-            "them so, for example a list of words joined by blanks, or a label per row."
+            f"them so, for example a list of words joined by blanks, or a label per row.{several}"
         )
 
 

@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput
+from src.core.task import has_several, labels_of, present
 from src.core.texts import TEXT, TEXT_PAIR, parts, texts_of
-from src.data import leakage
+from src.data import leakage, several_labels
 from src.data.labels import Labels, find_labels
 from src.data.loading import Frames, RawSplits
 from src.data.split_files import SPLITS
@@ -37,7 +39,8 @@ class Splits:
         frame: pd.DataFrame = getattr(self, split)
         digest = hashlib.sha256()
         for text, label in zip(texts_of(frame), frame["label"], strict=True):
-            digest.update(("\t".join((str(label), *parts(text))) + "\n").encode())
+            shown = ",".join(map(str, label)) if isinstance(label, list) else str(label)
+            digest.update(("\t".join((shown, *parts(text))) + "\n").encode())
         return digest.hexdigest()[:16]
 
 
@@ -52,10 +55,17 @@ def make_splits(raw: RawSplits, data: DataSettings) -> Splits:
     where = str(data.path or data.hub_id)
     for split, frame in raw.frames.items():
         _check_rows(frame, split, data)
-    columns = {split: frame[data.label_column] for split, frame in raw.frames.items()}
-    labels = find_labels(columns, data, raw.class_names, where)
-    frames = {split: _clean(frame, labels, data) for split, frame in raw.frames.items()}
     notes: dict[str, int] = {}
+    of_rows: Mapping[str, Any]
+    if data.has_several_labels:
+        labels, of_rows = several_labels.read_labels(raw.frames, data, raw.class_names, where)
+        for split, rows in of_rows.items():
+            _count(notes, f"{split}_texts_without_labels", sum(not any(row) for row in rows))
+    else:
+        columns = {split: frame[data.label_columns[0]] for split, frame in raw.frames.items()}
+        labels = find_labels(columns, data, raw.class_names, where)
+        of_rows = {split: labels.indices(column) for split, column in columns.items()}
+    frames = {split: _clean(frame, of_rows[split], data) for split, frame in raw.frames.items()}
     missing = [s for s in SPLITS if s not in frames and s not in data.carve]
     if missing:
         raise InvalidInput(
@@ -86,7 +96,7 @@ def make_splits(raw: RawSplits, data: DataSettings) -> Splits:
 
 def label_counts(frame: pd.DataFrame, n_labels: int) -> list[int]:
     """The number of rows of each label, by label index."""
-    return np.bincount(frame["label"].to_numpy(), minlength=n_labels).tolist()
+    return np.asarray(present(labels_of(frame), n_labels).sum(axis=0)).tolist()
 
 
 def describe_source(split: str, data: DataSettings, names: Mapping[str, str]) -> str:
@@ -103,7 +113,10 @@ def describe_source(split: str, data: DataSettings, names: Mapping[str, str]) ->
 def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
     """Raise InvalidInput for rows without a text or label, and for ids that are not unique."""
     where = f"the {split} split of {data.path or data.hub_id}"
-    for column, what in (*((column, "a text") for column in data.text_columns), (data.label_column, "a label")):
+    needed = [(column, "a text") for column in data.text_columns]
+    if not data.has_several_labels:
+        needed.append((data.label_columns[0], "a label"))
+    for column, what in needed:
         blank = frame[column].isna() | (frame[column].fillna("").str.strip() == "")
         if blank.any():
             rows = ", ".join(str(i + 1) for i in np.flatnonzero(blank)[:5])
@@ -120,12 +133,15 @@ def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
         )
 
 
-def _clean(frame: pd.DataFrame, labels: Labels, data: DataSettings) -> pd.DataFrame:
-    """The columns text, text_pair (of pairs), label (as indices), row and KEY, then the others."""
+def _clean(frame: pd.DataFrame, labels: Any, data: DataSettings) -> pd.DataFrame:
+    """The columns text, text_pair (of pairs), label, row and KEY, then the others.
+
+    `labels`: of each row the index, or of texts with several labels a list of 0 and 1.
+    """
     texts = {name: frame[column] for name, column in zip((TEXT, TEXT_PAIR), data.text_columns, strict=False)}
-    clean = pd.DataFrame({**texts, "label": labels.indices(frame[data.label_column]), "row": range(len(frame))})
+    clean = pd.DataFrame({**texts, "label": labels, "row": range(len(frame))})
     clean[KEY] = leakage.text_keys(texts_of(clean))
-    read = (*data.text_columns, data.label_column, TEXT, TEXT_PAIR, "label", "row")
+    read = (*data.text_columns, *data.label_columns, TEXT, TEXT_PAIR, "label", "row")
     extra = [c for c in frame.columns if c not in read]
     return pd.concat([clean, frame[extra]], axis=1) if extra else clean
 
@@ -165,7 +181,7 @@ def _carve(frames: Frames, split: str, data: DataSettings, notes: dict[str, int]
 
 
 def stratified_sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, where: str) -> pd.DataFrame:
-    """A sample of the rows, in their old order.
+    """A sample of the rows, in their old order; of texts with several labels by iterative stratification.
 
     Args:
         frame: with a column label.
@@ -194,10 +210,25 @@ def stratified_sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, 
         return pd.concat(picked).sort_index()
     if size == len(frame):
         return frame
+    if has_several(labels_of(frame)):
+        return _iteratively_stratified_sample(frame, size, seed)
     if frame["label"].value_counts().min() < 2 or min(size, len(frame) - size) < frame["label"].nunique():
         return frame.sample(size, random_state=seed).sort_index()  # too few examples to stratify
     chosen, _ = train_test_split(frame.index, train_size=size, stratify=frame["label"], random_state=seed)
     return frame.loc[sorted(chosen)]
+
+
+def _iteratively_stratified_sample(frame: pd.DataFrame, size: int, seed: int) -> pd.DataFrame:
+    """A sample with about the frequency of every label. Source: Sechidis and others 2011, of the rarest label first."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
+
+    rest = len(frame) - size
+    splitter = MultilabelStratifiedShuffleSplit(n_splits=1, train_size=size, test_size=rest, random_state=seed)
+    chosen, others = next(splitter.split(np.zeros(len(frame)), labels_of(frame)))
+    random = np.random.default_rng(seed)  # the splitter may be off by a few texts
+    chosen, others = random.permutation(chosen), random.permutation(others)
+    chosen = np.concatenate([chosen[:size], others[: max(0, size - len(chosen))]])
+    return frame.iloc[np.sort(chosen)]
 
 
 def _without_texts_of(
@@ -228,14 +259,23 @@ def _cap(frame: pd.DataFrame, split: str, data: DataSettings, notes: dict[str, i
 
 def _count_overlaps(final: Frames, notes: dict[str, int]) -> None:
     notes["texts_with_conflicting_labels"] = leakage.count_conflicting_labels(pd.concat(final.values()))
+    train = texts_of(final["train"])
     for split in ("validation", "test"):
-        held_out, train = texts_of(final[split]), texts_of(final["train"])
+        held_out = texts_of(final[split])
         notes[f"{split}_near_duplicates_in_train"] = leakage.count_near_duplicates(held_out, train)
         if TEXT_PAIR in final[split]:
             notes[f"{split}_pairs_with_a_text_of_train"] = leakage.count_known_parts(held_out, train)
 
 
 def _check_classes(final: Frames, data: DataSettings) -> None:
+    if data.has_several_labels:
+        InvalidInput.raise_if_any(
+            f"The {split} split of {data.name} has {len(frame)} texts, and all of them have the same labels; learning "
+            "and judging need a label that some of them have, and some have not."
+            for split, frame in final.items()
+            if len(np.unique(labels_of(frame), axis=0)) < 2
+        )
+        return
     problems: Iterable[str] = (
         f"The {split} split of {data.name} has {len(frame)} examples of {frame['label'].nunique()} label; learning and "
         "judging need at least two labels."

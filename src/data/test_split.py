@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from src.core.paths import atomic_write
 from src.core.record_files import with_schema, without_schema
-from src.core.texts import Text, texts_of
+from src.core.texts import TEXT, TEXT_PAIR, Text, texts_of
 from src.data import leakage
 from src.data.dataset import PreparedDataset
 
@@ -81,7 +81,8 @@ def contains_texts(dataset: PreparedDataset, texts: Sequence[Text]) -> np.ndarra
 
     For texts without labels that are to be trained on: a test text among them would be learned.
     """
-    known = set(leakage.text_keys(texts_of(pd.read_parquet(dataset.folder / "test.parquet"))))
+    columns = [TEXT, TEXT_PAIR] if dataset.task.has_pairs else [TEXT]
+    known = set(leakage.text_keys(texts_of(pd.read_parquet(dataset.folder / "test.parquet", columns=columns))))
     return np.array([key in known for key in leakage.text_keys(texts)], dtype=bool)
 
 

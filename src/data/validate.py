@@ -3,6 +3,7 @@
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput
 from src.core.formatting import plural
+from src.core.task import TASKS
 from src.data.files.delimited import NO_QUOTE
 from src.data.files.text_stream import checked_encoding
 from src.data.loading import read_options
@@ -11,7 +12,7 @@ from src.data.split_files import SPLITS
 
 def check_data_settings(data: DataSettings) -> None:
     """Raises InvalidInput with all problems of the data group together."""
-    problems = [*_labels(data), *_columns(data)]
+    problems = [*_labels(data), *_columns(data), *_several_labels(data)]
     for key, rules in (("splits", data.splits), ("carve", data.carve), ("subset", data.subset)):
         if unknown := sorted(set(rules) - set(SPLITS)):
             problems.append(f"data.{key} names {', '.join(unknown)}; the splits are {', '.join(SPLITS)}.")
@@ -46,13 +47,45 @@ def _columns(data: DataSettings) -> list[str]:
         )
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         problems.append(f"data.text_column has {', '.join(twice)} twice; the texts of a pair are in different columns.")
-    if data.label_column in columns:
-        problems.append(
-            f"data.text_column and data.label_column are both {data.label_column}; they must be different columns."
-        )
+    if both := sorted(set(data.label_columns) & set(columns)):
+        problems.append(f"data.text_column and data.label_column are both {both[0]}; they must be different columns.")
     if data.drop_parts and len(columns) > 1:
         problems.append(
             "data.drop_parts=true drops phrases of sentences, as in SST-2; pairs of texts have none. Leave it out."
+        )
+    return problems
+
+
+def _several_labels(data: DataSettings) -> list[str]:
+    """Problems with how many labels a text has, and how they are written."""
+    problems, columns = list[str](), data.label_columns
+    several = "; where a text can have several labels, data.task=multi_label says so."
+    if data.task not in TASKS:
+        problems.append(f"data.task is {data.task!r}; it is {' or '.join(TASKS)}.")
+    if not columns:
+        problems.append("data.label_column is empty; name the column of labels.")
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        problems.append(f"data.label_column has {', '.join(twice)} twice; each label has a column of its own.")
+    if not data.has_several_labels:
+        if not isinstance(data.label_column, str):
+            problems.append(f"data.label_column has {plural(len(columns), 'column')}{several}")
+        if data.label_separator is not None:
+            problems.append(f"data.label_separator is {data.label_separator!r}{several}")
+        return problems
+    if data.label_separator is not None and (not data.label_separator or len(columns) > 1):
+        problems.append(
+            f"data.label_separator is {data.label_separator!r}; it stands between the labels in one column, such as "
+            "'data.label_separator=\",\"'. Labels in columns of 0 and 1 have none."
+        )
+    if data.balance:
+        problems.append(
+            "data.balance=true takes equally many texts of each label, and with data.task=multi_label a text can have "
+            "several. Leave it out: subsets keep the labels' frequencies."
+        )
+    if isinstance(data.label_names, list) and len(columns) > 1 and len(data.label_names) != len(columns):
+        problems.append(
+            f"data.label_names has {len(data.label_names)} names for {len(columns)} columns of labels; give a name for "
+            "each, or leave them out."
         )
     return problems
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from src.core.task import decided, has_several, is_right, labels_of, present
 from src.core.texts import TEXT, TEXT_PAIR, joined, shown, texts_of
 from src.verdict.records import LabelScores
 
@@ -18,6 +19,7 @@ SLICE_VALUES = 20  # a column with more values is not sliced
 MIN_SLICE_EXAMPLES = 5  # fewest examples of a slice: from fewer, predictions on single test examples could be inferred
 MAX_NAME_LENGTH = 60  # characters of a slice's name
 MISSING = "(none)"
+NO_LABEL = "(no label)"
 LENGTH_PARTS = 4
 SHOWN_ERRORS = 100
 
@@ -64,16 +66,19 @@ class ErrorAnalysis:
     split: str
     examples: int
     labels: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]  # [true][predicted]
+    confusion: tuple[tuple[int, ...], ...]  # [true][predicted]; empty where texts can have several labels
     calibration_error: float
     bins: tuple[Bin, ...]
     slices: tuple[Slice, ...]
     wrong: tuple[Misclassified, ...]  # the highest probability first; empty for the test split
     per_label: tuple[LabelScores, ...] = ()  # empty in the records of earlier versions
+    n_wrong: int | None = None  # of several labels: examples of which a label is wrong; None: as in the confusion
 
     @property
     def errors(self) -> int:
         """The number of misclassified examples."""
+        if self.n_wrong is not None:
+            return self.n_wrong
         return sum(n for i, row in enumerate(self.confusion) for j, n in enumerate(row) if i != j)
 
     @property
@@ -106,21 +111,27 @@ def analyze_errors(
     from src.verdict.bootstrap import Predictions
     from src.verdict.per_label import label_scores
 
-    labels, predicted = frame["label"].to_numpy(), probabilities.argmax(axis=1)
-    right = predicted == labels
-    others = None if baseline is None else baseline.argmax(axis=1) == labels
-    confusion = confusion_matrix(labels, predicted, labels=range(len(names)))
-    bins = tuple(_bins(probabilities.max(axis=1), right))
+    labels = labels_of(frame)
+    several, right = has_several(labels), is_right(labels, probabilities)
+    others = None if baseline is None else is_right(labels, baseline)
+    given = decided(probabilities, several)
+    confusion = () if several else confusion_matrix(labels, probabilities.argmax(axis=1), labels=range(len(names)))
+    if several:  # a decision per label
+        sure, decisions = np.where(given, probabilities, 1 - probabilities).ravel(), (given == labels).ravel()
+    else:
+        sure, decisions = probabilities.max(axis=1), right
+    bins = tuple(_bins(sure, decisions))
     return ErrorAnalysis(
         split=split,
         examples=len(frame),
         labels=names,
         confusion=tuple(tuple(int(n) for n in row) for row in confusion),
-        calibration_error=sum(b.examples * abs(b.accuracy - b.confidence) for b in bins) / len(frame),
+        calibration_error=sum(b.examples * abs(b.accuracy - b.confidence) for b in bins) / len(sure),
         bins=bins,
         slices=tuple(_slices(frame, right, others)),
         wrong=() if split == "test" else tuple(_misclassified(frame, probabilities, names)),
         per_label=tuple(label_scores(labels, predictions or Predictions(probabilities[None]), names)),
+        n_wrong=int((~right).sum()) if several else None,
     )
 
 
@@ -183,9 +194,19 @@ def _length_quartiles(words: pd.Series) -> pd.Series:
 
 
 def _misclassified(frame: pd.DataFrame, probabilities: np.ndarray, names: tuple[str, ...]) -> Iterator[Misclassified]:
-    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    labels, texts = frame["label"].to_numpy(), texts_of(frame)
-    errors = np.flatnonzero(predicted != labels)
+    """Those of which the model is surest; of several labels, of which it is surest of a wrong decision."""
+    labels, texts = labels_of(frame), texts_of(frame)
+    several = has_several(labels)
+    true, given = present(labels, len(names)), decided(probabilities, several)
+    of_decisions = (
+        np.where(true != given, np.maximum(probabilities, 1 - probabilities), 0.0) if several else probabilities
+    )
+    sure = of_decisions.max(axis=1)
+    errors = np.flatnonzero(~is_right(labels, probabilities))
     for i in errors[np.argsort(-sure[errors], kind="stable")][:SHOWN_ERRORS]:
         text, row = shown(texts[i]), int(frame["row"].iloc[i])
-        yield Misclassified(row, text, names[labels[i]], names[predicted[i]], float(sure[i]))
+        yield Misclassified(row, text, _in_words(true[i], names), _in_words(given[i], names), float(sure[i]))
+
+
+def _in_words(has: np.ndarray, names: tuple[str, ...]) -> str:
+    return ", ".join(name for name, is_there in zip(names, has, strict=True) if is_there) or NO_LABEL

@@ -61,11 +61,8 @@ def search_figures(record: SearchRecord) -> dict[str, Figure]:
 
 def error_figures(analysis: ErrorAnalysis) -> dict[str, Figure]:
     """The figures of an error analysis, by name."""
-    return {
-        "confusion": confusion_matrix(analysis),
-        "calibration": reliability_diagram(analysis),
-        "slices": slice_accuracy(analysis),
-    }
+    drawn = {"calibration": reliability_diagram(analysis), "slices": slice_accuracy(analysis)}
+    return {"confusion": confusion_matrix(analysis), **drawn} if analysis.confusion else drawn
 
 
 @rc_context(STYLE)

@@ -1,6 +1,7 @@
 """Renders the model card of a search in the Hub's format."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 from src.core.formatting import duration, plural, short
 from src.core.records import State, WeightChange
+from src.core.task import MULTI_LABEL, Threshold
 from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis, Slice
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord
@@ -102,6 +104,8 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
         model=model,
         ending=ending,
         labels=" and ".join((", ".join(data.label_names[:-1]), data.label_names[-1])),
+        several=verdict.task == MULTI_LABEL,
+        thresholds=_thresholds(winner.threshold, data.label_names),
         tried=len(record.trials),
         sentences=tables.sentences(verdict),
         baseline_name=baseline.name if baseline else "",
@@ -126,13 +130,26 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
             for name in ("train", "validation", "test")
         ],
         noticed=", ".join(f"{n} {what.replace('_', ' ')}" for what, n in data.notes.items() if "_carved_" not in what),
-        confusion=[(label, *row) for label, row in zip(test.labels, test.confusion, strict=True)],
+        confusion=confusion_rows(test),
         per_label=tables.per_label_table(test.per_label),
         slices=[slice_row(s) for s in test.slices],
         changes=[change_row(c) for c in judged.changes],
         weakest=_weakest_slice(test),
         made=list(_provenance(judged).items()),
     )
+
+
+def _thresholds(threshold: Threshold | None, label_names: Sequence[str]) -> str:
+    if isinstance(threshold, (list, tuple)):
+        return ", ".join(f"{name} {value:.4f}" for name, value in zip(label_names, threshold, strict=True))
+    return "" if threshold is None else f"{threshold:.4f} for all"
+
+
+def confusion_rows(analysis: ErrorAnalysis) -> list[tuple[object, ...]]:
+    """The rows of the table of true and predicted labels; none where texts can have several labels."""
+    if not analysis.confusion:
+        return []
+    return [(label, *row) for label, row in zip(analysis.labels, analysis.confusion, strict=True)]
 
 
 def slice_row(row: Slice) -> tuple[object, ...]:
@@ -191,7 +208,7 @@ def _protocol(judged: JudgedSearch) -> dict[str, Any]:
         f"candidates (the search's best settings and the default recipe): {winner.name}"
         + (f", {winner.about}" if winner.about else ""),
         "form": verdict.form_reason,
-        "optimism of the search": "" if winner.optimism is None else f"{winner.optimism:+.4f}",
+        "optimism of the search": "" if winner.optimism is None else f"{winner.optimism:+z.4f}",
         "baselines": ", ".join(c.name for c in verdict.contenders if c.kind == "baseline"),
     }
 

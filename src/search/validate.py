@@ -1,10 +1,11 @@
 """Checks a study's definition before anything is trained."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from src.config.settings import WEIGHTINGS, Settings
+from src.config.settings import PER_LABEL, WEIGHTINGS, Settings
 from src.core.errors import InvalidInput, did_you_mean
+from src.core.task import Task
 from src.search.instantiate import instantiate
 from src.search.sampler import SCREENED_KEY, build_sampler
 from src.search.space import Parameter, Space
@@ -41,15 +42,18 @@ def check_study(settings: Settings, space: Space, options: Mapping[str, list[str
     return _warnings(settings, space)
 
 
-def check_labels(settings: Settings, label_names: Sequence[str]) -> str:
-    """Returns the metric's direction. Raises InvalidInput for what does not go with these labels."""
-    study, n_labels = settings.study, len(label_names)
-    class_weights.check_class_weights(settings.recipe.loss, label_names)
-    direction = objectives.resolve_direction(study.metric, study.direction, n_labels)
-    if study.threshold == "tuned" and n_labels != 2:
+def check_task(settings: Settings, task: Task) -> str:
+    """Returns the metric's direction. Raises InvalidInput for what does not go with the data's labels."""
+    study, n_labels = settings.study, len(task.label_names)
+    class_weights.check_class_weights(settings.recipe.loss, task.label_names)
+    direction = objectives.resolve_direction(study.metric, study.direction, task)
+    if study.has_tuned_threshold and n_labels != 2 and not task.has_several_labels:
         raise InvalidInput(
-            f"study.threshold is tuned, and the data have {n_labels} labels; a threshold is for two. Leave it out."
+            f"study.threshold is {study.threshold}, and the data have {n_labels} labels; a threshold is for two, or "
+            "for texts that can have several (data.task=multi_label). Leave it out."
         )
+    if study.threshold == PER_LABEL and not task.has_several_labels:
+        raise InvalidInput("study.threshold is per_label, and each text has one label; type study.threshold=tuned.")
     if study.rung_examples is not None and study.rung_examples < 2 * n_labels:
         raise InvalidInput(
             f"study.rung_examples is {study.rung_examples}, and the data have {n_labels} labels; it is at least two "
@@ -118,8 +122,8 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
     ]  # fmt: skip
     if study.average != "auto" and not (isinstance(study.average, int) and study.average in (0, *range(2, 101))):
         problems.append(f"study.average is {study.average!r}; it is auto, 0, or a number of trials from 2 to 100.")
-    if study.threshold not in (0.5, "tuned"):
-        problems.append(f"study.threshold is {study.threshold!r}; it is 0.5 or tuned.")
+    if study.threshold != 0.5 and not study.has_tuned_threshold:
+        problems.append(f"study.threshold is {study.threshold!r}; it is 0.5, tuned or per_label.")
     if study.patience is not None and study.patience < 1:
         problems.append(f"study.patience is {study.patience}; it is at least 1, or null.")
     problems += [

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from src.core.task import pair_columns
+from src.core.task import Threshold, gives_several_labels, pair_columns, threshold_text
 from src.core.texts import TEXT, TEXT_PAIR
 from src.tracking.store import TrackingStore
 
@@ -14,7 +14,7 @@ LABEL, SCORE = "label", "score"
 THRESHOLD_PARAM = "decision_threshold"  # of a logged model
 
 
-def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: float | None = None) -> str:
+def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: Threshold | None = None) -> str:
     """Log the weights and tokenizer in `folder` on the run; returns the models:/ URI.
 
     `threshold`: the decision threshold that is in the weights, for the record.
@@ -29,7 +29,12 @@ def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: float 
     tokenizer = _truncating_tokenizer(folder)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
     example: Any = {TEXT: "a text", TEXT_PAIR: "another"} if pair_columns(model.config) else ["a text"]
-    signature = infer_signature(example, {LABEL: "a label", SCORE: 0.5}, {"truncation": True})
+    call: dict[str, Any] = {"truncation": True}
+    answer: Any = {LABEL: "a label", SCORE: 0.5}
+    if gives_several_labels(model.config):
+        # such an answer for every label, a column each, for which MLflow's signatures have no type
+        call, answer = call | {"top_k": model.config.num_labels}, None
+    signature = infer_signature(example, answer, call)
     # MLflow asks the Hub for a card, and warns that there is none
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(store.uri)
@@ -39,7 +44,7 @@ def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: float 
             name=ARTIFACT,
             task="text-classification",
             signature=signature,
-            model_config={"truncation": True},
+            model_config=call,
             params=_threshold_params(threshold),
             pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
         )
@@ -73,12 +78,12 @@ def save_without_code(classifier: Any, folder: Path) -> None:
             module.unlink()
 
 
-def _threshold_params(threshold: float | None) -> dict[str, str]:
-    return {} if threshold is None else {THRESHOLD_PARAM: f"{threshold:.6g}"}
+def _threshold_params(threshold: Threshold | None) -> dict[str, str]:
+    return {} if threshold is None else {THRESHOLD_PARAM: threshold_text(threshold)}
 
 
 def find_logged_model(
-    store: TrackingStore, run_id: str, outdated: str = "", threshold: float | None = None
+    store: TrackingStore, run_id: str, outdated: str = "", threshold: Threshold | None = None
 ) -> str | None:
     """The URI of the model that the run has logged completely; None if there is none.
 

@@ -11,6 +11,7 @@ from src.config.settings import Settings
 from src.core.errors import mask_secrets
 from src.core.metric import MAXIMIZE
 from src.core.records import AverageRecord, ScreeningResult, State, TrainingResult, WeightChange
+from src.core.task import Task, Threshold
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.search_record import JudgedSearch, SearchRecord, WeightInspection
@@ -231,7 +232,7 @@ def _change_row(row: WeightChange) -> tuple[object, ...]:
 
 
 def log_best_model(
-    store: TrackingStore, run: RunLog, training: Path, outdated: str = "", threshold: float | None = None
+    store: TrackingStore, run: RunLog, training: Path, outdated: str = "", threshold: Threshold | None = None
 ) -> str:
     """Log the weights in `training`/best as a model of the run, once. Returns the model's URI.
 
@@ -282,6 +283,13 @@ def challenger_uri(verdict: Verdict) -> str:
     return f"models:/{verdict.registry}@challenger"
 
 
-def load_snippet(uri: str) -> str:
-    """Python code that loads the model at `uri` and classifies a text."""
-    return f'mlflow.transformers.load_model({uri!r})("a warm, funny film")'
+def load_snippet(uri: str, task: Task) -> str:
+    """Python code that loads the model at `uri` and classifies a text, or a pair."""
+    given = '{"text": "a man sleeps", "text_pair": "he rests"}' if task.has_pairs else '"a warm, funny film"'
+    return f"mlflow.transformers.load_model({uri!r})({given}{', top_k=None' if task.has_several_labels else ''})"
+
+
+def predict_snippet(task: Task) -> str:
+    """The command that classifies a text, or a pair."""
+    given = '--pair "a man sleeps" "he rests"' if task.has_pairs else '"a warm, funny film"'
+    return f"python -m src.predict {given}"

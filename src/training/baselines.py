@@ -13,6 +13,7 @@ import pandas as pd
 
 from src.config.settings import LossSettings, Recipe, Settings
 from src.core.records import State, TrainingResult
+from src.core.task import has_several, labels_of, present
 from src.core.texts import Text, joined, texts_of
 from src.training import class_weights, devices, label_mapping, metrics
 from src.training.callbacks import Objective
@@ -20,7 +21,6 @@ from src.training.pretrained import PretrainedModel
 from src.training.trainer import TokenizedData, evaluate_untrained
 
 Classifier = Any  # predict_proba(texts) -> [n_examples, n_labels], classes_
-Weights = dict[int, float] | None  # by label index; None: all alike
 # the choice between words and characters is made on a part of train, or it would cost more than the baseline itself
 CHOICE_TEXTS, CHOICE_CHARACTERS, CHOICE_FOLDS = 2000, 1000, 3
 ANALYZERS: dict[str, dict[str, Any]] = {
@@ -29,44 +29,62 @@ ANALYZERS: dict[str, dict[str, Any]] = {
 }
 
 
-def fit_majority(texts: Sequence[Text], labels: pd.Series, _weights: Weights = None) -> Classifier:
-    """Always the most frequent label of train, whatever it weighs."""
+def fit_majority(texts: Sequence[Text], labels: np.ndarray, _weights: np.ndarray | None = None) -> Classifier:
+    """Always the labels' frequencies in train, whatever they weigh."""
     from sklearn.dummy import DummyClassifier
 
+    if has_several(labels):
+        return _Frequencies(labels.mean(axis=0))
     return DummyClassifier(strategy="prior").fit(texts, labels)
 
 
-def fit_tfidf_logreg(texts: Sequence[Text], labels: pd.Series, weights: Weights = None) -> Classifier:
+class _Frequencies:
+    """Gives every text the same probabilities."""
+
+    def __init__(self, probabilities: np.ndarray) -> None:
+        self.probabilities, self.classes_ = probabilities, np.arange(len(probabilities))
+
+    def predict_proba(self, texts: Sequence[Text]) -> np.ndarray:
+        """The probabilities, [n_texts, n_labels]."""
+        return np.tile(self.probabilities, (len(texts), 1))
+
+
+def fit_tfidf_logreg(texts: Sequence[Text], labels: np.ndarray, weights: np.ndarray | None = None) -> Classifier:
     """TF-IDF (sublinear), then logistic regression with L2 and C=10, of words and word pairs or of 1 to 5 characters.
 
     Cross-validation on train decides between the two: characters suit scripts without blanks, and typing errors. For
     pairs see pair_features.
     """
     kind = choose_analyzer(texts, labels)
-    return _tfidf_logreg(kind, _are_pairs(texts), weights).fit(texts, labels)
+    return _tfidf_logreg(kind, _are_pairs(texts), has_several(labels), weights).fit(texts, labels)
 
 
-def choose_analyzer(texts: Sequence[Text], labels: pd.Series) -> str:
+def choose_analyzer(texts: Sequence[Text], labels: np.ndarray) -> str:
     """The key of ANALYZERS with the higher accuracy in cross-validation on at most CHOICE_TEXTS texts of train.
 
     Words, where both are as good or there are too few texts to tell; characters, where there are no words.
     """
     from sklearn.model_selection import cross_val_score
 
-    sample = pd.Series([_beginning(text) for text in texts], index=labels.index, dtype=object)
+    several = has_several(labels)
+    sample = pd.Series([_beginning(text) for text in texts], dtype=object)
     if len(sample) > CHOICE_TEXTS:
         sample = sample.sample(CHOICE_TEXTS, random_state=0)
-    answers = labels.loc[sample.index]
+    answers = labels[sample.index]
     if not _has_words(texts):
         return "characters"
-    if answers.value_counts().max() < CHOICE_FOLDS:
+    if len(answers) < CHOICE_FOLDS or (not several and np.bincount(answers).max() < CHOICE_FOLDS):
         return "words"
     scores = {}
     for kind in ANALYZERS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fold without any word, whose score is then the least
             folds = cross_val_score(
-                _tfidf_logreg(kind, _are_pairs(texts)), sample.tolist(), answers, cv=CHOICE_FOLDS, error_score=-1.0
+                _tfidf_logreg(kind, _are_pairs(texts), several),
+                sample.tolist(),
+                answers,
+                cv=CHOICE_FOLDS,
+                error_score=-1.0,
             )
         scores[kind] = float(folds.mean())
     return "characters" if scores["characters"] > scores["words"] else "words"
@@ -89,21 +107,25 @@ def _has_words(texts: Sequence[Text]) -> bool:
     return any(analyze(joined(text)) for text in texts)
 
 
-def _tfidf_logreg(kind: str, are_pairs: bool, weights: Weights = None) -> Classifier:
+def _tfidf_logreg(kind: str, are_pairs: bool, several: bool, weights: np.ndarray | None = None) -> Classifier:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
+    from src.training.one_vs_rest import OneVsRest
     from src.training.pair_features import PairFeatures
 
+    regression = LogisticRegression(C=10.0, max_iter=2000)
+    if not several and weights is not None:
+        regression.set_params(class_weight=dict(enumerate(weights.tolist())))
     tfidf = TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind])
     return make_pipeline(
         PairFeatures(tfidf) if are_pairs else tfidf,
-        LogisticRegression(C=10.0, max_iter=2000, class_weight=weights),
+        OneVsRest(regression, weights) if several else regression,
     )
 
 
-CLASSIC: dict[str, Callable[[Sequence[Text], pd.Series, Weights], Classifier]] = {
+CLASSIC: dict[str, Callable[[Sequence[Text], np.ndarray, np.ndarray | None], Classifier]] = {
     "majority": fit_majority,
     "tfidf_logreg": fit_tfidf_logreg,
 }
@@ -144,10 +166,13 @@ def predict_classic(
 
 
 def _fit(name: str, train: pd.DataFrame, label_names: Sequence[str], loss: LossSettings) -> Classifier:
-    counts = np.bincount(train["label"], minlength=len(label_names))
-    weights = class_weights.class_weights(loss, counts.tolist(), label_names)
-    by_label = None if weights is None else dict(enumerate(weights.tolist()))
-    return CLASSIC[name](texts_of(train), train["label"], by_label)
+    labels = labels_of(train)
+    counts = present(labels, len(label_names)).sum(axis=0).tolist()
+    if has_several(labels):
+        weights = class_weights.positive_weights(loss, counts, len(labels), label_names)
+    else:
+        weights = class_weights.class_weights(loss, counts, label_names)
+    return CLASSIC[name](texts_of(train), labels, weights)
 
 
 def _probabilities(model: Classifier, texts: Sequence[Text], n_labels: int) -> np.ndarray:
@@ -214,10 +239,11 @@ def _result(
     probabilities: np.ndarray, validation: pd.DataFrame, objective: Objective, seconds: float
 ) -> TrainingResult:
     """The result for `probabilities` [n_examples, n_labels]; `seconds`: of predicting them with one thread."""
-    labels = validation["label"].to_numpy()
+    labels = labels_of(validation)
     values = metrics.compute_metrics(labels, probabilities, objective.metric)
-    true_probabilities = probabilities[np.arange(len(labels)), labels]
-    values["loss"] = float(-np.log(np.clip(true_probabilities, 1e-12, None)).mean())
+    true = present(labels, probabilities.shape[1])
+    of_truth = np.where(true, probabilities, 1 - probabilities) if has_several(labels) else probabilities[true]
+    values["loss"] = float(-np.log(np.clip(of_truth, 1e-12, None)).mean())
     return TrainingResult(
         State.COMPLETE, values[objective.metric], values, ms_per_1000_texts=seconds / len(validation) * 1e6
     )

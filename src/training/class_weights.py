@@ -10,6 +10,34 @@ from src.core.errors import InvalidInput, did_you_mean
 BETA = 0.999  # of effective numbers; the largest weight is then at most 1000 times the smallest
 
 
+def positive_weights(
+    loss: LossSettings, counts: Sequence[float], n_texts: int, label_names: Sequence[str]
+) -> np.ndarray | None:
+    """How much more texts with a label count than texts without it, where a text can have several, [n_labels].
+
+    - balanced: texts without the label by texts with it, so that both weigh the same.
+    - effective: the same of effective numbers (see class_weights).
+    - a mapping: as given; a label that it leaves out weighs 1.
+
+    None if all texts weigh the same. A label without texts weighs 1.
+
+    Args:
+        loss: the settings.
+        counts: training texts with each label, [n_labels].
+        n_texts: training texts.
+        label_names: by label index.
+    """
+    if loss.class_weights == "none":
+        return None
+    if isinstance(loss.class_weights, dict):
+        return np.array([loss.class_weights.get(name, 1.0) for name in label_names])
+    of_label = np.asarray(counts, dtype=np.float64)
+    others = n_texts - of_label
+    if loss.class_weights == "effective":
+        of_label, others = _effective(of_label), _effective(others)
+    return np.divide(others, of_label, out=np.ones_like(of_label), where=(of_label > 0) & (others > 0))
+
+
 def class_weights(loss: LossSettings, counts: Sequence[float], label_names: Sequence[str]) -> np.ndarray | None:
     """The weight of each label in the loss; None if all weigh the same.
 
@@ -32,10 +60,13 @@ def class_weights(loss: LossSettings, counts: Sequence[float], label_names: Sequ
     if isinstance(loss.class_weights, dict):
         weights = np.array([loss.class_weights.get(name, 1.0) for name in label_names])
     else:
-        effective = -np.expm1(numbers * np.log(BETA)) / (1 - BETA)
-        sizes = numbers if loss.class_weights == "balanced" else effective
+        sizes = numbers if loss.class_weights == "balanced" else _effective(numbers)
         weights = np.divide(1.0, sizes, out=np.zeros_like(numbers), where=numbers > 0)
     return weights * numbers.sum() / (weights * numbers).sum()
+
+
+def _effective(numbers: np.ndarray) -> np.ndarray:
+    return np.asarray(-np.expm1(numbers * np.log(BETA)) / (1 - BETA))
 
 
 def check_class_weights(loss: LossSettings, label_names: Sequence[str]) -> None:

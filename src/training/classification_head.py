@@ -1,12 +1,13 @@
 """The head of a classifier: what becomes of one that was fine-tuned before, and of a decision threshold."""
 
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from src.core.task import Threshold, gives_several_labels, labels_in
 
 THRESHOLD_FIELD = "decision_threshold"  # in the config of a model whose threshold was tuned
 CLASSIFIER_SUFFIX = "ForSequenceClassification"  # of the architecture of a checkpoint with such a head
@@ -17,7 +18,7 @@ def head_labels(config: Any) -> tuple[str, ...] | None:
     architectures = config.architectures or []
     if not any(name.endswith(CLASSIFIER_SUFFIX) for name in architectures):
         return None
-    return tuple(str(name) for _, name in sorted(config.id2label.items()))
+    return labels_in(config)
 
 
 def label_order(own: Sequence[str], names: Sequence[str]) -> list[int] | None:
@@ -78,13 +79,14 @@ def output_bias(model: Any) -> Any | None:
     return biases[-1] if biases else None
 
 
-def write_with_threshold(weights: Path, threshold: float, folder: Path) -> None:
-    """Write the classifier in `weights` to `folder` so that it answers label 1 from the probability `threshold` on.
+def write_with_threshold(weights: Path, threshold: Threshold, folder: Path) -> None:
+    """Write the classifier in `weights` to `folder` so that it gives a label from the probability `threshold` on.
 
-    The bias of its last layer is shifted; `decision_threshold` in its config.json says by which threshold.
+    That is label 1 of two, or, where texts can have several, each of them. The bias of its last layer is shifted;
+    `decision_threshold` in its config.json says by which threshold.
 
     Args:
-        weights: a folder of transformers, with a classifier of two labels and its tokenizer.
+        weights: a folder of transformers, with a classifier and its tokenizer.
         threshold: above 0 and below 1.
         folder: must not exist.
     """
@@ -93,8 +95,13 @@ def write_with_threshold(weights: Path, threshold: float, folder: Path) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(weights, local_files_only=True, use_safetensors=True)
     bias = output_bias(model)
     assert bias is not None
+    each = torch.as_tensor(threshold, dtype=torch.float64)
+    shift = ((1 - each) / each).log().to(bias.dtype)
     with torch.no_grad():
-        bias[1] += math.log((1 - threshold) / threshold)
+        if gives_several_labels(model.config):
+            bias += shift
+        else:
+            bias[1] += shift
     setattr(model.config, THRESHOLD_FIELD, threshold)
     shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("model*.safetensors", "config.json"))
     model.save_pretrained(folder)

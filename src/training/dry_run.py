@@ -219,7 +219,9 @@ def _small_data(tokenizer: Any, config: Any, task: Task, max_tokens: int) -> Dat
     texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if task.has_pairs else list(TEXTS)
     encoded = encode(tokenizer, texts, max_tokens)
     ids = [[i if i < rows else i % min(rows, SMALLEST_VOCABULARY) for i in text] for text in encoded["input_ids"]]
-    labels = [i % n_labels for i in range(len(TEXTS))]
+    labels: list[Any] = [i % n_labels for i in range(len(TEXTS))]
+    if task.has_several_labels:
+        labels = [[float(i == label) for i in range(n_labels)] for label in labels]
     return Dataset.from_dict({**encoded, "input_ids": ids, "labels": labels})
 
 

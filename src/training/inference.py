@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from src.config.settings import ModelSettings
-from src.core.task import Task
+from src.core.task import Task, labels_in
 from src.core.texts import TEXT, TEXT_PAIR, Text, joined
 from src.training.pretrained import PretrainedModel, build_classifier, load_tokenizer
 
@@ -32,7 +32,7 @@ def untuned_classifier(checkpoint: PretrainedModel, model: ModelSettings, task: 
 
 def label_names(classifier: Classifier) -> tuple[str, ...]:
     """The classifier's labels, by index."""
-    return tuple(str(name) for _, name in sorted(classifier.model.config.id2label.items()))
+    return labels_in(classifier.model.config)
 
 
 def predict_probabilities(

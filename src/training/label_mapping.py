@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
 from src.config.settings import Settings
 from src.core.errors import InvalidInput
+from src.core.task import gives_several_labels, labels_in
 from src.core.texts import Text
 from src.training import inference, pretrained
 from src.training.pretrained import PretrainedModel
@@ -25,7 +25,14 @@ def check_ready_made(settings: Settings, names: tuple[str, ...], cache: Path) ->
     """
     model = settings.recipe.model
     checkpoint = pretrained.find(replace(model, checkpoint=settings.study.ready_made or model.checkpoint), cache)
-    labels = _own_labels(checkpoint)
+    config = pretrained.own_config(checkpoint)
+    labels, several = labels_in(config), gives_several_labels(config)
+    if several != settings.data.has_several_labels:
+        kinds = ("one label", "several labels")
+        raise InvalidInput(
+            f"study.baselines has ready_made, and {checkpoint.id} gives a text {kinds[several]}; in the data it has "
+            f"{kinds[not several]}. Name another checkpoint (study.ready_made=<Hub id or folder>), or take it out."
+        )
     map_to_data_labels(np.full((1, len(labels)), 1 / len(labels)), labels, names, checkpoint.id)
     return checkpoint
 
@@ -79,8 +86,3 @@ def map_to_data_labels(
         f"it has to answer with their labels, {', '.join(names)}, or (where there are two) with 1 star to 5 stars; "
         "name such a checkpoint, study.ready_made=<Hub id or folder>, or take ready_made out."
     )
-
-
-def _own_labels(checkpoint: PretrainedModel) -> tuple[str, ...]:
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    return tuple(str(name) for _, name in sorted(config.id2label.items()))

@@ -10,6 +10,7 @@ from transformers import DataCollatorWithPadding
 
 from src.config.settings import Recipe
 from src.training import metrics
+from src.training.one_vs_rest import OneVsRest
 from src.training.pretrained import PretrainedModel, build_classifier
 from src.training.trainer import TokenizedData
 
@@ -31,7 +32,9 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
     classifier = build_classifier(checkpoint, recipe.model, data.task, seed=0)
     encoder = classifier.base_model.eval().to("cuda" if use_gpu else "cpu")
     train, validation = (_features(encoder, split, data.tokenizer) for split in (data.train, data.validation))
-    probe = LogisticRegression(max_iter=1000).fit(train, np.asarray(data.train["labels"][:]))
+    regression = LogisticRegression(max_iter=1000)
+    probe = OneVsRest(regression) if data.task.has_several_labels else regression
+    probe.fit(train, np.asarray(data.train["labels"][:]))
     probabilities = np.zeros((len(validation), len(data.label_names)))
     probabilities[:, probe.classes_] = probe.predict_proba(validation)
     labels = np.asarray(data.validation["labels"][:])

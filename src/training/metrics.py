@@ -12,6 +12,9 @@ import datasets
 import evaluate
 import numpy as np
 
+from src.core.metric import metric_names
+from src.core.task import decided, has_several
+
 DESCRIPTION = "scikit-learn's {name}, average={average}, zero_division=0."
 Scorer = Callable[[np.ndarray, np.ndarray], float]  # of labels [n_examples], probabilities [n_examples, n_labels]
 
@@ -47,13 +50,17 @@ def _combined_metrics(n_labels: int) -> evaluate.CombinedEvaluations:
 def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str = "accuracy") -> dict[str, float]:
     """Metrics of every evaluation, and `metric`, but for the loss, which the Trainer computes.
 
-    Two labels: f1, precision and recall of label 1. More: their macro averages, named f1_macro and so on.
+    Two labels: f1, precision and recall of label 1. More: their macro averages, named f1_macro and so on. See
+    core.metric.metric_names for texts with several labels.
 
     Args:
-        labels: [n_examples].
+        labels: [n_examples] or [n_examples, n_labels].
         probabilities: [n_examples, n_labels].
         metric: of the study.
     """
+    if has_several(labels):
+        names = metric_names(probabilities.shape[1], metric, several=True)
+        return {name: sklearn_score(name, labels, probabilities) for name in names if name != "loss"}
     computed: dict[str, Any] = _combined_metrics(probabilities.shape[1]).compute(
         predictions=probabilities.argmax(axis=1), references=labels
     )
@@ -71,12 +78,13 @@ def sklearn_score(metric: str, labels: np.ndarray, probabilities: np.ndarray) ->
 
     Args:
         metric: one of core.metric.
-        labels: [n_examples].
+        labels: [n_examples] or [n_examples, n_labels].
         probabilities: [n_examples, n_labels].
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of labels without examples
-        return float(_scorer(metric)(labels, probabilities))
+        score = _scorer_of_several(metric) if has_several(labels) else _scorer(metric)
+        return float(score(labels, probabilities))
 
 
 def _scorer(metric: str) -> Scorer:
@@ -110,6 +118,32 @@ def _scorer(metric: str) -> Scorer:
         "roc_auc_ovo_weighted": partial(_roc_auc_ovo, weighted=True),
     }
     return others[metric]
+
+
+def _scorer_of_several(metric: str) -> Scorer:
+    from sklearn import metrics
+
+    if metric == "accuracy":
+        return lambda labels, probabilities: metrics.accuracy_score(labels, decided(probabilities, several=True))
+    if metric == "loss":
+        return lambda labels, probabilities: np.mean(
+            [metrics.log_loss(true, p, labels=[0, 1]) for true, p in zip(labels.T, probabilities.T, strict=True)]
+        )
+    if metric in ("average_precision", "roc_auc"):
+        of_one = metrics.average_precision_score if metric == "average_precision" else _binary_roc_auc
+        return partial(_mean_over_labels, of_one, metric == "roc_auc")
+    name, _, average = metric.rpartition("_")
+    function = partial(getattr(metrics, f"{name}_score"), average=average, zero_division=0)
+    return lambda labels, probabilities: function(labels, decided(probabilities, several=True).astype(int))
+
+
+def _mean_over_labels(
+    score: Callable[[np.ndarray, np.ndarray], float], needs_both: bool, labels: np.ndarray, probabilities: np.ndarray
+) -> float:
+    """The mean of a ranking's score over labels that a text has; with `needs_both`, also that a text has not."""
+    positive = labels.sum(axis=0)
+    counted = np.flatnonzero((positive > 0) & ((positive < len(labels)) | (not needs_both)))
+    return float(np.mean([score(labels[:, c], probabilities[:, c]) for c in counted])) if len(counted) else 0.0
 
 
 def _with_all_labels(function: Callable[..., float]) -> Scorer:

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.metric import METRICS, MINIMIZE, direction_of, known_metrics
+from src.core.task import Task
 
 IMBALANCED = 0.7  # share of the largest label above which accuracy says little
 BASELINES = ("majority", "tfidf_logreg", "untuned", "ready_made")
 
 
-def resolve_direction(metric: str, requested: str | None, n_labels: int) -> str:
+def resolve_direction(metric: str, requested: str | None, task: Task) -> str:
     """The direction of the metric. Raises InvalidInput for an unknown metric, or if another direction was requested."""
-    known = known_metrics(n_labels)
+    known = known_metrics(task)
     if metric not in known:
-        why = f", which is for {METRICS[metric].labels}" if metric in METRICS else ""
         raise InvalidInput(
-            f"study.metric is {metric!r}{why}; with {n_labels} labels it is one of {', '.join(known)}."
-            f"{did_you_mean(metric, known)}"
+            f"study.metric is {metric!r}{_why_unknown(metric, task)}; {_in_words(task)} it is one of "
+            f"{', '.join(known)}.{did_you_mean(metric, known)}"
         )
     natural = direction_of(metric)
     if requested not in (None, natural):
@@ -27,15 +27,33 @@ def resolve_direction(metric: str, requested: str | None, n_labels: int) -> str:
     return natural
 
 
-def note_on_imbalance(metric: str, counts: Sequence[int], label_names: Sequence[str]) -> str | None:
-    """What accuracy hides if one label has most of the texts; None if it has not, or another metric is the study's.
+def _why_unknown(metric: str, task: Task) -> str:
+    if metric not in METRICS:
+        return ""
+    known = METRICS[metric]
+    if task.kind in known.tasks:
+        return f", which is for {known.labels}"
+    return f", which is for {'one label' if task.has_several_labels else 'several labels'} a text"
+
+
+def _in_words(task: Task) -> str:
+    return "with several labels a text" if task.has_several_labels else f"with {len(task.label_names)} labels"
+
+
+def note_on_metric(metric: str, counts: Sequence[int], task: Task) -> str | None:
+    """What accuracy hides: of several labels a text, or if one label has most of the texts; None if it hides nothing.
 
     Args:
-        metric: of the study.
+        metric: of the study; only of accuracy there is something to say.
         counts: training texts of each label, [n_labels].
-        label_names: by label index.
+        task: of the data.
     """
-    total = sum(counts)
+    total, label_names = sum(counts), task.label_names
+    if metric == "accuracy" and task.has_several_labels:
+        return (
+            "accuracy counts a text as right only if it gets exactly its labels; study.metric=f1_micro or f1_macro "
+            "says more of texts with several labels"
+        )
     if metric != "accuracy" or not total or max(counts) <= IMBALANCED * total:
         return None
     share, largest = max(counts) / total, label_names[list(counts).index(max(counts))]

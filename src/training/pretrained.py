@@ -241,7 +241,7 @@ def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, task: T
         local_files_only=True,
         id2label=names,
         label2id={name: i for i, name in names.items()},
-        problem_type="single_label_classification",
+        problem_type=task.problem_type,
     )
     for field in DROPOUT_FIELDS.get(config.model_type, ()) if model.dropout is not None else ():
         setattr(config, field, model.dropout)

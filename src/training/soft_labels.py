@@ -19,17 +19,23 @@ from src.training.trainer import TokenizedData
 PROBABILITY_FLOOR = 1e-6
 
 
-def write_soft_labels(file: Path, texts: Sequence[Text], probabilities: np.ndarray, temperature: float) -> None:
+def write_soft_labels(
+    file: Path, texts: Sequence[Text], probabilities: np.ndarray, temperature: float, several: bool = False
+) -> None:
     """Write texts with their soft labels.
 
     Args:
         file: Parquet, with the columns text, text_pair (of pairs) and label.
         texts: [n_texts].
         probabilities: of the teachers, [n_texts, n_labels].
-        temperature: above 1 makes them softer, below 1 sharper: p ** (1 / temperature), scaled to a sum of 1.
+        temperature: above 1 makes them softer, below 1 sharper: p ** (1 / temperature), scaled to a sum of 1; of
+            several labels each for itself, p and 1 - p to a sum of 1.
+        several: whether a text can have several labels.
     """
-    soft = np.clip(probabilities.astype(np.float64), PROBABILITY_FLOOR, None) ** (1 / temperature)
-    soft /= soft.sum(axis=1, keepdims=True)
+    exact = probabilities.astype(np.float64)
+    soft = np.clip(exact, PROBABILITY_FLOOR, None) ** (1 / temperature)
+    without = np.clip(1 - exact, PROBABILITY_FLOOR, None) ** (1 / temperature)
+    soft /= soft + without if several else soft.sum(axis=1, keepdims=True)
     with replacing(file) as scratch:
         frame = pd.DataFrame({**columns_of(texts), "label": [row.tolist() for row in soft]})
         frame.to_parquet(scratch, index=False)
@@ -42,7 +48,8 @@ def add_soft_labels(data: TokenizedData, file: Path) -> TokenizedData:
     soft = np.stack(frame["label"].to_list()).astype(np.float32)
     taught = _with_labels(columns, soft)
     known = {name: data.train[name][:] for name in columns}
-    hard = np.eye(n_labels, dtype=np.float32)[np.asarray(data.train["labels"][:])]
+    labels = np.asarray(data.train["labels"][:])
+    hard = labels.astype(np.float32) if data.task.has_several_labels else np.eye(n_labels, dtype=np.float32)[labels]
     return replace(data, train=datasets.concatenate_datasets([_with_labels(known, hard), taught]))
 
 

@@ -14,7 +14,6 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import softmax
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Sampler, SequentialSampler
 from transformers import (
@@ -40,7 +39,7 @@ from src.training.callbacks import (
     strip_eval_prefix,
 )
 from src.training.checkpoints import last_checkpoint
-from src.training.losses import TrainingLoss, training_loss
+from src.training.losses import Loss, mean_loss, training_loss
 from src.training.pretrained import PretrainedModel, build_classifier
 from src.training.throughput import FORWARD_FRACTION, MEASURED_STEPS, StepTimer, tokens_per_step
 
@@ -136,7 +135,7 @@ def stratified_subset(split: Any, size: int | None, key: str) -> Any:
     """
     if size is None or size >= len(split):
         return split
-    labels = pd.DataFrame({"label": split["labels"][:]})
+    labels = pd.DataFrame({"label": list(split["labels"][:])})
     return split.select(splits.stratified_sample(labels, size, 0, False, key).index)
 
 
@@ -312,7 +311,7 @@ def _build_trainer(
         compute_metrics=lambda p: trainer.compute_and_keep(p.label_ids, p.predictions),
     )
     trainer.eval_order, trainer.metric = by_length, metric
-    trainer.training_loss = _training_loss(recipe, data)
+    trainer.task, trainer.training_loss = data.task, _training_loss(recipe, data)
     if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
         cpu_dropout.install(trainer.model)
     # Most classifiers accept keyword arguments but ignore num_items_in_batch. The Trainer would assume that they divide
@@ -322,14 +321,12 @@ def _build_trainer(
     return trainer
 
 
-def _training_loss(recipe: Recipe, data: TokenizedData) -> TrainingLoss | None:
+def _training_loss(recipe: Recipe, data: TokenizedData) -> Loss | None:
     """The loss that the recipe asks for; None for the mean cross-entropy."""
-    if recipe.loss == LossSettings():
+    if recipe.loss == LossSettings() and not data.task.has_several_labels:
         return None
-    labels, n_labels = np.asarray(data.train["labels"][:]), len(data.label_names)
-    counts = np.bincount(labels, minlength=n_labels) if labels.ndim == 1 else labels.sum(axis=0)
     smoothing = float(recipe.trainer.get("label_smoothing_factor", 0.0))
-    return training_loss(recipe.loss, smoothing, counts.tolist(), data.label_names)
+    return training_loss(recipe.loss, smoothing, np.asarray(data.train["labels"][:]), data.task)
 
 
 class _EpochSampler(Sampler[int]):
@@ -358,32 +355,35 @@ class _ClassifierTrainer(Trainer):
     """
 
     metric: str  # of the study
-    training_loss: TrainingLoss | None  # None: the mean cross-entropy
+    task: Task
+    training_loss: Loss | None  # None: the mean cross-entropy
     eval_order: np.ndarray  # rows of the validation split, in the order of evaluation
     logits: np.ndarray  # of the last evaluation
 
     def compute_and_keep(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """Metrics of an evaluation. Its logits are kept until the next one."""
         self.logits = logits
-        return metrics.compute_metrics(labels, softmax(logits.astype(np.float64), axis=1), self.metric)
+        return metrics.compute_metrics(labels, self.task.probabilities(logits.astype(np.float64)), self.metric)
 
     def validation_probabilities(self) -> np.ndarray:
         """Probabilities of the last evaluation, [n_examples, n_labels], in the order of the validation split."""
         probabilities = np.empty_like(self.logits)
-        probabilities[self.eval_order] = softmax(self.logits, axis=1)
+        probabilities[self.eval_order] = self.task.probabilities(self.logits)
         return probabilities
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs["labels"]
-        special = self.training_loss if model.training else None  # evaluations are by the mean cross-entropy
+        special = self.training_loss if model.training else None  # evaluations are by the mean loss
         if labels.dim() == 1 and special is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # soft labels, [batch, n_labels], and class weights are what the models' own loss does not know
+        # soft and several labels, [batch, n_labels], and class weights are what the models' own loss does not know
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         if special is not None:
             loss = special(outputs.logits, labels)
+        elif self.task.has_several_labels:
+            loss = mean_loss(self.task)(outputs.logits, labels)
         else:
             smoothing = self.args.label_smoothing_factor
             loss = cross_entropy(outputs.logits.float(), labels.float(), label_smoothing=smoothing)
@@ -394,7 +394,7 @@ class _ClassifierTrainer(Trainer):
         # Over several devices the Trainer's mean includes texts that fill the last batch. Smoothing is for training.
         if self.args.world_size > 1 or self.args.label_smoothing_factor:
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
-            output.metrics["eval_loss"] = cross_entropy(logits.float(), labels).item()
+            output.metrics["eval_loss"] = mean_loss(self.task)(logits, labels).item()
         return output
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

@@ -31,6 +31,7 @@ from scipy import stats
 from scipy.special import expit
 
 from src.core.metric import METRICS, PROBABILITIES
+from src.core.task import has_several, is_right
 from src.verdict import estimates
 
 N_DRAWS = 2000
@@ -96,7 +97,7 @@ class PairedBootstrap:
         generator = np.random.default_rng(seed)
         self.labels, self.predictions, self.n_examples = labels, answers, len(labels)
         n_labels = next((a.probabilities.shape[2] for a in answers.values()), 2)
-        self.metrics = estimates.metric_names(n_labels, metric)
+        self.metrics = estimates.metric_names(n_labels, metric, has_several(labels))
         self.support = {name: estimates.support(labels, a.probabilities, self.metrics) for name, a in answers.items()}
         all_examples = np.ones((1, len(labels)))
         self.point_estimates = {
@@ -213,7 +214,7 @@ class McNemar:
 
 def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
     """`first`, `second`: probabilities [n_examples, n_labels]. Source: McNemar 1947; exact binomial form."""
-    hit, other = first.argmax(axis=1) == labels, second.argmax(axis=1) == labels
+    hit, other = is_right(labels, first), is_right(labels, second)
     a, b = int((hit & ~other).sum()), int((other & ~hit).sum())
     return McNemar(a, b, float(stats.binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0)
 

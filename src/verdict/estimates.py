@@ -6,15 +6,16 @@ import numpy as np
 
 from src.core import metric as metrics
 from src.core.metric import EXAMPLES, METRICS, POSITIVE, PROBABILITIES, RANKING
+from src.core.task import decided, has_several, is_right, present
 from src.verdict.formulas import FORMULAS, Draws
 
 Counts = np.ndarray  # [n_draws, n_examples]: how often each draw holds each example
 HITS = ("accuracy", "top_k_accuracy", "recall_weighted")  # and micro averages: right or wrong is all that counts
 
 
-def metric_names(n_labels: int, metric: str = "accuracy") -> tuple[str, ...]:
+def metric_names(n_labels: int, metric: str = "accuracy", several: bool = False) -> tuple[str, ...]:
     """The metrics of every evaluation and the study's `metric`, the loss last."""
-    loss, *others = metrics.metric_names(n_labels, metric)
+    loss, *others = metrics.metric_names(n_labels, metric, several)
     return (*others, loss)
 
 
@@ -28,7 +29,7 @@ def weighted_metrics(
     probability of the true label. A ranking of examples that all have one label is worth 0.5 (roc_auc).
 
     Args:
-        labels: [n_examples].
+        labels: [n_examples] or, where texts can have several, [n_examples, n_labels].
         probabilities: [n_seeds, n_examples, n_labels].
         counts: how often each draw holds each example, [n_draws, n_examples].
         names: of metrics; by default those of every evaluation.
@@ -38,13 +39,14 @@ def weighted_metrics(
     """
     draws = Draws(labels, probabilities, counts)
     shape = (len(counts), len(probabilities))
-    names = names or metric_names(probabilities.shape[2])
+    names = names or metric_names(probabilities.shape[2], several=has_several(labels))
     return {name: np.broadcast_to(FORMULAS[name](draws), shape) for name in names}
 
 
 def metrics_per_seed(labels: np.ndarray, probabilities: np.ndarray, metric: str = "accuracy") -> dict[str, np.ndarray]:
     """The metrics of every evaluation and `metric`, of each seed on all examples, [n_seeds]."""
-    all_examples, names = np.ones((1, len(labels))), metric_names(probabilities.shape[2], metric)
+    all_examples = np.ones((1, len(labels)))
+    names = metric_names(probabilities.shape[2], metric, has_several(labels))
     return {name: values[0] for name, values in weighted_metrics(labels, probabilities, all_examples, names).items()}
 
 
@@ -54,22 +56,23 @@ def support(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] 
     Recall rests on examples of the label, precision on those predicted as it, f1 and jaccard on either; a macro average
     on as many as its rarest label.
     """
-    n_labels, predicted = probabilities.shape[2], probabilities.argmax(axis=2)
+    n_labels, several = probabilities.shape[2], has_several(labels)
+    true, given = present(labels, n_labels), decided(probabilities, several)
     each = [
         {
-            "recall": int((labels == c).sum()),
-            "precision": int((predicted == c).sum(axis=1).min()),
-            "f1": int(((predicted == c) | (labels == c)).sum(axis=1).min()),
+            "recall": int(true[:, c].sum()),
+            "precision": int(given[..., c].sum(axis=1).min()),
+            "f1": int((given[..., c] | true[:, c]).sum(axis=1).min()),
         }
         for c in range(n_labels)
     ]
     numbers = {}
-    for name in names or metric_names(n_labels):
+    for name in names or metric_names(n_labels, several=several):
         stem = name.split("_", maxsplit=1)[0]
         kind = {"precision": "precision", "f1": "f1", "jaccard": "f1"}.get(stem, "recall")
         if METRICS[name].rests_on == EXAMPLES:
             numbers[name] = len(labels)
-        elif METRICS[name].rests_on == POSITIVE and n_labels == 2:
+        elif METRICS[name].rests_on == POSITIVE and n_labels == 2 and not several:
             numbers[name] = each[1][kind]
         else:
             numbers[name] = min((e[kind] for e in each if e["f1"]), default=0)
@@ -79,27 +82,32 @@ def support(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] 
 def n_differing_examples(metric: str, labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
     """The number of examples on which two contenders differ, as far as the metric depends on them.
 
-    With several seeds, an example counts by the difference between the fractions of seeds that predict each label. For
-    a metric of the ranking it counts if its mean rank differs, and the number is that of the rarest label.
+    With several seeds, an example counts by the difference between the fractions of seeds that predict each label; of
+    several labels by the largest such difference. For a metric of the ranking it counts if its mean rank differs, and
+    the number is that of the rarest label.
 
     Args:
         metric: says which examples count.
-        labels: [n_examples].
+        labels: [n_examples] or [n_examples, n_labels].
         first: probabilities, [n_seeds, n_examples, n_labels].
         second: as `first`.
     """
+    several = has_several(labels)
     if METRICS[metric].reads == PROBABILITIES:
         return float(len(labels))
     if METRICS[metric].reads == RANKING:
         moved = (_mean_ranks(first) != _mean_ranks(second)).any(axis=1)
-        counted = (1,) if METRICS[metric].rests_on == POSITIVE and first.shape[2] == 2 else np.unique(labels)
-        return float(min(moved[labels == c].sum() for c in counted))
+        true = present(labels, first.shape[2])
+        if METRICS[metric].rests_on == POSITIVE and first.shape[2] == 2 and not several:
+            true = true[:, 1:]
+        each = (moved & true[:, c] for c in np.flatnonzero(true.any(axis=0)))
+        return float(min((rows.sum() for rows in each), default=0))
+    if metric == "accuracy" or (not several and (metric in HITS or metric.endswith("_micro"))):
+        one, two = (is_right(labels, each).mean(axis=0) for each in (first, second))
+        return float(np.abs(one - two).sum())
     # [n_examples, n_labels]: fraction of seeds that predict the label
-    one, two = (np.eye(c.shape[2])[c.argmax(axis=2)].mean(axis=0) for c in (first, second))
-    differ = np.abs(one - two).sum(axis=1) / 2
-    if metric in HITS or metric.endswith("_micro"):
-        rows = np.arange(len(labels))
-        differ = np.abs(one[rows, labels] - two[rows, labels])
+    one, two = (decided(each, several).mean(axis=0) for each in (first, second))
+    differ = np.abs(one - two).max(axis=1) if several else np.abs(one - two).sum(axis=1) / 2
     return float(differ[labels == 1].sum() if metric == "recall" else differ.sum())
 
 

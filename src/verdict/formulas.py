@@ -5,8 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
+from src.core.task import decided, has_several, present
 from src.verdict.ranking import average_precision, ratio, roc_auc
 
+COUNTED = ("f1", "precision", "recall", "jaccard")
 TOP = 2  # of top_k_accuracy, as in scikit-learn
 PROBABILITY_FLOOR = 1e-12
 
@@ -16,8 +18,9 @@ class Draws:
 
     def __init__(self, labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> None:
         self.labels, self.probabilities, self.counts = labels, probabilities, counts
-        self.n_labels = probabilities.shape[2]
-        self.predicted = probabilities.argmax(axis=2)
+        self.n_labels, self.several = probabilities.shape[2], has_several(labels)
+        self.chosen = decided(probabilities, self.several)  # [n_seeds, n_examples, n_labels]
+        self.present = present(labels, self.n_labels)  # [n_examples, n_labels]
         self.total = counts.sum(axis=1, keepdims=True)  # [n_draws, 1]
         self._by_label: dict[int, dict[str, np.ndarray]] = {}
 
@@ -28,18 +31,11 @@ class Draws:
     def of_label(self, label: int) -> dict[str, np.ndarray]:
         """Sums of one label (hits, chosen, present) and its f1, precision, recall and jaccard."""
         if label not in self._by_label:
-            true, predicted = self.labels == label, self.predicted == label
+            true, predicted = self.present[:, label], self.chosen[..., label]
             hits, chosen = self._sum(predicted & true), self._sum(predicted)
             present = self._sum(np.broadcast_to(true, predicted.shape))
-            self._by_label[label] = {
-                "hits": hits,
-                "chosen": chosen,
-                "present": present,
-                "f1": ratio(2 * hits, chosen + present),
-                "precision": ratio(hits, chosen),
-                "recall": ratio(hits, present),
-                "jaccard": ratio(hits, chosen + present - hits),
-            }
+            values = {name: _counted(name, hits, chosen, present) for name in COUNTED}
+            self._by_label[label] = {"hits": hits, "chosen": chosen, "present": present, **values}
         return self._by_label[label]
 
     def by_label(self, name: str) -> np.ndarray:
@@ -49,7 +45,7 @@ class Draws:
     @cached_property
     def true_probabilities(self) -> np.ndarray:
         """The probability of the true label, [n_seeds, n_examples]."""
-        index = np.broadcast_to(self.labels[None, :, None], (*self.predicted.shape, 1))
+        index = np.broadcast_to(self.labels[None, :, None], (*self.probabilities.shape[:2], 1))
         return np.take_along_axis(self.probabilities, index, axis=2)[..., 0]
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
@@ -62,10 +58,10 @@ def _positive(name: str) -> Callable[[Draws], np.ndarray]:
 
 
 def _macro(name: str) -> Callable[[Draws], np.ndarray]:
-    """The mean over the labels that occur among true or predicted labels."""
+    """The mean over the labels, if each text has one over those that occur among true or predicted labels."""
 
     def formula(draws: Draws) -> np.ndarray:
-        occurs = draws.by_label("chosen") + draws.by_label("present") > 0
+        occurs = (draws.by_label("chosen") + draws.by_label("present") > 0) | draws.several
         total: np.ndarray = (draws.by_label(name) * occurs).sum(axis=0) / occurs.sum(axis=0)
         return total
 
@@ -76,19 +72,46 @@ def _weighted(name: str) -> Callable[[Draws], np.ndarray]:
     """The mean over labels, each by its number of examples."""
 
     def formula(draws: Draws) -> np.ndarray:
-        total: np.ndarray = (draws.by_label(name) * draws.by_label("present")).sum(axis=0) / draws.total
-        return total
+        present = draws.by_label("present")
+        return ratio((draws.by_label(name) * present).sum(axis=0), present.sum(axis=0))
+
+    return formula
+
+
+def _counted(name: str, hits: np.ndarray, chosen: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """f1, precision, recall or jaccard of numbers of labels that are given rightly, given at all, and there."""
+    over, under = {
+        "f1": (2 * hits, chosen + present),
+        "precision": (hits, chosen),
+        "recall": (hits, present),
+        "jaccard": (hits, chosen + present - hits),
+    }[name]
+    return ratio(over, under)
+
+
+def _micro(name: str) -> Callable[[Draws], np.ndarray]:
+    """Over all decisions. Where each text has one label, f1, precision and recall are the accuracy."""
+
+    def formula(draws: Draws) -> np.ndarray:
+        hits, chosen, present = (draws.by_label(each).sum(axis=0) for each in ("hits", "chosen", "present"))
+        return _counted(name, hits, chosen, present)
+
+    return formula
+
+
+def _samples(name: str) -> Callable[[Draws], np.ndarray]:
+    """Of each text's labels, the mean over texts; 0 for a text that has no label and is given none."""
+
+    def formula(draws: Draws) -> np.ndarray:
+        hits = (draws.chosen & draws.present).sum(axis=2).astype(float)
+        present = np.broadcast_to(draws.present.sum(axis=1), hits.shape)
+        return draws.mean(_counted(name, hits, draws.chosen.sum(axis=2), present))
 
     return formula
 
 
 def _accuracy(draws: Draws) -> np.ndarray:
-    return draws.mean(draws.predicted == draws.labels)
-
-
-def _jaccard_micro(draws: Draws) -> np.ndarray:
-    right = _accuracy(draws)
-    return right / (2 - right)
+    return draws.mean((draws.chosen == draws.present).all(axis=2))
 
 
 def _top_k_accuracy(draws: Draws) -> np.ndarray:
@@ -114,21 +137,23 @@ def _matthews_corrcoef(draws: Draws) -> np.ndarray:
 
 
 def _average_precision(draws: Draws) -> np.ndarray:
-    """Of label 1; with more labels the mean over the labels that have examples, each against all others."""
-    labels = (1,) if draws.n_labels == 2 else range(draws.n_labels)
-    each = np.stack([average_precision(draws.labels == c, draws.probabilities[..., c], draws.counts) for c in labels])
+    """Of label 1 of two; with more labels the mean over the labels that have examples, each against all others."""
+    labels = (1,) if draws.n_labels == 2 and not draws.several else range(draws.n_labels)
+    each = np.stack([average_precision(draws.present[:, c], draws.probabilities[..., c], draws.counts) for c in labels])
     present = np.stack([draws.of_label(c)["present"] > 0 for c in labels])
     return ratio((each * present).sum(axis=0), present.sum(axis=0).astype(float))
 
 
 def _roc_auc(draws: Draws) -> np.ndarray:
-    return roc_auc(draws.labels == 1, draws.probabilities[..., 1], draws.counts)
+    if draws.several:
+        return _roc_auc_ovr(draws)
+    return roc_auc(draws.present[:, 1], draws.probabilities[..., 1], draws.counts)
 
 
 def _roc_auc_ovr(draws: Draws, weighted: bool = False) -> np.ndarray:
     """Each label against all others, the mean over the labels that some but not all examples have."""
     labels = range(draws.n_labels)
-    each = np.stack([roc_auc(draws.labels == c, draws.probabilities[..., c], draws.counts) for c in labels])
+    each = np.stack([roc_auc(draws.present[:, c], draws.probabilities[..., c], draws.counts) for c in labels])
     present = draws.by_label("present")
     weights = np.where((present > 0) & (present < draws.total), present if weighted else 1.0, 0.0)
     return ratio((each * weights).sum(axis=0), weights.sum(axis=0))
@@ -155,6 +180,10 @@ def _roc_auc_ovo(draws: Draws, weighted: bool = False) -> np.ndarray:
 
 
 def _loss(draws: Draws) -> np.ndarray:
+    """The mean negative log probability of the truth; of several labels, the mean over them, too."""
+    if draws.several:
+        of_truth = np.where(draws.present, draws.probabilities, 1 - draws.probabilities)
+        return draws.mean(-np.log(np.clip(of_truth, PROBABILITY_FLOOR, None)).mean(axis=2))
     return draws.mean(-np.log(np.clip(draws.true_probabilities, PROBABILITY_FLOOR, None)))
 
 
@@ -192,11 +221,11 @@ FORMULAS: dict[str, Callable[[Draws], np.ndarray]] = {
     "balanced_accuracy": _balanced_accuracy,
     "matthews_corrcoef": _matthews_corrcoef,
     "top_k_accuracy": _top_k_accuracy,
-    **{name: _positive(name) for name in ("f1", "precision", "recall", "jaccard")},
-    **{f"{name}_macro": _macro(name) for name in ("f1", "precision", "recall", "jaccard")},
-    **{f"{name}_micro": _accuracy for name in ("f1", "precision", "recall")},  # each text has one label
-    "jaccard_micro": _jaccard_micro,
-    **{f"{name}_weighted": _weighted(name) for name in ("f1", "precision", "recall", "jaccard")},
+    **{name: _positive(name) for name in COUNTED},
+    **{f"{name}_macro": _macro(name) for name in COUNTED},
+    **{f"{name}_micro": _micro(name) for name in COUNTED},
+    **{f"{name}_weighted": _weighted(name) for name in COUNTED},
+    **{f"{name}_samples": _samples(name) for name in COUNTED},
     "average_precision": _average_precision,
     "roc_auc": _roc_auc,
     "roc_auc_ovr": _roc_auc_ovr,

@@ -20,7 +20,7 @@ BETWEEN_RECIPES = 0.35  # variance, per example, of the difference between two r
 MAX_SEEDS = 40
 
 
-def deciding_examples(metric: str, examples: int, label_counts: Sequence[int]) -> int:
+def deciding_examples(metric: str, examples: int, label_counts: Sequence[int], several: bool = False) -> int:
     """How many examples a metric's error rests on.
 
     accuracy rests on all of them. f1, precision and recall of label 1 rest on its examples. Of an average over K labels
@@ -31,12 +31,13 @@ def deciding_examples(metric: str, examples: int, label_counts: Sequence[int]) -
         metric: accuracy, f1, f1_macro, ...
         examples: in the test split.
         label_counts: test examples by label; empty if they are not known.
+        several: whether a text can have several labels.
     """
     present = [n for n in label_counts if n]
     rests_on = METRICS[metric].rests_on
     if rests_on == EXAMPLES or len(present) < 2:
         return examples
-    if rests_on == EACH_LABEL or len(label_counts) > 2:
+    if rests_on == EACH_LABEL or len(label_counts) > 2 or several:
         return max(1, round(len(present) ** 2 / sum(1 / n for n in present)))
     return max(1, label_counts[1])
 

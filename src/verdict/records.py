@@ -7,6 +7,7 @@ from typing import Any
 from src.core.metric import gain
 from src.core.record_files import read_record
 from src.core.records import nested_from_json, nested_to_json
+from src.core.task import SINGLE_LABEL, Threshold
 
 VERDICT_FILE = "verdict.json"  # the file, in a comparison's folder
 SINGLE, AVERAGE, REFIT, STUDENT = "single", "average", "refit", "student"
@@ -87,7 +88,7 @@ class ContenderRecord:
     run_id: str | None = None  # of its own run
     sha256: str | None = None  # of an average's weights
     over_default: PairwiseResult | None = None  # this one against the default recipe trained once
-    threshold: float | None = None  # of label 1, if it was chosen on validation
+    threshold: Threshold | None = None  # if it was chosen on validation: of label 1 of two, or of several labels
 
     @property
     def registered_test(self) -> dict[str, float]:
@@ -134,6 +135,7 @@ class Verdict:
     not_judged: tuple[tuple[str, str], ...] = ()  # baselines of the study without a result, and why
     limits: tuple[str, ...] = ()  # what the test split cannot show, in words
     form_reason: str = ""  # why the winner is registered in this form; empty: an earlier version's, which knew no forms
+    task: str = SINGLE_LABEL  # see core.task
 
     def contender(self, name: str) -> ContenderRecord:
         """The record of the contender `name`."""

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from src.core.formatting import plural, short_params
+from src.core.task import MULTI_LABEL, Threshold
 from src.verdict.records import (
     AVERAGE,
     REFIT,
@@ -90,11 +91,11 @@ def sentences(verdict: Verdict) -> list[str]:
         words.append("The winner is the default recipe: no tuned settings did better on fresh seeds.")
     recipe, top = verdict.recipe_of(verdict.winner), verdict.search_top
     chosen = f"the best in the search was {top}" if top != recipe.name else "as in the search"
-    optimism = "" if recipe.optimism is None else f"; optimism of the search: {recipe.optimism:+.4f}"
+    optimism = "" if recipe.optimism is None else f"; optimism of the search: {recipe.optimism:+z.4f}"
     words.append(f"Best of {verdict.chosen_among} candidates on fresh seeds: {recipe.name} ({chosen}){optimism}.")
     if (threshold := verdict.contender(verdict.winner).threshold) is not None:
         words.append(
-            f"{verdict.winner} answers the second label from a probability of {threshold:.4f} on, as chosen on "
+            f"{verdict.winner} answers {_from_which_probability(threshold, verdict.task)} on, as chosen on "
             "validation; all recipes and fitted baselines have a threshold of their own. It is in the registered "
             "weights: their probabilities are shifted so that it is 0.5."
         )
@@ -107,6 +108,13 @@ def sentences(verdict: Verdict) -> list[str]:
         f"opened {plural(verdict.openings, 'time')}."
     )
     return words
+
+
+def _from_which_probability(threshold: Threshold, task: str) -> str:
+    if isinstance(threshold, (list, tuple)):
+        return f"each label from a probability of its own ({', '.join(f'{t:.4f}' for t in threshold)})"
+    which = "each label" if task == MULTI_LABEL else "the second label"
+    return f"{which} from a probability of {threshold:.4f}"
 
 
 def describe_weights(verdict: Verdict) -> str:
@@ -163,7 +171,7 @@ def _validation_row(verdict: Verdict, row: ContenderRecord) -> list[str]:
         _number(row.search_score),
         _number(row.validation),
         _number(row.spread),
-        "" if row.optimism is None else f"{row.optimism:+.4f}",
+        "" if row.optimism is None else f"{row.optimism:+z.4f}",
         "" if row.megabytes is None else f"{row.megabytes:.1f}",
         "" if row.ms_per_1000_texts is None else f"{row.ms_per_1000_texts:.0f}",
         settings,
@@ -221,7 +229,7 @@ def format_interval(found: Interval) -> str:
 
 def signed_interval(found: Interval) -> str:
     """A difference with its sign and interval."""
-    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    return f"{found.value:+z.4f} [{found.low:+z.4f}, {found.high:+z.4f}]"
 
 
 def _number(value: float | None) -> str:

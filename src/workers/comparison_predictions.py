@@ -70,7 +70,8 @@ def make_soft_labels(context: WorkerContext, saved: SavedStudy, selection: Selec
         return
     answers = [_predict(context, run.weights_dir, texts) for run in runs]
     temperature = selection.contenders.temperature
-    soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature)
+    several = context.dataset.task.has_several_labels
+    soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature, several)
 
 
 def predict_with_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm, texts: Sequence[Text]) -> None:

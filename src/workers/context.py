@@ -48,7 +48,7 @@ class WorkerContext:
         self.settings, self.paths, self._store = settings, paths, store
         self.dataset = dataset.prepare_dataset(settings.data, paths.cache_dir, begun_with)
         metric, requested = settings.study.metric, settings.study.direction
-        direction = objectives.resolve_direction(metric, requested, len(self.dataset.label_names))
+        direction = objectives.resolve_direction(metric, requested, self.dataset.task)
         self.objective = Objective(metric, direction, settings.study.rungs, settings.study.rung_examples)
         self._tokenized_data: dict[tuple[str, int], tuple[PretrainedModel, TokenizedData]] = {}
 

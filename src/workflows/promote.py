@@ -15,6 +15,7 @@ from src.console.output import Console, StudyConsole
 from src.core.errors import InvalidInput, PromotionDeclined
 from src.core.paths import Paths
 from src.core.record_files import SCHEMA, SCHEMA_TAG
+from src.core.task import threshold_text
 from src.tracking import logged_model, recorders, registry, run_tree
 from src.tracking.registry import CHALLENGER, CHAMPION, SEED_RUN_TAG, ModelVersion
 from src.tracking.store import TrackingStore, open_existing_store, open_store, tracking_uri
@@ -82,8 +83,8 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
         registry.set_alias(store, version, CHAMPION)
     console.print(f"  alias {CHAMPION}: {decision.why}")
     uri = f"models:/{version.model}@{CHAMPION}"
-    console.print(f"  load it     {recorders.load_snippet(uri)}")
-    console.print('  predict     python -m src.predict "a warm, funny film"')
+    console.print(f"  load it     {recorders.load_snippet(uri, saved.dataset.task)}")
+    console.print(f"  predict     {recorders.predict_snippet(saved.dataset.task)}")
     console.print(f"  serve it    mlflow models serve -m {uri} --env-manager local")
     if store.uri != tracking_uri(TrackingSettings(None, ""), paths.root):
         console.print(f"  with MLFLOW_TRACKING_URI={store.address} in the environment")
@@ -199,7 +200,7 @@ def version_tags(
         "test.examples": str(verdict.test_examples),
         "test.openings": str(verdict.openings),
         "form": winner.form,
-        **({} if winner.threshold is None else {"decision.threshold": f"{winner.threshold:.6g}"}),
+        **({} if winner.threshold is None else {"decision.threshold": threshold_text(winner.threshold)}),
         **({"seed": str(winner.registered_seed)} if winner.form == SINGLE else {}),
         "seeds": ", ".join(map(str, verdict.seeds)),
         **{f"data.fingerprint.{split}": value for split, value in verdict.fingerprints.items()},

@@ -28,7 +28,7 @@ def train(settings: Settings, paths: Paths) -> None:
     check_writable(paths.root)
     checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
     prepared = dataset.prepare_dataset(settings.data, paths.cache_dir)
-    validate.check_labels(settings, prepared.label_names)
+    validate.check_task(settings, prepared.task)
     InvalidInput.raise_if_any(recipe_check.find_problems([("", settings.recipe, checkpoint)], prepared.task))
     worker_context = context.WorkerContext(settings, paths, open_store(settings.tracking, paths.root))
     threads = devices.set_worker_share(0, 1, machine)
@@ -61,7 +61,7 @@ def train(settings: Settings, paths: Paths) -> None:
         console.print(f"  note: {problem}")
     console.result([TrialRecord(0, {}, result)], {}, worker_context.objective.direction)
     console.print(f"\n  MLflow run  {run.ensure_run_id(worker_context.store)}")
-    console.print(f"  model       {uri}\n  {recorders.load_snippet(uri)}")
+    console.print(f"  model       {uri}\n  {recorders.load_snippet(uri, prepared.task)}")
 
 
 def _inspect(settings: Settings, training: Path, worker_context: context.WorkerContext, run: RunLog) -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from src.core.errors import InvalidInput
 from src.training import label_mapping, pretrained
@@ -71,3 +71,17 @@ def test_a_base_model_without_a_head_is_refused_before_anything_is_trained(tmp_p
     settings = settings_of("model=tiny", "study.baselines=[ready_made]")
     with pytest.raises(InvalidInput, match="random://bert answers with LABEL_0, LABEL_1"):
         label_mapping.check_ready_made(settings, NAMES, tmp_path)
+
+
+def test_a_head_that_gives_one_label_is_no_baseline_for_several(tmp_path: Path) -> None:
+    folder = with_labels(tmp_path / "model", tmp_path / "cache", *NAMES)
+    for task, given, wanted in (
+        ("multi_label", "one label", "several labels"),
+        ("single_label", "several labels", "one"),
+    ):
+        config = AutoConfig.from_pretrained(folder)
+        config.problem_type = "multi_label_classification" if task == "single_label" else None
+        config.save_pretrained(folder)
+        settings = settings_of("data=files", "data.path=x", f"data.task={task}", f"study.ready_made={folder}")
+        with pytest.raises(InvalidInput, match=f"gives a text {given}.*; in the data it has {wanted}"):
+            label_mapping.check_ready_made(settings, NAMES, tmp_path / "cache")

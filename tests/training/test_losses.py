@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from src.config.settings import LossSettings
 from src.core.errors import InvalidInput
 from src.core.paths import Paths
+from src.core.task import MULTI_LABEL, Task
 from src.training.callbacks import Objective
-from src.training.class_weights import check_class_weights, class_weights
-from src.training.losses import TrainingLoss, training_loss
+from src.training.class_weights import check_class_weights, class_weights, positive_weights
+from src.training.losses import SeveralLabelsLoss, TrainingLoss, mean_loss, training_loss
 from src.training.trainer import evaluate_untrained, fine_tune
 from src.workflows.train import train
 from tests.support.data import settings_of
 from tests.support.trainings import RecordingCallback, tiny_training
 
 COUNTS, NAMES = [870, 130], ("ham", "spam")
+SEVERAL_OF_TWO, SEVERAL = Task(NAMES, kind=MULTI_LABEL), Task(("a", "b", "c"), kind=MULTI_LABEL)
 
 
 def batch(n_labels: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +77,41 @@ def test_without_weights_and_gamma_it_is_the_cross_entropy() -> None:
     torch.testing.assert_close(TrainingLoss(None, 0.0, 0.1)(logits, labels), smoothed)
     soft = torch.softmax(batch()[0] * 2, dim=1)
     torch.testing.assert_close(TrainingLoss(None, 0.0, 0.0)(logits, soft), cross_entropy(logits, soft))
-    assert training_loss(LossSettings(), 0.0, COUNTS, NAMES) is None
+    assert training_loss(LossSettings(), 0.0, np.repeat([0, 1], COUNTS), Task(NAMES)) is None
+
+
+def test_the_loss_of_several_labels_is_the_binary_cross_entropy() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(16, 3, generator=generator), torch.randint(0, 2, (16, 3), generator=generator).float()
+    plain = binary_cross_entropy_with_logits(logits, labels)
+    torch.testing.assert_close(SeveralLabelsLoss()(logits, labels), plain)
+    torch.testing.assert_close(mean_loss(SEVERAL)(logits, labels), plain)
+    weights = np.array([1.0, 4.0, 0.5])
+    weighted = binary_cross_entropy_with_logits(logits, labels, pos_weight=torch.as_tensor(weights))
+    torch.testing.assert_close(SeveralLabelsLoss(weights)(logits, labels), weighted.float())
+    smoothed = binary_cross_entropy_with_logits(logits, labels * 0.8 + 0.1)
+    torch.testing.assert_close(SeveralLabelsLoss(smoothing=0.2)(logits, labels), smoothed)
+    p = torch.sigmoid(logits)
+    by_hand = -(labels * (1 - p) ** 2 * p.log() + (1 - labels) * p**2 * (1 - p).log()).mean()
+    torch.testing.assert_close(SeveralLabelsLoss(gamma=2.0)(logits, labels), by_hand)
+    parts = [SeveralLabelsLoss(weights, 1.0)(logits[i::2], labels[i::2]) for i in range(2)]
+    torch.testing.assert_close(sum(parts) / 2, SeveralLabelsLoss(weights, 1.0)(logits, labels))
+
+
+def test_weights_of_several_labels_balance_texts_with_and_without_each() -> None:
+    labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0]])
+    made = training_loss(LossSettings("balanced"), 0.0, labels, SEVERAL_OF_TWO)
+    assert isinstance(made, SeveralLabelsLoss)
+    assert made.weights == pytest.approx([1 / 3, 3.0])
+    counts = [3, 1]
+    assert positive_weights(LossSettings({"spam": 5.0}), counts, 4, NAMES) == pytest.approx([1.0, 5.0])
+    assert positive_weights(LossSettings(), counts, 4, NAMES) is None
+    few, many = (positive_weights(LossSettings("effective"), [n, 1], 4 * n, NAMES) for n in (2, 20_000))
+    assert few is not None
+    assert many is not None
+    assert few[0] == pytest.approx(3.0, rel=0.01)
+    assert many[0] == pytest.approx(1.0, rel=0.01)  # beyond some thousand texts, more of them hardly count
+    assert positive_weights(LossSettings("balanced"), [0, 4], 4, NAMES) == pytest.approx([1.0, 1.0])
 
 
 def test_weights_are_torchs_up_to_the_scale() -> None:

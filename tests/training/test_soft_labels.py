@@ -60,6 +60,18 @@ def test_a_student_of_pairs_reads_both_texts(tmp_path: Path) -> None:
     assert taught["token_type_ids"][: len(data.train)] == data.train["token_type_ids"][:]
 
 
+def test_soft_labels_of_texts_with_several_are_each_for_themselves(tmp_path: Path) -> None:
+    rows = [(f"text {i}", " ".join(["ab", "b", "", "a"][i % 4])) for i in range(80)]
+    file = write_rows(tmp_path / "several.csv", rows)
+    words = ["data=files", f"data.path={file}", "data.task=multi_label", "data.label_separator=' '"]
+    _, _, data = tiny_training(tmp_path / "cache", *words)
+    answers = np.array([[0.9, 0.9], [0.2, 0.5]])
+    soft_labels.write_soft_labels(tmp_path / "a.parquet", ["x", "y"], answers, 2.0, several=True)
+    taught = soft_labels.add_soft_labels(data, tmp_path / "a.parquet").train
+    assert np.asarray(taught["labels"][-2:]) == pytest.approx(np.array([[0.75, 0.75], [1 / 3, 0.5]]))
+    assert taught["labels"][: len(data.train)] == data.train["labels"][:]
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_of_certain_labels_is_that_of_hard_ones(cache: Path, tmp_path: Path, smoothing: float) -> None:
     settings, checkpoint, data = tiny_training(cache, f"trainer.label_smoothing_factor={smoothing}", "model.dropout=0")

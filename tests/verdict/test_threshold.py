@@ -1,4 +1,4 @@
-"""The decision threshold of two labels: chosen on validation, and put into probabilities and weights alike."""
+"""The decision threshold of two labels or of several: chosen on validation, put into probabilities and weights."""
 
 from pathlib import Path
 
@@ -11,12 +11,15 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from src.core.errors import InvalidInput
 from src.core.metric import MAXIMIZE, METRICS
-from src.search.validate import check_labels
+from src.core.task import MULTI_LABEL, Task, Threshold
+from src.search.validate import check_task
 from src.training.classification_head import output_bias, write_with_threshold
 from src.verdict import estimates
 from src.verdict.threshold import choose_threshold, deciding_metric, with_threshold
 from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES
+
+SMALL = {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16, "vocab_size": 64}
 
 
 def two(positive: np.ndarray) -> np.ndarray:
@@ -60,9 +63,9 @@ def test_every_metric_that_decides_is_maximized() -> None:
 
 def test_a_threshold_is_refused_for_three_labels_and_is_kept_in_no_model_without_a_bias() -> None:
     settings = settings_of("study.threshold=tuned")
-    assert check_labels(settings, ("a", "b")) == MAXIMIZE
+    assert check_task(settings, Task(("a", "b"))) == MAXIMIZE
     with pytest.raises(InvalidInput, match="the data have 3 labels; a threshold is for two"):
-        check_labels(settings, ("a", "b", "c"))
+        check_task(settings, Task(("a", "b", "c")))
     config = AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=60, num_labels=2)
     assert output_bias(AutoModelForSequenceClassification.from_config(config)) is None
 
@@ -92,3 +95,48 @@ def test_the_weights_say_what_the_shifted_probabilities_say(name: str, tmp_path:
     assert sorted(f.name for f in (tmp_path / "after").iterdir()) == sorted(
         f.name for f in (tmp_path / "before").iterdir()
     )
+
+
+def test_thresholds_of_several_labels_are_the_best_on_validation() -> None:
+    generator = np.random.default_rng(0)
+    labels = (generator.random((400, 3)) < (0.5, 0.2, 0.05)).astype(int)
+    answers = expit(generator.normal(2.0 * labels - (1.0, 2.0, 4.0), 1.0, (3, 400, 3)))
+    plain = estimates.metrics_per_seed(labels, answers, "f1_macro")["f1_macro"].mean()
+    one, each = (choose_threshold(labels, answers, "f1_macro", per_label) for per_label in (False, True))
+    assert isinstance(one, float)
+    assert isinstance(each, tuple)
+    scores = []
+    for chosen in (one, each):
+        shifted = with_threshold(answers, chosen, several=True)
+        np.testing.assert_array_equal(shifted > 0.5, answers > np.asarray(chosen))
+        scores.append(estimates.metrics_per_seed(labels, shifted, "f1_macro")["f1_macro"].mean())
+    assert plain < scores[0] < scores[1]
+    assert each[0] > each[1] > each[2]
+    for i in range(3):
+        best = max(
+            np.mean([f1_score(labels[:, i], seed[:, i] > t) for seed in answers]) for t in np.linspace(0.01, 0.99, 99)
+        )
+        assert np.mean([f1_score(labels[:, i], seed[:, i] > each[i]) for seed in answers]) >= best - 0.005
+    assert deciding_metric("average_precision", several=True) == "f1_micro"
+
+
+@pytest.mark.parametrize("threshold", [0.2, (0.2, 0.5, 0.9)])
+def test_a_threshold_of_several_labels_in_the_weights_says_the_same(tmp_path: Path, threshold: Threshold) -> None:
+    config = AutoConfig.for_model("distilbert", num_labels=3, problem_type="multi_label_classification", **SMALL)
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.save_pretrained(tmp_path / "plain")
+    write_with_threshold(tmp_path / "plain", threshold, tmp_path / "with")
+    shifted = AutoModelForSequenceClassification.from_pretrained(tmp_path / "with").eval()
+    texts = torch.randint(5, 50, (8, 6))
+    with torch.no_grad():
+        before, after = (torch.sigmoid(each(texts).logits).numpy() for each in (model, shifted))
+    np.testing.assert_allclose(after, with_threshold(before, threshold, several=True), atol=1e-5)
+    assert np.asarray(shifted.config.decision_threshold).tolist() == np.asarray(threshold).tolist()
+
+
+def test_thresholds_per_label_are_for_texts_with_several() -> None:
+    settings = settings_of("study.threshold=per_label")
+    with pytest.raises(InvalidInput, match=r"study\.threshold is per_label, and each text has one label"):
+        check_task(settings, Task(("a", "b")))
+    assert check_task(settings, Task(("a", "b", "c"), kind=MULTI_LABEL)) == MAXIMIZE

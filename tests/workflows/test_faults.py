@@ -1,4 +1,4 @@
-"""Twelve seeds of the campaign of faults (tests/support/faults.py), and what it takes for a problem."""
+"""Eight seeds of the campaign of faults (tests/support/faults.py), and what it takes for a problem."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import faults
 
-SEEDS = range(12)
+SEEDS = range(8)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from src.reports.search_record import JudgedSearch
 from tests.support.commands import COMPARE, INLINE, Place, clean_environment, runs_of, verdict_of
 from tests.support.data import write_rows
 
+pytestmark = pytest.mark.long
+
 LOW, HIGH = "abcdefgh", "stuvwxyz"
 FILE = ["--file", "pairs.csv", "--text-column"]
 STUDY = [
@@ -40,7 +42,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
     assert swept.code == 0, swept.err
     compared = place.run("src.compare", *COMPARE, *INLINE, "deliver.refit=false")
     assert compared.code == 0, compared.err
-    assert place.run("src.promote").code == 0
+    promoted = place.run("src.promote")
+    assert promoted.code == 0, promoted.err
+    assert 'python -m src.predict --pair "a man sleeps" "he rests"' in promoted.out
     return place, swept.out
 
 

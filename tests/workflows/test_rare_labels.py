@@ -16,6 +16,8 @@ from src.reports.search_record import JudgedSearch
 from tests.support.commands import COMPARE, INLINE, LETTERS, Place, client_of, runs_of, verdict_of
 from tests.support.data import write_letters
 
+pytestmark = pytest.mark.long
+
 RECIPE = [word for word in LETTERS if not word.startswith(("model.learning", "trainer.num_train", "study.n_"))]
 LOSS = [
     *RECIPE, "model.learning_rate=5e-3", "trainer.num_train_epochs=3", "study.n_trials=2",

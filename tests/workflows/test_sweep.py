@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from src.config.groups import ROOT
+from src.config.groups import CONF_DIR, ROOT
 from tests.support.commands import FAST, INLINE, TINY, Done, Place, clean_environment, runs_of, wait_until, workers_of
 
 
@@ -123,6 +123,20 @@ def test_a_grid_of_six_points_ends_at_six(place: Place) -> None:
     assert done.code == 0, done.err
     assert "Study grid is over: all 6 points of the space have been tried. Trials: 6" in done.out
     assert len(runs_of(place, "trial")) == 6
+
+
+@pytest.mark.long
+def test_models_in_a_folder_of_ones_own_are_searched(place: Place) -> None:
+    (place.folder / "own" / "model").mkdir(parents=True, exist_ok=True)
+    tiny = (CONF_DIR / "model" / "tiny.yaml").read_text()
+    (place.folder / "own" / "model" / "small.yaml").write_text(tiny.replace("name: tiny", "name: small"))
+    done = place.sweep(
+        f"hydra.searchpath=[file://{place.folder / 'own'}]", *FAST[:-1], "study.name=own", "space=empty",
+        "sampler=grid", "study.rungs=[1.0]", "+space.model.choices=[tiny,small]", "workers=1",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    runs = [run for run in runs_of(place, "trial") if run.data.tags["study"] == "own"]
+    assert {run.data.params["model.name"] for run in runs} == {"tiny", "small"}
 
 
 @pytest.mark.long

@@ -40,7 +40,7 @@ def gone(process: psutil.Process) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_both_answer_until_they_are_stopped(finished: tuple[Place, Done], number: int) -> None:
     place, _ = finished
     if signal.getsignal(number) == signal.SIG_IGN:

@@ -1,5 +1,6 @@
 """Reads parquet and Arrow files, folders of datasets' save_to_disk, and tables of the datasets library."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -107,7 +108,8 @@ def class_labels_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     import datasets
 
     features = datasets.Features.from_arrow_schema(schema)
-    return {str(k): tuple(f.names) for k, f in features.items() if isinstance(f, datasets.ClassLabel) and f.names}
+    inner = {str(k): getattr(f, "feature", f) for k, f in features.items()}  # of a list: what it is a list of
+    return {name: tuple(f.names) for name, f in inner.items() if isinstance(f, datasets.ClassLabel) and f.names}
 
 
 def frame_of(batch: pa.RecordBatch, columns: Sequence[str]) -> pd.DataFrame:
@@ -123,7 +125,7 @@ def texts_of(column: pa.Array) -> list[str | None]:
     if pa.types.is_null(kind):
         return [None] * len(column)
     if pa.types.is_nested(kind):
-        return [None if value is None else NestedCell(value) for value in column.to_pylist()]
+        return [None if value is None else NestedCell(_json_of(value)) for value in column.to_pylist()]
     if pa.types.is_boolean(kind):
         return [None if value is None else str(value) for value in column.to_pylist()]
     if pa.types.is_floating(kind):
@@ -132,6 +134,11 @@ def texts_of(column: pa.Array) -> list[str | None]:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return [None if value is None else NestedCell(value) for value in column.to_pylist()]
     return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _json_of(value: Any) -> str:
+    """A list or mapping as JSON; what JSON does not have, such as a date, as text."""
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _float_text(value: float | None, text: str) -> str | None:

@@ -18,6 +18,7 @@ from src.console import data_summary
 from src.console.output import Column, StudyConsole
 from src.core.paths import atomic_write
 from src.core.record_files import read_record, without_schema, write_json
+from src.core.task import Threshold, has_several, labels_of
 from src.data import test_split
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis, analyze_errors
@@ -61,9 +62,11 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
     comparison, rules = selection.contenders, saved.settings.study
     ledger = saved.paths.test_openings_path(saved.dataset.fingerprints["test"])
     frame = test_split.read_test_split(saved.dataset, ledger, test_split.SplitOpening(selection.opening, selection.key))
-    labels = frame["label"].to_numpy()
+    labels = labels_of(frame)
     thresholds = {**selection.thresholds, **_baseline_thresholds(saved, selection)}
-    answers = {name: _decided(p, thresholds.get(name)) for name, p in _predictions(selection).items()}
+    answers = {
+        name: _decided(p, thresholds.get(name), has_several(labels)) for name, p in _predictions(selection).items()
+    }
     draws = PairedBootstrap(labels, answers, metric=rules.metric)
     rows = contender_records.contender_records(saved, selection, labels, answers)
     registered = {
@@ -112,6 +115,7 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
         not_judged=comparison.not_judged,
         limits=tuple(data_limits(saved.dataset, rules.metric)),
         form_reason=selection.form_reason,
+        task=saved.dataset.task.kind,
     )
     baseline = answers[selection.best_baseline].probabilities[0] if selection.best_baseline else None
     # data that the analysis does not expect: a verdict without an analysis is better than none
@@ -195,26 +199,26 @@ def _predictions(selection: Selection) -> Mapping[str, Predictions]:
     return predictions
 
 
-def _baseline_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, float]:
+def _baseline_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, Threshold]:
     """The thresholds of the baselines that were fitted, by their answers on validation."""
     if not selection.contenders.has_thresholds:
         return {}
     labels, metric = saved.dataset.labels("validation"), saved.settings.study.metric
     files = {c.name: contenders.fixed_validation_path(c, selection.folder) for c in selection.without_training}
     return {
-        name: threshold.choose_threshold(labels, np.load(file)[None], metric)
+        name: threshold.choose_threshold(labels, np.load(file)[None], metric, selection.contenders.thresholds_per_label)
         for name, file in files.items()
         if file.exists()
     }
 
 
-def _decided(predictions: Predictions, chosen: float | None) -> Predictions:
+def _decided(predictions: Predictions, chosen: Threshold | None, several: bool) -> Predictions:
     """The predictions of a model that has this threshold in it."""
     without_one = predictions.leave_one_out
     return replace(
         predictions,
-        probabilities=threshold.with_threshold(predictions.probabilities, chosen),
-        leave_one_out=None if without_one is None else threshold.with_threshold(without_one, chosen),
+        probabilities=threshold.with_threshold(predictions.probabilities, chosen, several),
+        leave_one_out=None if without_one is None else threshold.with_threshold(without_one, chosen, several),
     )
 
 

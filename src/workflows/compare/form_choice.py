@@ -7,6 +7,7 @@ from src.comparison.forms import averaged_form
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection, has_failed
 from src.core.errors import CommandFailed
+from src.core.task import Threshold, has_several
 from src.verdict import decision, estimates, threshold
 from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
 
@@ -17,7 +18,7 @@ ADDED = {  # by form, why it is registered if averages are not shown to be worse
 }
 
 
-def choose_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, float]:
+def choose_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, Threshold]:
     """The threshold of each contender that has seed runs, by their answers on validation; none if all are 0.5.
 
     Refits and students have that of the average of the seed runs, since they may be trained on validation.
@@ -25,12 +26,14 @@ def choose_thresholds(saved: SavedStudy, selection: Selection) -> dict[str, floa
     if not selection.contenders.has_thresholds:
         return {}
     labels, metric = saved.dataset.labels("validation"), saved.settings.study.metric
-    thresholds = {}
+    thresholds = dict[str, Threshold]()
+    per_label = selection.contenders.thresholds_per_label
     for recipe in selection.tested_recipes:
         form = averaged_form(recipe, AVERAGE, selection.contenders, selection.folder)
         members = np.load(form.members_validation_path)
-        thresholds[recipe.name] = threshold.choose_threshold(labels, members, metric)
-        of_average = threshold.choose_threshold(labels, np.load(form.validation_probabilities_path)[None], metric)
+        thresholds[recipe.name] = threshold.choose_threshold(labels, members, metric, per_label)
+        average = np.load(form.validation_probabilities_path)[None]
+        of_average = threshold.choose_threshold(labels, average, metric, per_label)
         forms = [each.contender for each in selection.averaged_forms if each.contender.recipe_key == recipe.key]
         thresholds |= {contender.name: of_average for contender in forms}
     return thresholds
@@ -60,7 +63,7 @@ def choose_form(saved: SavedStudy, selection: Selection) -> tuple[str, str]:
     labels = saved.dataset.labels("validation")
     form = averaged_form(selection.winning_recipe, AVERAGE, selection.contenders, selection.folder)
     average, members = (
-        threshold.with_threshold(np.load(file), selection.thresholds.get(name))
+        threshold.with_threshold(np.load(file), selection.thresholds.get(name), has_several(labels))
         for file, name in (
             (form.validation_probabilities_path, form.contender.name),
             (form.members_validation_path, selection.winner),

@@ -15,7 +15,7 @@ from src.core.formatting import plural
 from src.core.metric import METRICS
 from src.core.paths import Paths
 from src.core.records import Calibration
-from src.core.task import pair_columns
+from src.core.task import gives_several_labels, pair_columns
 from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
@@ -75,6 +75,7 @@ def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) ->
     try:
         champion = registry.load_pipeline(store, version.uri)
         labels, pairs = inference.label_names(champion), bool(pair_columns(champion.model.config))
+        several = gives_several_labels(champion.model.config)
     except Exception as error:  # MLflow raises errors of any type; a model of another flavor cannot be a contender
         raise InvalidInput(
             f"The champion, version {version.number} of {version.model}, cannot be loaded as a transformers "
@@ -86,6 +87,12 @@ def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) ->
             f"The champion, version {version.number} of {version.model}, answers with {', '.join(labels)}; the data of "
             f"{saved.name} have the labels {', '.join(saved.dataset.label_names)}. Compare under another name: "
             "registry.model=<name>."
+        )
+    if several != saved.dataset.task.has_several_labels:
+        kinds = ("one label", "several labels")
+        raise InvalidInput(
+            f"The champion, version {version.number} of {version.model}, gives a text {kinds[several]}; in the data of "
+            f"{saved.name} it has {kinds[not several]}. Compare under another name: registry.model=<name>."
         )
     if pairs != saved.dataset.task.has_pairs:
         kinds = ("single texts", "pairs of texts")
@@ -171,8 +178,13 @@ def _forms(plan: ComparisonPlan) -> str:
 
 def _threshold(plan: ComparisonPlan) -> str:
     """How decision thresholds are chosen."""
-    metric, label = deciding_metric(plan.saved_study.settings.study.metric), plan.saved_study.dataset.label_names[1]
-    return f"of {label}: the best by {metric} on validation, for each contender's seed runs and for their average"
+    dataset, comparison = plan.saved_study.dataset, plan.contenders
+    several = dataset.task.has_several_labels
+    metric = deciding_metric(plan.saved_study.settings.study.metric, several)
+    whose = "of each label, one for all" if several else f"of {dataset.label_names[1]}"
+    if comparison.thresholds_per_label:
+        whose, metric = "of each label", "its f1"
+    return f"{whose}: the best by {metric} on validation, for each contender's seed runs and for their average"
 
 
 def _describe_unlabelled(plan: ComparisonPlan) -> str:
@@ -216,7 +228,8 @@ def _power(plan: ComparisonPlan) -> str:
     scores = [c.search_score for c in plan.contenders.candidates if c.search_score is not None]
     near = min(max([*scores, 0.55]), 0.95)
     dataset = plan.saved_study.dataset
-    examples = deciding_examples(metric, dataset.sizes["test"], dataset.label_counts.get("test", []))
+    counts, several = dataset.label_counts.get("test", []), dataset.task.has_several_labels
+    examples = deciding_examples(metric, dataset.sizes["test"], counts, several)
     power = Power(examples, len(plan.contenders.seeds), near, len(plan.contenders.candidates))
     told = power.describe(plan.settings.margin)
     if examples == dataset.sizes["test"]:

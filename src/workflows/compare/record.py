@@ -10,6 +10,7 @@ from src.console.output import StudyConsole
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import State, TrainingResult
+from src.core.task import threshold_text
 from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog, read_run_id
 from src.tracking.store import TrackingStore
@@ -34,7 +35,7 @@ def registered_name(verdict: Verdict) -> str:
     """Names the weights that a verdict registers: the study, the winner's recipe and form, the seed or seeds."""
     winner = verdict.contender(verdict.winner)
     seeds = [winner.registered_seed] if winner.form == SINGLE else verdict.seeds
-    decided = "" if winner.threshold is None else f"/{winner.threshold:.6g}"
+    decided = "" if winner.threshold is None else f"/{threshold_text(winner.threshold)}"
     return f"{verdict.uid}/{winner.key}/{'-'.join(map(str, seeds))}{decided}"
 
 

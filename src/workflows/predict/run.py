@@ -7,11 +7,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from src.console.output import Console, progress_bar
 from src.core.errors import CommandFailed, InvalidInput, first_line
 from src.core.formatting import plural
 from src.core.paths import Paths, replacing
-from src.core.task import pair_columns
+from src.core.task import decided, gives_several_labels, pair_columns
 from src.core.texts import Text, parts, shown
 from src.data.files.formats import FORMATS, format_of, open_table, stem_of, write_with_columns
 from src.data.files.table import BATCH_ROWS, NestedCell, Table
@@ -36,10 +38,21 @@ def predict(request: PredictRequest, paths: Paths) -> None:
 
 
 def classify(classifier: Any, texts: Sequence[Text], batch: int = inference.BATCH_SIZE) -> list[Answer]:
-    """The most likely label of each text, and its probability."""
+    """The most likely label of each text, and its probability.
+
+    Of a classifier that gives several labels, those above 0.5, with a comma between them, and how sure it is of the
+    decision that it is least sure of.
+    """
     names = inference.label_names(classifier)
     probabilities = inference.predict_probabilities(classifier, texts, batch)
-    return [(names[int(row.argmax())], float(row.max())) for row in probabilities]
+    if not gives_several_labels(classifier.model.config):
+        return [(names[int(row.argmax())], float(row.max())) for row in probabilities]
+    given = decided(probabilities, several=True)
+    sure = np.where(given, probabilities, 1 - probabilities).min(axis=1)
+    return [
+        (",".join(name for name, has in zip(names, row, strict=True) if has), float(s))
+        for row, s in zip(given, sure, strict=True)
+    ]
 
 
 def _predict_texts(request: PredictRequest, paths: Paths) -> None:

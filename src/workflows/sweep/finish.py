@@ -181,7 +181,7 @@ def _where_to_look(
     plan: SweepPlan, study: Study, store: TrackingStore, run: RunLog, best: TrialRecord, uri: str | None
 ) -> Mapping[str, str]:
     return {
-        **({"model": uri, "load it": recorders.load_snippet(uri)} if uri else {}),
+        **({"model": uri, "load it": recorders.load_snippet(uri, plan.dataset.task)} if uri else {}),
         "its run": f"{run_tree.trial_run(study, best.number).known_run_id or 'not delivered yet'} in {store.address}",
         "study's run": run.known_run_id or "not delivered yet",
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),

@@ -103,7 +103,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     unlabelled.check_unlabelled(settings.data)
     if "ready_made" in study_settings.baselines:
         label_mapping.check_ready_made(settings, prepared.label_names, paths.cache_dir)
-    direction = validate.check_labels(settings, prepared.label_names)
+    direction = validate.check_task(settings, prepared.task)
     workers = settings.workers or worker_count.choose_worker_count(
         settings, paths, prepared, machine, study_settings.n_trials
     )
@@ -112,7 +112,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         note = classification_head.note_on_head(checkpoint.id, own, prepared.label_names)
         warnings += [note] if note else []
     counts = prepared.label_counts.get("train", [])
-    if note := objectives.note_on_imbalance(study_settings.metric, counts, prepared.label_names):
+    if note := objectives.note_on_metric(study_settings.metric, counts, prepared.task):
         warnings.append(note)
     plan = SweepPlan(
         settings,
@@ -137,8 +137,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
-    is_tuned = study_settings.threshold == "tuned"
-    notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, is_tuned)
+    notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, study_settings.has_tuned_threshold)
     return replace(plan, warnings=(*plan.warnings, *notes))
 
 
