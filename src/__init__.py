@@ -31,7 +31,7 @@ Data flows from top to bottom; every import points down::
          |
     config/         compose, reader (Hydra's configs to settings), settings (frozen dataclasses), groups
          |
-    core/           records, record_files, errors, messages, paths, cache, environment, formatting, metric, shutdown
+    core/           records, record_files, errors, messages, paths, cache, environment, task, metric, own_code, shutdown
 
 Each outside library has one home: Hydra in ``config/``, ``cli/`` and where jobs are launched, Optuna in ``search/``,
 MLflow in ``tracking/``, torch and transformers in ``training/``, matplotlib in ``reports/``, rich in ``console/``.

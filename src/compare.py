@@ -15,12 +15,14 @@ def work(cfg: DictConfig) -> None:
     """The job that Hydra starts: one worker of the comparison."""
     from pathlib import Path
 
-    from src.core import shutdown
+    from src.config import reader
+    from src.core import own_code, shutdown
     from src.core.paths import Paths
     from src.workers import comparison_worker
 
     shutdown.listen_for_scheduler()
     paths, worker = Paths(Path(cfg.worker.root)), cfg.worker
+    own_code.load(reader.read_code(cfg), paths.root)
     comparison_worker.run_worker(
         cfg.study.name, worker.index, worker.of, paths, worker.cpus, measure_only=cfg.compare.plan_only
     )

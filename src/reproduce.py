@@ -13,11 +13,13 @@ def reproduce(cfg: DictConfig) -> None:
     """Train the run again and compare it."""
     from pathlib import Path
 
+    from src.config import reader
     from src.core.paths import Paths
     from src.workflows import reproduce as workflow
 
     with handle_errors(error_messages.STARTS_AGAIN):
-        workflow.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, Paths(Path.cwd()))
+        run_id = None if cfg.run is None else str(cfg.run)
+        workflow.reproduce(run_id, cfg.tracking_uri, reader.read_code(cfg), Paths(Path.cwd()))
 
 
 main = hydra.main(version_base="1.3", config_path=str(groups.CONF_DIR), config_name="reproduce")(reproduce)

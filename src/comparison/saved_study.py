@@ -2,24 +2,26 @@
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 from src.config import compose
 from src.config.settings import Settings
+from src.core import own_code
 from src.core.errors import InvalidInput, first_line, with_full_stop
-from src.core.metric import direction_of
+from src.core.metric import METRICS, Metric, direction_of, register
 from src.core.paths import Paths, atomic_write
-from src.core.record_files import SCHEMA, SCHEMA_KEY
+from src.core.record_files import SCHEMA, SCHEMA_KEY, read_json, write_json
 from src.data import dataset
 from src.data.dataset import PreparedDataset
 from src.data.files.formats import stem_of
 from src.data.unlabelled import UnlabelledTexts, load_unlabelled
 from src.search import space as spaces
-from src.search.study import Study
+from src.search.study import CODE_PREFIX, Study
 
 CONFIG_FILE = "config.yaml"  # of the study, in its folder
+METRIC_FILE = "metric.json"  # what is declared of a metric of the user's own
 MAX_MODEL_NAME = 100  # characters
 
 
@@ -40,7 +42,7 @@ class SavedStudy:
             data = self.settings.data
             raise InvalidInput(
                 f"The data of the study {self.name} have changed since it was searched: their fingerprint was "
-                f"{searched} and is {prepared.fingerprint} ({data.path or data.hub_id}). Put the old data back, or "
+                f"{searched} and is {prepared.fingerprint} ({data.source}). Put the old data back, or "
                 "search again under another study.name."
             )
         return prepared
@@ -62,9 +64,20 @@ class SavedStudy:
         return str(self.study.optuna_study.user_attrs["uid"])
 
     @property
+    def code(self) -> dict[str, str]:
+        """The sha256 of each file of own code that it was searched with."""
+        definition = self.study.optuna_study.user_attrs["definition"]
+        return {key.removeprefix(CODE_PREFIX): v for key, v in definition.items() if key.startswith(CODE_PREFIX)}
+
+    @property
     def registered_model(self) -> str:
-        """The name of the registered model: the data's; for own files, the file's, in any script."""
+        """The name of the registered model: the data's; for own files, the file's, in any script.
+
+        For a loader of your own code, that of its module.
+        """
         data = self.settings.data
+        if data.loader:
+            return data.loader.partition(own_code.BETWEEN)[0]
         if data.name != "files" or not data.path:
             return data.name
         stem = unicodedata.normalize("NFC", stem_of(Path(data.path).expanduser().absolute()))
@@ -73,7 +86,7 @@ class SavedStudy:
     @property
     def data_source(self) -> str:
         """Where the data come from, as it was typed: a Hub id, or a file or folder."""
-        return str(self.settings.data.path or self.settings.data.hub_id)
+        return self.settings.data.source
 
     @property
     def comparison_dir(self) -> Path:
@@ -82,7 +95,12 @@ class SavedStudy:
 
 
 def save_config(settings: Settings, folder: Path) -> None:
-    """Save a study's config in its folder, so that later commands need its name only."""
+    """Save a study's config in its folder, so that later commands need its name only.
+
+    What is declared of a metric of the user's own is saved beside it: who reads a score needs no code.
+    """
+    if own_code.is_own(settings.study.metric):
+        write_json(folder / METRIC_FILE, asdict(METRICS[settings.study.metric]))
     atomic_write(folder / CONFIG_FILE, f"{SCHEMA_KEY}: {SCHEMA}\n{settings.yaml}")
 
 
@@ -96,6 +114,8 @@ def load_study(name: str | None, paths: Paths) -> SavedStudy:
             "first: python -m src.sweep -m"
         )
     settings = _saved_settings(folder)
+    if settings.study.metric not in METRICS and (declared := read_json(folder / METRIC_FILE, {})):
+        register(Metric(**{**declared, "tasks": tuple(declared["tasks"])}))
     space = spaces.build_space(settings)
     study = Study(settings, space, direction_of(settings.study.metric), folder)
     if not study.exists():

@@ -52,7 +52,7 @@ GROUPS: dict[str, type[Any]] = {
 # settings that are names; Hydra and YAML take some names for numbers or truth values
 WORDS = {
     "data": ("name", "hub_id", "revision", "path", "text_column", "label_column", "id_column", "label_names", "splits",
-             "encoding", "unlabelled", "label_separator"),
+             "encoding", "unlabelled", "label_separator", "loader"),
     "model": ("name", "checkpoint"),
     "study": ("name", "join", "ready_made"),
     "tracking": ("experiment",),
@@ -78,7 +78,7 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     plain = {name: reader.group(name) for name in PLAIN_GROUPS}
     workers, worker, progress = reader.workers(), reader.worker(), reader.progress()
     screening = reader.read(ScreeningSettings, "screening") or ScreeningSettings()
-    loss = reader.loss()
+    loss, code = reader.loss(), reader.code()
     reader.check_passwords()
     if not reader.problems:
         reader.problems += [
@@ -105,14 +105,21 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         worker=worker,
         progress=progress,
         screening=screening,
+        code=code,
     )
+
+
+def read_code(cfg: DictConfig) -> tuple[str, ...]:
+    """The modules that the config names. Raises InvalidInput if one is no module's name."""
+    reader = _Reader(cfg)
+    return reader.checked(reader.code())
 
 
 def read_comparison_settings(cfg: DictConfig) -> ComparisonSettings:
     """Read the config of `compare`. Raises InvalidInput with all problems of it together."""
     reader = _Reader(cfg)
     values = {**reader.group("compare"), **reader.study_and_registry()}
-    values |= {"workers": reader.workers(), "progress": reader.progress()}
+    values |= {"workers": reader.workers(), "progress": reader.progress(), "code": reader.code()}
     values |= {"deliver": reader.read(DeliverySettings, "deliver") or DeliverySettings()}
     settings = reader.read(ComparisonSettings, "compare", values)
     if settings is not None:
@@ -247,6 +254,18 @@ class _Reader:
         self.problems += _worker_problems(worker)
         return worker
 
+    def code(self) -> tuple[str, ...]:
+        """The modules of the working folder to import."""
+        value = self.cfg.get("code")
+        names = [value] if isinstance(value, str) else list(value or ())
+        self.problems += [
+            f"code has {name!r}; it names modules of the folder that the command is given in, without .py, typed "
+            "code=my_module."
+            for name in names
+            if not isinstance(name, str) or name.endswith(".py") or not all(map(str.isidentifier, name.split(".")))
+        ]
+        return tuple(map(str, names))
+
     def loss(self) -> LossSettings:
         """The group loss."""
         values = dict(self.group("loss"))
@@ -374,8 +393,8 @@ def _comparison_problems(settings: ComparisonSettings, home: str | None) -> Iter
         yield "deliver.form=refit registers a refit, and deliver.refit=false makes none. Leave one of them out."
     if not 0 < deliver.temperature <= MAX_TEMPERATURE:
         yield f"deliver.temperature is {deliver.temperature:g}; it is above 0 and at most {MAX_TEMPERATURE}."
-    if not 0 <= settings.margin < 1:
-        yield f"compare.margin is {settings.margin:g}; it is a difference of the metric, from 0 to below 1."
+    if not settings.margin >= 0:
+        yield f"compare.margin is {settings.margin:g}; it is a difference of the metric, from 0."
 
 
 def _weight_problems(weights: Any) -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
+from src.core import own_code
 from src.core.records import Params
 from src.core.task import MULTI_LABEL, SINGLE_LABEL
 
@@ -57,6 +58,7 @@ class DataSettings:
     unlabelled: str | None = None  # a file of texts without labels
     task: str = SINGLE_LABEL  # or multi_label: a text can have several labels, or none
     label_separator: str | None = None  # between a text's labels in one cell; None: the cell is a list
+    loader: str | None = None  # a function of your own code, <module>:<name>, that returns the splits
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -67,6 +69,11 @@ class DataSettings:
     def label_columns(self) -> tuple[str, ...]:
         """The column of labels, or those with 0 and 1."""
         return (self.label_column,) if isinstance(self.label_column, str) else tuple(self.label_column)
+
+    @property
+    def source(self) -> str:
+        """Where the data come from, as it was typed: a loader, a file or folder, or a Hub id."""
+        return str(self.loader or self.path or self.hub_id)
 
     @property
     def has_several_labels(self) -> bool:
@@ -254,6 +261,12 @@ class Settings:
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     progress: str = "auto"  # on the terminal: a live view where there is one; lines; or off
     screening: ScreeningSettings = field(default_factory=ScreeningSettings)
+    code: tuple[str, ...] = ()  # modules of the working folder; a stored config's are imported if they are typed again
+
+    @property
+    def code_argument(self) -> str:
+        """What a later command has to be given so that it imports them, with a blank before; empty without any."""
+        return f" {own_code.argument(self.code)}" if self.code else ""
 
     def flatten(self) -> Params:
         """The recipe's values by dotted key, and the options that were chosen by config group."""
@@ -281,6 +294,7 @@ class ComparisonSettings:
     plan_only: bool
     workers: int | None
     progress: str = "auto"
+    code: tuple[str, ...] = ()  # modules of the working folder, those of the study
     deliver: DeliverySettings = field(default_factory=DeliverySettings)
 
 

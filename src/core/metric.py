@@ -12,6 +12,7 @@ MAXIMIZE, MINIMIZE = "maximize", "minimize"
 TWO, MORE, ANY = "two labels", "three labels or more", "any number of labels"
 EXAMPLES, POSITIVE, EACH_LABEL = "all examples", "the examples of label 1", "the examples of each label"
 PREDICTED, RANKING, PROBABILITIES = "predicted labels", "ranking", "probabilities"
+RESPONSES = {"predict": PREDICTED, "predict_proba": PROBABILITIES}  # names of scikit-learn's make_scorer
 AVERAGED = ("f1", "precision", "recall")
 OF_SEVERAL = ("f1_micro", "f1_macro", "precision_micro", "recall_micro")
 ALIASES = {
@@ -34,6 +35,11 @@ class Metric:
     direction: str = MAXIMIZE
     low: float = 0.0
     high: float = 1.0
+
+    @classmethod
+    def own(cls, name: str, direction: str, low: float, high: float, response_method: str) -> "Metric":
+        """A metric of the user's own code. Its error may rest on all examples; `response_method`: see RESPONSES."""
+        return cls(name, tasks=TASKS, reads=RESPONSES[response_method], direction=direction, low=low, high=high)
 
     @property
     def is_bounded(self) -> bool:
@@ -73,6 +79,11 @@ def _all_metrics() -> tuple[Metric, ...]:
 
 
 METRICS = {metric.name: metric for metric in _all_metrics()}
+
+
+def register(metric: Metric) -> None:
+    """Make a metric known by its name."""
+    METRICS[metric.name] = metric
 
 
 def known_metrics(task: Task) -> tuple[str, ...]:

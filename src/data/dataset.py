@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from src.core.cache import content_key, make_once
 from src.core.errors import InvalidInput
 from src.core.record_files import read_json
 from src.core.task import SINGLE_LABEL, Task, labels_of
-from src.data import loading, splits, validate
+from src.data import loading, own_loader, splits, validate
 from src.data.split_files import SPLITS
 
 VERSION = "3"  # version of the preparation; it is part of the keys of all caches
-LOCATION_KEYS = ("path", "hub_id", "revision")  # the origin of the data; the key has a hash of the content instead
+LOCATION_KEYS = ("path", "hub_id", "revision", "loader")  # the origin; the key has a hash of the content instead
 NOT_PREPARED = (*LOCATION_KEYS, "unlabelled")
 
 
@@ -50,7 +50,7 @@ class PreparedDataset:
     @property
     def fingerprint(self) -> str:
         """One hash over the three splits."""
-        return hashlib.sha256("".join(self.fingerprints[s] for s in SPLITS).encode()).hexdigest()[:16]
+        return _one_fingerprint(self.fingerprints)
 
     def frame(self, split: str) -> pd.DataFrame:
         """The split train or validation: columns text, label, row, and further columns of the source.
@@ -85,14 +85,30 @@ def prepare_dataset(
         if earlier.fingerprint == begun_with():
             return earlier
     settings = {k: v for k, v in asdict(data).items() if k not in NOT_PREPARED}
+    if data.loader and not own_loader.is_loaded(data) and (before := _prepared_before(cache, begun_with())):
+        return _read(before, data)
     key = content_key(VERSION, json.dumps(settings, sort_keys=True), loading.source_key(data))
     folder = make_once(cache / "data" / key, lambda folder: _write(data, folder))
     return _read(folder, data)
 
 
+def _prepared_before(cache: Path, fingerprint: str | None) -> Path | None:
+    """The folder of the prepared data that have this fingerprint; None if they are not in the cache."""
+    for file in cache.glob("data/*/corpus.json"):
+        fingerprints = read_json(file, {}).get("fingerprints")
+        if fingerprints and fingerprint == _one_fingerprint(fingerprints):
+            return file.parent
+    return None
+
+
+def _one_fingerprint(fingerprints: Mapping[str, str]) -> str:
+    """One hash over the fingerprints of the three splits."""
+    return hashlib.sha256("".join(fingerprints[s] for s in SPLITS).encode()).hexdigest()[:16]
+
+
 def shipped_dir(data: DataSettings) -> str:
     """The folder of prepared data in the cache of a machine that they were copied to."""
-    settings = {k: v for k, v in asdict(data).items() if k != "unlabelled"}
+    settings = {k: v for k, v in asdict(data).items() if k not in ("unlabelled", "loader")}
     return f"data/shipped/{content_key(VERSION, json.dumps(settings, sort_keys=True))}"
 
 

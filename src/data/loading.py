@@ -11,7 +11,7 @@ import pandas as pd
 
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput, first_line, with_full_stop
-from src.data import hub_access
+from src.data import hub_access, own_loader
 from src.data.files import disk_dataset
 from src.data.files.arrow_table import MemoryTable
 from src.data.files.formats import open_table
@@ -35,9 +35,14 @@ class RawSplits:
 
 def load_splits(data: DataSettings) -> RawSplits:
     """The splits that `data.splits` names or leaves to the usual names. Raises InvalidInput if they cannot be read."""
-    where = str(data.path or data.hub_id)
+    where = data.source
     remarks: list[str] = []
-    if data.path:
+    tables: dict[str, list[Table]]
+    if data.loader:
+        returned, commit = own_loader.tables(data), None
+        names = resolve_splits(data.splits, returned, where)
+        tables = {split: [returned[name]] for split, name in names.items()}
+    elif data.path:
         root, commit = locate(data.path), None
         names, groups = split_files(root, data.splits)
         tables = _open_files(root, {split: groups[name] for split, name in names.items()}, read_options(data))
@@ -65,7 +70,12 @@ def read_options(data: DataSettings) -> ReadOptions:
 
 
 def source_key(data: DataSettings) -> str:
-    """A key that changes with the source's content: a hash of local files, or the Hub id and revision."""
+    """A key that changes with the source's content: a hash of local files, or the Hub id and revision.
+
+    Of a loader of your own code, a hash of what it returns.
+    """
+    if data.loader:
+        return f"loader:{own_loader.content_hash(data)}"
     if not data.path:
         return f"hub:{data.hub_id}@{data.revision}"
     root, digest = locate(data.path), hashlib.sha256()
@@ -79,7 +89,7 @@ def source_key(data: DataSettings) -> str:
 
 def source_key_of_version_2(data: DataSettings) -> str:
     """The source's key in version 2 of the preparation, by which studies begun then find their data."""
-    if not data.path:
+    if data.loader or not data.path:
         return source_key(data)
     root, digest = locate(data.path), hashlib.sha256()
     endings = (".csv", ".tsv", ".json", ".jsonl", ".parquet")

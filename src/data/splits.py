@@ -52,7 +52,7 @@ def make_splits(raw: RawSplits, data: DataSettings) -> Splits:
     Raises InvalidInput for labels that are hidden or outside the names, texts that are empty, and splits that are
     missing without a rule to carve them.
     """
-    where = str(data.path or data.hub_id)
+    where = data.source
     for split, frame in raw.frames.items():
         _check_rows(frame, split, data)
     notes: dict[str, int] = {}
@@ -112,7 +112,7 @@ def describe_source(split: str, data: DataSettings, names: Mapping[str, str]) ->
 
 def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
     """Raise InvalidInput for rows without a text or label, and for ids that are not unique."""
-    where = f"the {split} split of {data.path or data.hub_id}"
+    where = f"the {split} split of {data.source}"
     needed = [(column, "a text") for column in data.text_columns]
     if not data.has_several_labels:
         needed.append((data.label_columns[0], "a label"))

@@ -18,6 +18,8 @@ def check_data_settings(data: DataSettings) -> None:
             problems.append(f"data.{key} names {', '.join(unknown)}; the splits are {', '.join(SPLITS)}.")
     if data.split_seed < 0:
         problems.append(f"data.split_seed is {data.split_seed}; it is a whole number from 0.")
+    if data.loader and data.hub_id:
+        problems.append(f"data.loader is {data.loader}, and data.hub_id is {data.hub_id}; take one: data=loader.")
     InvalidInput.raise_if_any([*problems, *_carve_rules(data), *_sizes(data), *_reading(data)])
 
 

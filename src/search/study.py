@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from src.config.settings import Settings, StorageSettings, StudySettings
+from src.core import own_code
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.record_files import SCHEMA, SCHEMA_KEY, check_schema, read_json, read_record, write_json
 from src.core.records import State, TrainingResult, TrialRecord
@@ -31,6 +32,7 @@ LOCATION_KEYS = ("model.checkpoint", "model.name")
 DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
 CLOCK_DIFFERENCE_SECONDS = 60.0  # between two machines; a larger one means that a clock was set
 LABELS_KEY = "data.label_names"  # in a study's definition
+CODE_PREFIX = "code."  # there, before the path of each file of the user's own code; its sha256
 
 
 class Study:
@@ -368,6 +370,7 @@ def study_definition(
         "weights": weights,
         **{key: value for key, value in recipe.items() if value is not None},
         **({"screening": asdict(settings.screening)} if settings.screening.keep is not None else {}),
+        **({f"{CODE_PREFIX}{path}": sha256 for path, sha256 in own_code.hashes().items()} if settings.code else {}),
     }
 
 

@@ -1,15 +1,18 @@
 """Checks a study's definition before anything is trained."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
 
 from src.config.settings import PER_LABEL, WEIGHTINGS, Settings
+from src.core import own_code, own_metrics
 from src.core.errors import InvalidInput, did_you_mean
-from src.core.task import Task
+from src.core.task import Task, labels_of
 from src.search.instantiate import instantiate
 from src.search.sampler import SCREENED_KEY, build_sampler
 from src.search.space import Parameter, Space
-from src.training import arguments, class_weights, objectives
+from src.training import arguments, class_weights, objectives, own_baseline
 
 MIN_SCREENING_EXAMPLES = 50  # training texts
 SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer", "loss")
@@ -60,6 +63,23 @@ def check_task(settings: Settings, task: Task) -> str:
             "per label, or null for all of validation: study.rung_examples=null."
         )
     return direction
+
+
+def try_own_code(settings: Settings, train: pd.DataFrame, n_labels: int) -> None:
+    """Compute a metric of the user's own, and fit such baselines, on a few texts.
+
+    Args:
+        settings: of the study.
+        train: columns text, text_pair (of pairs), label.
+        n_labels: of the data.
+
+    Raises:
+        InvalidInput: one of them raises an error, or returns what it should not.
+    """
+    if own_code.is_own(settings.study.metric):
+        own_metrics.try_metric(settings.study.metric, labels_of(train)[: own_metrics.FEW], n_labels)
+    for name in filter(own_code.is_own, settings.study.baselines):
+        own_baseline.try_baseline(name, train, n_labels)
 
 
 def _key_problems(
@@ -140,14 +160,23 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
         problems.append(f"study.rungs is {rungs}; it is a rising list of shares of the schedule that ends with 1.0.")
     if not all(math.isfinite(r) for r in rungs):
         problems.append(f"study.rungs is {rungs}; its entries are numbers.")
-    if unknown := [b for b in study.baselines if b not in objectives.BASELINES]:
-        problems.append(f"study.baselines names {', '.join(unknown)}; there are {', '.join(objectives.BASELINES)}.")
+    problems += _baseline_problems(study.baselines)
     sampler = str(settings.sampler.get("_target_", "")).rsplit(".", 1)[-1]
     if sampler in ("BruteForceSampler", "GridSampler") and not space.is_finite():
         open_ended = [p.key for p in space.parameters if p.values() is None]
         problems.append(f"sampler=grid needs a finite space; give {', '.join(open_ended)} a step or choices.")
     if sampler == "CmaEsSampler" and not any(p.values() is None or len(p.values() or ()) > 1 for p in space.parameters):
         problems.append("sampler=cmaes needs at least one range of numbers to search.")
+    return problems
+
+
+def _baseline_problems(names: Sequence[str]) -> list[str]:
+    problems: list[str] = []
+    for name in names:
+        try:
+            objectives.check_baseline(name)
+        except InvalidInput as error:
+            problems += error.problems
     return problems
 
 

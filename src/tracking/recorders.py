@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from src.config.settings import Settings
+from src.core import own_code
 from src.core.errors import mask_secrets
 from src.core.metric import MAXIMIZE
 from src.core.records import AverageRecord, ScreeningResult, State, TrainingResult, WeightChange
@@ -72,8 +73,12 @@ def weights_tags(checkpoint: PretrainedModel) -> dict[str, str | None]:
 
 
 def record_config(run: RunLog, settings: Settings) -> None:
-    """Record the composed config and the library versions as artifacts."""
+    """Record the composed config, the library versions and the user's own code as artifacts."""
     run.log_text("config.yaml", settings.yaml)
+    if settings.code:
+        run.set_tags({f"{run_reader.CODE_TAG}{path}": sha256 for path, sha256 in own_code.hashes().items()})
+        for path, source in own_code.sources().items():
+            run.log_text(f"code/{path}", source.decode("utf-8", "replace"))
     run.log_text("environment.json", json.dumps(environment.versions(), indent=1))
 
 

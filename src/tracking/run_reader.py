@@ -11,6 +11,7 @@ from src.core.records import State
 from src.tracking.store import TrackingStore
 
 REPRODUCIBLE_KINDS = ("trial", "repeat", "refit", "student", "train")
+CODE_TAG = "code.sha256."  # before the path of each file of own code
 CALIBRATION = "validation/calibration_error"  # computed afterwards from the best weights
 NOT_COMPARED = ("seconds", "model/ms_per_1000_texts", CALIBRATION)  # timings differ from run to run
 
@@ -38,6 +39,7 @@ class RecordedRun:
     refit_share: float | None  # of a refit or a student: the share of its schedule that was trained
     trained_on: str  # of a refit or a student: the parts of the data
     soft_labels: str | None  # of a student: the file of what it learned, seen from the project's folder
+    code: Mapping[str, str]  # sha256 of each file of own code, by its path in the working folder
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def read_run(store: TrackingStore, run_id: str) -> RecordedRun:
         refit_share=float(tags["refit.share"]) if "refit.share" in tags else None,
         trained_on=tags.get("trained.on", ""),
         soft_labels=tags.get("soft.labels"),
+        code={key.removeprefix(CODE_TAG): value for key, value in tags.items() if key.startswith(CODE_TAG)},
     )
 
 

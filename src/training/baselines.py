@@ -1,6 +1,7 @@
 """Baselines on the same validation split: majority class, TF-IDF with logistic regression, untuned models."""
 
 import io
+import pickle
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from src.config.settings import LossSettings, Recipe, Settings
+from src.core import own_code
 from src.core.records import State, TrainingResult
 from src.core.task import has_several, labels_of, present
 from src.core.texts import Text, joined, texts_of
 from src.training import class_weights, devices, label_mapping, metrics
 from src.training.callbacks import Objective
+from src.training.own_baseline import OwnClassifier
 from src.training.pretrained import PretrainedModel
 from src.training.trainer import TokenizedData, evaluate_untrained
 
@@ -131,6 +134,11 @@ CLASSIC: dict[str, Callable[[Sequence[Text], np.ndarray, np.ndarray | None], Cla
 }
 
 
+def is_fitted(name: str) -> bool:
+    """Whether the baseline is fitted here on texts and labels: it is no transformer."""
+    return name in CLASSIC or own_code.is_own(name)
+
+
 def evaluate_classic(
     name: str,
     train: pd.DataFrame,
@@ -142,7 +150,7 @@ def evaluate_classic(
     """Fit a baseline and evaluate it on validation.
 
     Args:
-        name: majority or tfidf_logreg.
+        name: majority, tfidf_logreg, or one of your own.
         train: columns text, text_pair (of pairs), label.
         validation: the same.
         objective: whose metric is the score.
@@ -172,6 +180,8 @@ def _fit(name: str, train: pd.DataFrame, label_names: Sequence[str], loss: LossS
         weights = class_weights.positive_weights(loss, counts, len(labels), label_names)
     else:
         weights = class_weights.class_weights(loss, counts, label_names)
+    if own_code.is_own(name):
+        return OwnClassifier(name, texts_of(train), labels, len(label_names))
     return CLASSIC[name](texts_of(train), labels, weights)
 
 
@@ -249,10 +259,15 @@ def _result(
     )
 
 
-def _megabytes(model: Classifier) -> float:
-    """Size of the fitted model in MB (10**6 bytes), as joblib stores it."""
+def _megabytes(model: Classifier) -> float | None:
+    """Size of the fitted model in MB (10**6 bytes), as joblib stores it; None if it cannot store your own."""
     import joblib
 
     stream = io.BytesIO()
-    joblib.dump(model, stream)
+    try:
+        joblib.dump(model, stream)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        if isinstance(model, OwnClassifier):
+            return None
+        raise
     return len(stream.getvalue()) / 1e6

@@ -28,7 +28,8 @@ from torch.multiprocessing.spawn import (
 )
 
 from src.config.settings import Recipe
-from src.core import shutdown
+from src.core import own_code, shutdown
+from src.core.own_code import LoadedCode
 from src.core.records import Calibration, Evaluation, StopDecision, TrainingResult
 from src.training import trainer
 from src.training.callbacks import Objective, TrainingCallback, TrainingFailed
@@ -91,6 +92,7 @@ class _Group:
     backend: str
     threads: int  # of one rank
     folder: Path
+    code: LoadedCode  # of the calling process
 
     def reason_file(self, rank: int) -> Path:
         return self.folder / f"reason-{rank}"
@@ -101,7 +103,7 @@ def _run_on_ranks(devices: int, use_cpu: bool, what: Callable[..., Any], callbac
     backend = "nccl" if torch.cuda.is_available() and not use_cpu else "gloo"
     context = forkserver_context(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
-        group = _Group(devices, backend, torch.get_num_threads(), Path(folder))
+        group = _Group(devices, backend, torch.get_num_threads(), Path(folder), own_code.loaded())
         ours, theirs = context.Pipe()
         ranks = start_processes(  # type: ignore[no-untyped-call]
             _run_rank, (theirs, what, group), devices, join=False, daemon=True, start_method=context.get_start_method()
@@ -179,6 +181,7 @@ def _run_rank(rank: int, pipe: Connection, what: Callable[..., Any], group: _Gro
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), **of, "OMP_NUM_THREADS": str(group.threads)})
     torch.set_num_threads(group.threads)
     try:
+        group.code.load()
         if group.backend == "nccl":
             torch.cuda.set_device(rank)
         torch.distributed.init_process_group(

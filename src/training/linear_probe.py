@@ -38,7 +38,7 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
     probabilities = np.zeros((len(validation), len(data.label_names)))
     probabilities[:, probe.classes_] = probe.predict_proba(validation)
     labels = np.asarray(data.validation["labels"][:])
-    return metrics.sklearn_score(metric, labels, probabilities)
+    return metrics.score_of(metric, labels, probabilities)
 
 
 @torch.inference_mode()

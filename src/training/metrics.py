@@ -12,6 +12,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from src.core import own_code, own_metrics
 from src.core.metric import metric_names
 from src.core.task import decided, has_several
 
@@ -60,18 +61,18 @@ def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str =
     """
     if has_several(labels):
         names = metric_names(probabilities.shape[1], metric, several=True)
-        return {name: sklearn_score(name, labels, probabilities) for name in names if name != "loss"}
+        return {name: score_of(name, labels, probabilities) for name in names if name != "loss"}
     computed: dict[str, Any] = _combined_metrics(probabilities.shape[1]).compute(
         predictions=probabilities.argmax(axis=1), references=labels
     )
     values = {name: float(value) for name, value in computed.items()}
     if metric != "loss" and metric not in values:
-        values[metric] = sklearn_score(metric, labels, probabilities)
+        values[metric] = score_of(metric, labels, probabilities)
     return values
 
 
-def sklearn_score(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """The metric as scikit-learn computes it.
+def score_of(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The metric as scikit-learn computes it, or by your own function.
 
     Where it is undefined, because a label has no example, the average is over the others; a ranking without examples to
     rank is worth 0.5 (roc_auc) or 0 (average_precision).
@@ -81,6 +82,8 @@ def sklearn_score(metric: str, labels: np.ndarray, probabilities: np.ndarray) ->
         labels: [n_examples] or [n_examples, n_labels].
         probabilities: [n_examples, n_labels].
     """
+    if own_code.is_own(metric):
+        return own_metrics.score(metric, labels, probabilities)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of labels without examples
         score = _scorer_of_several(metric) if has_several(labels) else _scorer(metric)

@@ -2,17 +2,32 @@
 
 from collections.abc import Sequence
 
+from src.core import own_code
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.metric import METRICS, MINIMIZE, direction_of, known_metrics
+from src.core.own_code import OwnBaseline, OwnMetric
 from src.core.task import Task
 
 IMBALANCED = 0.7  # share of the largest label above which accuracy says little
 BASELINES = ("majority", "tfidf_logreg", "untuned", "ready_made")
 
 
+def check_baseline(name: str) -> None:
+    """Raise InvalidInput for a baseline that there is not."""
+    if own_code.is_own(name):
+        own_code.find(name, OwnBaseline)
+    elif name not in BASELINES:
+        raise InvalidInput(
+            f"study.baselines has {name}; there are {', '.join(BASELINES)}, and those of your own code, "
+            f"<module>:<name>.{did_you_mean(name, BASELINES)}"
+        )
+
+
 def resolve_direction(metric: str, requested: str | None, task: Task) -> str:
     """The direction of the metric. Raises InvalidInput for an unknown metric, or if another direction was requested."""
     known = known_metrics(task)
+    if metric not in known and own_code.is_own(metric):
+        own_code.find(metric, OwnMetric)
     if metric not in known:
         raise InvalidInput(
             f"study.metric is {metric!r}{_why_unknown(metric, task)}; {_in_words(task)} it is one of "

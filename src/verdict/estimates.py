@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.core import metric as metrics
+from src.core import own_code, own_metrics
 from src.core.metric import EXAMPLES, METRICS, POSITIVE, PROBABILITIES, RANKING
 from src.core.task import decided, has_several, is_right, present
 from src.verdict.formulas import FORMULAS, Draws
@@ -40,7 +41,12 @@ def weighted_metrics(
     draws = Draws(labels, probabilities, counts)
     shape = (len(counts), len(probabilities))
     names = names or metric_names(probabilities.shape[2], several=has_several(labels))
-    return {name: np.broadcast_to(FORMULAS[name](draws), shape) for name in names}
+    return {
+        name: own_metrics.score_draws(name, labels, probabilities, counts)
+        if own_code.is_own(name)
+        else np.broadcast_to(FORMULAS[name](draws), shape)
+        for name in names
+    }
 
 
 def metrics_per_seed(labels: np.ndarray, probabilities: np.ndarray, metric: str = "accuracy") -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ know nothing of it.
 
 import numpy as np
 
-from src.core.metric import METRICS, PREDICTED
+from src.core.metric import METRICS, PREDICTED, direction_of, gain
 from src.core.task import Threshold, has_several
 from src.verdict import estimates
 
@@ -19,10 +19,7 @@ LEAST, MOST = 1e-4, 1 - 1e-4  # of a threshold
 
 
 def deciding_metric(metric: str, several: bool = False) -> str:
-    """The metric that a threshold is chosen by: the study's, or F1 if that does not depend on predicted labels.
-
-    All metrics of predicted labels are maximized.
-    """
+    """The metric that a threshold is chosen by: the study's, or F1 if that does not depend on predicted labels."""
     return metric if METRICS[metric].reads == PREDICTED else "f1_micro" if several else "f1"
 
 
@@ -69,9 +66,8 @@ def _best(labels: np.ndarray, probabilities: np.ndarray, of_labels: np.ndarray, 
     if len(between) > MAX_CANDIDATES:
         between = np.quantile(between, np.linspace(0, 1, MAX_CANDIDATES))
     candidates = np.clip([PLAIN, *sorted(between, key=lambda value: abs(value - PLAIN))], LEAST, MOST)
-    several = has_several(labels)
-    scores = [
-        estimates.metrics_per_seed(labels, with_threshold(probabilities, t, several), metric)[metric].mean()
-        for t in candidates
-    ]
-    return float(candidates[int(np.argmax(scores))])  # the first of equals
+    several, gains = has_several(labels), list[float]()
+    for t in candidates:
+        scores = estimates.metrics_per_seed(labels, with_threshold(probabilities, t, several), metric)[metric]
+        gains.append(gain(float(scores.mean()), direction_of(metric)))
+    return float(candidates[int(np.argmax(gains))])  # the first of equals

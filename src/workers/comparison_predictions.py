@@ -95,7 +95,7 @@ def predict_with_average(context: WorkerContext, saved: SavedStudy, form: Averag
 def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.DataFrame, file: Path) -> None:
     """Predict with a baseline, or with the champion as it is registered."""
     names = context.dataset.label_names
-    if contender.kind == BASELINE and contender.name in baselines.CLASSIC:
+    if contender.kind == BASELINE and baselines.is_fitted(contender.name):
         train, validation = context.dataset.frame("train"), texts_of(context.dataset.frame("validation"))
         texts = [*validation, *texts_of(frame)]
         answers = baselines.predict_classic(contender.name, train, texts, names, context.settings.recipe.loss)

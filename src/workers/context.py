@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from src.config.settings import ModelSettings, Recipe, Settings
-from src.core.errors import StorageUnavailable
+from src.core.errors import InvalidInput, StorageUnavailable
 from src.core.messages import notify
 from src.core.paths import Paths, atomic_write
 from src.core.record_files import read_record
@@ -47,6 +47,12 @@ class WorkerContext:
     ) -> None:
         self.settings, self.paths, self._store = settings, paths, store
         self.dataset = dataset.prepare_dataset(settings.data, paths.cache_dir, begun_with)
+        begun = begun_with()
+        if begun is not None and begun != self.dataset.fingerprint:
+            raise InvalidInput(
+                f"The data ({settings.data.source}) have changed since the study or run began: their fingerprint was "
+                f"{begun} and is {self.dataset.fingerprint}. Put the old data back."
+            )
         metric, requested = settings.study.metric, settings.study.direction
         direction = objectives.resolve_direction(metric, requested, self.dataset.task)
         self.objective = Objective(metric, direction, settings.study.rungs, settings.study.rung_examples)

@@ -43,6 +43,8 @@ def check_remote(settings: Settings, root: Path) -> None:
         problems.append("its runs must be on an MLflow server (tracking=server tracking.uri=http://...)")
     if settings.workers is None:
         problems.append("the number of workers must be set (workers=<number>)")
+    if settings.code:
+        problems.append("code must be empty, since modules of your own are not copied to them")
     if problems:
         raise InvalidInput(
             f"worker.home is {settings.worker.home}: the workers' machines share no folder. Then "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from src.config import compose
 from src.config.settings import Settings
-from src.core import shutdown
+from src.core import own_code, shutdown
 from src.core.errors import StorageUnavailable
 from src.core.messages import notify
 from src.core.paths import Paths, atomic_write
@@ -96,6 +96,7 @@ def run_worker(settings: Settings, index: int, n_workers: int, paths: Paths) -> 
         SystemExit: with code 1 where the study's records cannot be written (a full disk, a database that does not
             answer). The trial keeps its checkpoint.
     """
+    own_code.load(settings.code, paths.root)
     worker, remote_sync = settings.worker, None
     machine = devices.detect_machine(bool(settings.recipe.trainer.get("use_cpu")), worker.devices_per_trial)
     threads = devices.set_worker_share(index, n_workers, machine, worker.cpus)
@@ -268,7 +269,7 @@ def _run_baseline(context: WorkerContext, name: str, run: RunLog, worker: int) -
     run.set_status(State.RUNNING)
     facts = recorders.common_tags(context.dataset, context.settings.study.name)
     run.set_tags({**facts, "kind": "baseline", "baseline": name, "worker": worker})
-    if name not in baselines.CLASSIC:
+    if not baselines.is_fitted(name):
         run.set_tags(recorders.weights_tags(_baseline_weights(context, name)))
     result = _evaluate_baseline(context, name, run.folder / "scratch")
     if not run.has_params:
@@ -288,7 +289,7 @@ def _baseline_weights(context: WorkerContext, baseline: str) -> PretrainedModel:
 
 def _evaluate_baseline(context: WorkerContext, name: str, scratch: Path) -> TrainingResult:
     try:
-        if name in baselines.CLASSIC:
+        if baselines.is_fitted(name):
             train, validation = context.dataset.frame("train"), context.dataset.frame("validation")
             names, loss = context.dataset.label_names, context.settings.recipe.loss
             return baselines.evaluate_classic(name, train, validation, context.objective, names, loss)

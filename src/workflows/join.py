@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from src.comparison import saved_study
 from src.config.settings import Settings
 from src.console.output import Console
+from src.core import own_code
 from src.core.errors import CommandFailed, InvalidInput, mask_secrets
 from src.core.paths import Paths
 from src.search.study import Study, study_attributes
@@ -13,10 +14,20 @@ from src.workflows.sweep.plan import machine_for
 
 OVERRIDES_ATTR = "overrides"  # attribute of a study: the overrides of the command that started it
 # settings of a command itself, not of its study
-OWN_PREFIXES = ("worker.", "workers=", "launcher=", "hydra", "study.join=")
+OWN_PREFIXES = ("worker.", "workers=", "launcher=", "hydra", "study.join=", "code=")
 # and how it gets there
 LOCATION_PREFIXES = ("storage", "tracking", "progress", "launcher.", "data.path=", "model.checkpoint=", "study.name=")
-ALLOWED_KEYS = ("worker.*", "workers", "launcher", "storage", "tracking", "progress", "data.path", "model.checkpoint")
+ALLOWED_KEYS = (
+    "worker.*",
+    "workers",
+    "launcher",
+    "code",
+    "storage",
+    "tracking",
+    "progress",
+    "data.path",
+    "model.checkpoint",
+)
 
 
 def save_overrides(study: Study, settings: Settings) -> None:
@@ -38,7 +49,10 @@ def joined_overrides(settings: Settings, paths: Paths, own_overrides: Sequence[s
             f"command that joins may set {', '.join(sorted({*ALLOWED_KEYS}))}."
         )
     if settings.worker.home is None:
-        study_overrides = saved_study.load_study(name, paths).settings.overrides
+        saved = saved_study.load_study(name, paths)
+        own_code.load(settings.code, paths.root)
+        own_code.check_recorded(saved.code, saved.settings.code, f"The study {name}")
+        study_overrides = saved.settings.overrides
     else:
         try:
             study_overrides = study_attributes(settings.storage, name)[OVERRIDES_ATTR]
@@ -53,7 +67,8 @@ def joined_overrides(settings: Settings, paths: Paths, own_overrides: Sequence[s
         for o in study_overrides
         if not o.startswith(OWN_PREFIXES) and o.lstrip("+~").partition("=")[0] not in own_keys
     ]
-    return [*kept, *own_overrides, f"study.name={name}"]
+    no_code = [] if any(o.startswith("code=") for o in own_overrides) else ["code=[]"]  # is imported where it is typed
+    return [*kept, *own_overrides, *no_code, f"study.name={name}"]
 
 
 def join(settings: Settings, launch: Callable[[int], int]) -> None:

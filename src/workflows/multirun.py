@@ -56,7 +56,8 @@ def _values(override: Override) -> list[str]:
     """The override as text: one string for each value that it lists."""
     key = override.get_key_element()
     if not override.is_sweep_override():
-        return [f"{key}={override.get_value_element_as_str()}"]
+        assert override.input_line is not None
+        return [override.input_line]  # as it was typed
     if not override.is_discrete_sweep():
         raise HydraException(
             f"{override.input_line}: an interval is not a list of values. To search a range, put it into space."

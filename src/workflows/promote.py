@@ -212,7 +212,7 @@ def version_tags(
 
 def _verdict(settings: PromotionSettings, saved: SavedStudy) -> Verdict:
     verdict = load_verdict(saved.comparison_dir)
-    command = f"python -m src.compare study.name={saved.name}"
+    command = f"python -m src.compare study.name={saved.name}{saved.settings.code_argument}"
     if verdict is None:
         raise InvalidInput(
             f"There is no verdict on the study {saved.name}, and nothing is registered without evidence. Compare "

@@ -3,13 +3,14 @@
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from src.config import compose
 from src.config.settings import Recipe, Settings
 from src.console.output import Column, Console
+from src.core import own_code
 from src.core.errors import CommandFailed, InvalidInput, NotReproduced
 from src.core.formatting import plural
 from src.core.paths import Paths
@@ -64,15 +65,22 @@ class Difference:
     largest: float
 
 
-def reproduce(run_id: str | None, tracking_uri: str | None, paths: Paths) -> None:
+def reproduce(run_id: str | None, tracking_uri: str | None, code: Sequence[str], paths: Paths) -> None:
     """Train a recorded run again, or all members of an average.
+
+    Args:
+        run_id: of the MLflow run.
+        tracking_uri: where it is recorded; None for the usual place.
+        code: modules of the user's own that the command line names.
+        paths: of the folder that the command is given in.
 
     Raises:
         NotReproduced: a number or an average's weights differ.
-        InvalidInput: the run or its data are missing.
+        InvalidInput: the run or its data are missing, or the user's own code is another.
     """
     if not run_id:
         raise InvalidInput("No run was given: python -m src.reproduce run=<MLflow run id>.")
+    own_code.load(code, paths.root)
     store, console = open_existing_store(tracking_uri, paths.root), Console()
     average = run_reader.read_average(store, run_id)
     folder = paths.training_dir(f"reproduce-{run_id}-{time.strftime('%H-%M-%S')}")
@@ -113,13 +121,14 @@ def _reproduce_training(run_id: str, store: TrackingStore, paths: Paths, console
     """Train a recorded run again in `folder`, and print what differs. Returns whether everything is the same."""
     recorded = run_reader.read_run(store, run_id)
     settings = compose.restore_settings(recorded.yaml)
+    own_code.check_recorded(recorded.code, settings.code, f"The run {run_id}")
     worker = replace(settings.worker, devices_per_trial=recorded.devices)
     settings = replace(settings, recipe=recorded_recipe(settings.recipe, recorded), worker=worker)
     prepared = dataset.prepare_dataset(settings.data, paths.cache_dir, lambda: recorded.data)
     if prepared.fingerprint != recorded.data:
         raise InvalidInput(
             f"The run {run_id} was trained on data with the fingerprint {recorded.data}; what {settings.data.name} "
-            f"({settings.data.path or settings.data.hub_id}) has now has {prepared.fingerprint}. Put the old data back."
+            f"({settings.data.source}) has now has {prepared.fingerprint}. Put the old data back."
         )
     devices.set_worker_share(0, 1, machine_for(settings))
     threads = devices.set_threads(recorded.threads)

@@ -6,7 +6,7 @@ from pathlib import Path
 from src.config.settings import Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
-from src.core import environment
+from src.core import environment, own_code
 from src.core.errors import CommandFailed, InvalidInput, first_line
 from src.core.paths import Paths, check_writable
 from src.core.records import State, TrainingResult, TrialRecord
@@ -23,12 +23,14 @@ from src.workflows.sweep.plan import machine_for
 
 def train(settings: Settings, paths: Paths) -> None:
     """One tracked run of one configuration, outside any study."""
+    own_code.load(settings.code, paths.root)
     arguments.check_arguments(settings.recipe, settings.worker.devices_per_trial)
     machine = machine_for(settings)
     check_writable(paths.root)
     checkpoint = pretrained.resolve(settings.recipe.model, paths.cache_dir)
     prepared = dataset.prepare_dataset(settings.data, paths.cache_dir)
     validate.check_task(settings, prepared.task)
+    validate.try_own_code(settings, prepared.frame("train"), len(prepared.label_names))
     InvalidInput.raise_if_any(recipe_check.find_problems([("", settings.recipe, checkpoint)], prepared.task))
     worker_context = context.WorkerContext(settings, paths, open_store(settings.tracking, paths.root))
     threads = devices.set_worker_share(0, 1, machine)

@@ -15,6 +15,7 @@ from tests.support.data import LAUNCHER_PLUGINS, settings_of
 
 NEEDED = {
     "data/files": ["data.path=reviews.csv", "data.label_names=[no,yes]"],
+    "data/loader": ["code=my_module", "data.loader=my_module:load"],
     "model/checkpoint": ["model.checkpoint=some/model"],
     "space/empty": ["+space.optimizer.learning_rate={low: 1e-5, high: 1e-4}"],
     "sampler/grid": ["space=empty", "+space.trainer.num_train_epochs={low: 1, high: 3}"],
@@ -26,7 +27,7 @@ SWEEPS = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml"))
 def test_every_yaml_is_walked() -> None:
     files = [*CONF_DIR.rglob("*.yaml"), *SWEEPS_DIR.rglob("*.yaml")]
     assert len(files) == len(OPTIONS) + len(SWEEPS) + 7  # the primary ones and quiet
-    assert (len(OPTIONS), len(SWEEPS)) == (53, 7)
+    assert (len(OPTIONS), len(SWEEPS)) == (54, 7)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

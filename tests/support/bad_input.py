@@ -24,6 +24,7 @@ from src.config.groups import CONF_DIR, ROOT
 from src.core.errors import InvalidInput
 from src.core.paths import Paths
 from tests.support.data import settings_of, write_rows
+from tests.support.own_code import nothing_loaded, write_module
 
 PAGE = ROOT / "tests" / "golden" / "bad_input.md"
 HEAD = """# Errors of bad input
@@ -124,12 +125,34 @@ def renamed(old: str, new: str) -> Callable[[Path], object]:
     return lambda folder: (folder / old).rename(folder / new)
 
 
-def begun(folder: Path) -> None:
+COST = """@metric(direction='minimize', low=0, high=5)
+def cost(true, predicted):
+    missed = (true == 1) & (predicted == 0)
+    return 5 * missed.mean()
+"""
+RULES = """@baseline
+def rules(texts, labels):
+    return half
+"""
+OWN_COST = "my_module.py: a metric cost"
+
+
+def module(body: str) -> Make:
+    return lambda folder: write_module(folder, body)
+
+
+def begun_with_code(folder: Path) -> None:
+    write_module(folder, COST)
+    with nothing_loaded():
+        begun(folder, "code=my_module", "study.metric=my_module:cost")
+
+
+def begun(folder: Path, *overrides: str) -> None:
     """A study in `folder` that nothing was trained for yet."""
     from src.comparison import saved_study
     from src.workflows.sweep.plan import plan_sweep
 
-    settings = settings_of(*TINY, "study.name=mine", config="sweep")
+    settings = settings_of(*TINY, "study.name=mine", *overrides, config="sweep")
     plan = plan_sweep(settings, Paths(folder))
     plan.open_study().create(plan.definition)
     saved_study.save_config(settings, plan.folder)
@@ -416,7 +439,7 @@ VERBS = [
     Case("a study that was not searched", ["study.name=mine"], verb="compare", base=()),
     Case("too few fresh seeds", ["compare.seeds=3"], verb="compare", base=()),
     Case("no candidates", ["compare.top_k=0"], verb="compare", base=()),
-    Case("a margin that is too large", ["compare.margin=1.5"], verb="compare", base=()),
+    Case("a margin below zero", ["compare.margin=-0.1"], verb="compare", base=()),
     Case("a form that does not exist", ["deliver.form=best"], verb="compare", base=()),
     Case("a refit that is not made", ["deliver.form=refit", "deliver.refit=false"], verb="compare", base=()),
     Case("a temperature of zero", ["deliver.temperature=0"], verb="compare", base=()),
@@ -441,6 +464,30 @@ VERBS = [
     Case("no run to reproduce", verb="reproduce", base=()),
     Case("no store to reproduce from", ["run=0123"], verb="reproduce", base=()),
 ]
+OWN_CODE = [
+    Case("a module that is not there", ["code=my_module"]),
+    Case("a file's name for a module", ["code=my_module.py"]),
+    Case("a module with the name of another", ["code=pandas"], content("pandas.py", ""), "pandas.py: empty"),
+    Case("a module that raises an error", ["code=my_module"], module("1 / 0"), "my_module.py: 1 / 0"),
+    Case("a metric of a module that is not imported", ["study.metric=my_module:cost"], module(COST), OWN_COST),
+    Case("a metric that the module does not have", ["code=my_module", "study.metric=my_module:costs"], module(COST), OWN_COST),
+    Case("a metric without a range", ["code=my_module", "study.metric=my_module:cost"],
+         module(COST.replace(", high=5", "")), "my_module.py: metric(direction='minimize', low=0)"),
+    Case("a metric that returns a word", ["code=my_module", "study.metric=my_module:cost"],
+         module(COST.replace("5 * missed.mean()", "'much'")), "my_module.py: returns 'much'"),
+    Case("a metric that is undefined without a label", ["code=my_module", "study.metric=my_module:cost"],
+         module(COST.replace("5 * missed.mean()", "5 * missed.sum() / (true == 1).sum()")), "my_module.py: missed.sum() / (true == 1).sum()"),
+    Case("a baseline that raises an error", ["code=my_module", "study.baselines=[my_module:rules]"], module(RULES.replace("half", "texts[0]['x']")),
+         "my_module.py: texts[0]['x']"),
+    Case("a baseline that gives one number a text", ["code=my_module", "study.baselines=[my_module:rules]"],
+         module(RULES.replace("half", "lambda texts: [0.5 for text in texts]")), "my_module.py: [0.5 for text in texts]"),
+    Case("a baseline that there is not", ["study.baselines=[majorty]"]),
+    Case("a loader that returns a frame", ["code=my_module", "data=loader", "data.loader=my_module:load"],
+         module("@loader\ndef load(path):\n    return pd.DataFrame({'text': ['a'], 'label': ['b']})"), "my_module.py: returns a frame"),
+    Case("a loader without a name", ["data=loader"]),
+    Case("code of your own on other machines", ["code=my_module", "worker.home=/somewhere/else", "workers=2"], module(COST), OWN_COST),
+    Case("a study's code not named again", ["study.name=mine"], begun_with_code, "the study mine, begun with my_module.py", "compare", ()),
+]  # fmt: skip
 WITH = {
     "Models": f"With `{' '.join(MODEL)}`, where nothing else is said.",
     "Data": f"With `{' '.join(OWN)}`, and 120 good rows in reviews.csv, where nothing else is said.",
@@ -448,7 +495,7 @@ WITH = {
 GROUPS = {
     "The command line": MISTYPED, "The config as a whole": CONFIG, "Settings of the training": VALUES,
     "The study": STUDY, "The space": SPACE, "Models": MODELS, "Data": DATA, "Where things go": PLACES,
-    "Studies that exist": STARTED, "Other commands": VERBS,
+    "Your own code": OWN_CODE, "Studies that exist": STARTED, "Other commands": VERBS,
 }  # fmt: skip
 CASES = [case for cases in GROUPS.values() for case in cases]
 
@@ -458,7 +505,7 @@ def refusal(case: Case, folder: Path) -> tuple[str, list[str]]:
 
     The folder's own name is <folder> in what is said.
     """
-    with chdir(folder), offline():
+    with chdir(folder), offline(), nothing_loaded():
         if case.make:
             case.make(folder)
         before = kept(folder)
@@ -512,7 +559,8 @@ def _reproduce(case: Case, paths: Paths) -> None:
     from src.workflows import reproduce
 
     cfg = _of(case)
-    reproduce.reproduce(None if cfg.run is None else str(cfg.run), cfg.tracking_uri, paths)
+    run_id = None if cfg.run is None else str(cfg.run)
+    reproduce.reproduce(run_id, cfg.tracking_uri, reader.read_code(cfg), paths)
 
 
 VERB: dict[str, Callable[[Case, Paths], None]] = {

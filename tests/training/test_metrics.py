@@ -49,7 +49,7 @@ def test_a_metric_of_several_labels_is_that_of_scikit_learns_scorer(name: str) -
     labels = (generator.random((200, 3)) < (0.5, 0.3, 0.1)).astype(int)
     probabilities = (generator.random((200, 3)) * 0.98 + 0.01).round(2)
     found = metrics.compute_metrics(labels, probabilities, name)
-    found["loss"] = metrics.sklearn_score("loss", labels, probabilities)
+    found["loss"] = metrics.score_of("loss", labels, probabilities)
     assert set(found) == set(metric_names(3, name, several=True))
     if name == "loss":
         clipped = np.clip(probabilities, 1e-15, 1 - 1e-15)
@@ -57,7 +57,7 @@ def test_a_metric_of_several_labels_is_that_of_scikit_learns_scorer(name: str) -
     else:
         wanted = get_scorer(name)(FixedSets(probabilities), np.zeros((200, 1)), labels)
     assert found[name] == pytest.approx(wanted, rel=1e-6)
-    assert np.isfinite(metrics.sklearn_score(name, np.zeros((20, 3), dtype=int), probabilities[:20]))
+    assert np.isfinite(metrics.score_of(name, np.zeros((20, 3), dtype=int), probabilities[:20]))
 
 
 @pytest.mark.parametrize(("n_labels", "name"), [(n, name) for n in (2, 4) for name in known_metrics(TASKS[n])])
@@ -67,7 +67,7 @@ def test_a_metric_is_that_of_scikit_learns_scorer(n_labels: int, name: str) -> N
     scorer = get_scorer(SCORERS.get(name, name))
     wanted = scorer(FixedAnswers(probabilities), np.zeros((len(labels), 1)), labels)
     found = metrics.compute_metrics(labels, probabilities, name)
-    found["loss"] = metrics.sklearn_score("loss", labels, probabilities)  # of trainings it is the Trainer's
+    found["loss"] = metrics.score_of("loss", labels, probabilities)  # of trainings it is the Trainer's
     sign = -1 if name in SCORERS else 1
     assert found[name] == pytest.approx(sign * wanted, rel=1e-6)
     assert METRICS[name].direction == (MINIMIZE if name in SCORERS else known.MAXIMIZE)
@@ -78,7 +78,7 @@ def test_a_metric_is_that_of_scikit_learns_scorer(n_labels: int, name: str) -> N
 def test_no_metric_fails_where_a_label_has_no_example(n_labels: int) -> None:
     _, probabilities = drawn(n_labels, 20)
     for name in known_metrics(TASKS[n_labels]):
-        assert np.isfinite(metrics.sklearn_score(name, np.zeros(20, dtype=int), probabilities)) or "d2" in name
+        assert np.isfinite(metrics.score_of(name, np.zeros(20, dtype=int), probabilities)) or "d2" in name
 
 
 def test_a_plan_says_what_accuracy_hides() -> None:

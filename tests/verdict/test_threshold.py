@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from src.core.errors import InvalidInput
-from src.core.metric import MAXIMIZE, METRICS
+from src.core.metric import MAXIMIZE
 from src.core.task import MULTI_LABEL, Task, Threshold
 from src.search.validate import check_task
 from src.training.classification_head import output_bias, write_with_threshold
@@ -55,10 +55,6 @@ def test_of_equally_good_thresholds_the_nearest_to_a_half_is_taken() -> None:
     labels = np.array([0, 0, 1, 1])
     assert choose_threshold(labels, two(np.array([[0.1, 0.2, 0.8, 0.9]])), "accuracy") == 0.5
     assert choose_threshold(labels, two(np.array([[0.1, 0.2, 0.3, 0.4]])), "accuracy") == pytest.approx(0.25)
-
-
-def test_every_metric_that_decides_is_maximized() -> None:
-    assert {METRICS[deciding_metric(name)].direction for name in METRICS} == {MAXIMIZE}
 
 
 def test_a_threshold_is_refused_for_three_labels_and_is_kept_in_no_model_without_a_bias() -> None:

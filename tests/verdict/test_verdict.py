@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from src.core.metric import known_metrics
 from src.core.task import MULTI_LABEL, Task
 from src.reports import rendering
-from src.training.metrics import sklearn_score
+from src.training.metrics import score_of
 from src.verdict import decision, estimates, tables
 from src.verdict.bootstrap import PairedBootstrap, Predictions, mcnemar
 from src.verdict.decision import Hypothesis
@@ -166,7 +166,7 @@ def assert_draws_are_those_of_their_examples(
     for draw in draws:
         rows = np.repeat(np.arange(len(labels)), counts[draw].astype(int))
         for seed in range(len(probabilities)):
-            wanted = sklearn_score(name, labels[rows], probabilities[seed, rows])
+            wanted = score_of(name, labels[rows], probabilities[seed, rows])
             assert weighted[draw, seed] == pytest.approx(wanted), (draw, seed)
     assert estimates.metrics_per_seed(labels, probabilities, name)[name] == pytest.approx(weighted[0])
 

@@ -331,6 +331,12 @@ def test_candidates_are_the_best_trials_and_the_default_recipe(here: Paths) -> N
     assert all(each[-1] == "default" for each in names)
 
 
+def test_a_margin_that_no_difference_can_exceed_is_refused(here: Paths) -> None:
+    asked = ComparisonSettings(study=None, registry=None, seeds=4, top_k=1, margin=1.0, plan_only=False, workers=1)
+    with pytest.raises(InvalidInput, match=r"compare.margin is 1, and accuracy lies between 0 and 1: .* to below 1\.$"):
+        plan_comparison(asked, here)
+
+
 def test_two_launches_at_once_are_refused(here: Paths) -> None:
     plan = plan_comparison(
         ComparisonSettings(study=None, registry=None, seeds=4, top_k=1, margin=0.0, plan_only=False, workers=1), here

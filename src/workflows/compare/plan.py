@@ -10,9 +10,10 @@ from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection, is_complete
 from src.config.settings import ComparisonSettings
 from src.console.output import StudyConsole
+from src.core import own_code
 from src.core.errors import InvalidInput, first_line
 from src.core.formatting import plural
-from src.core.metric import METRICS
+from src.core.metric import MAXIMIZE, METRICS, direction_of
 from src.core.paths import Paths
 from src.core.records import Calibration
 from src.core.task import gives_several_labels, pair_columns
@@ -56,6 +57,9 @@ class ComparisonPlan:
 def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPlan:
     """Everything that can be refused is refused here, before anything is trained."""
     saved = saved_study.load_study(settings.study, paths)
+    own_code.load(settings.code, paths.root)
+    own_code.check_recorded(saved.code, saved.settings.code, f"The study {saved.name}")
+    _check_margin(settings.margin, saved.settings.study.metric)
     comparison = contenders.select_contenders(saved, settings)
     store = open_store(saved.settings.tracking, paths.root, run_tree.known_experiment(saved.study.folder))
     model = settings.registry or saved.registered_model
@@ -68,6 +72,16 @@ def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPla
         saved.settings, saved.paths, saved.dataset, machine, trainings
     )
     return ComparisonPlan(settings, saved, comparison, workers, store, model)
+
+
+def _check_margin(margin: float, metric: str) -> None:
+    """Raise InvalidInput if no difference of the metric can exceed the margin."""
+    low, high = METRICS[metric].low, METRICS[metric].high
+    if margin >= high - low:
+        raise InvalidInput(
+            f"compare.margin is {margin:g}, and {metric} lies between {low:g} and {high:g}: no difference can exceed "
+            f"the margin. It is a number from 0 to below {high - low:g}."
+        )
 
 
 def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) -> Contender:
@@ -225,7 +239,8 @@ def _power(plan: ComparisonPlan) -> str:
     metric = plan.saved_study.settings.study.metric
     if (METRICS[metric].low, METRICS[metric].high) != (0.0, 1.0):
         return f"not known beforehand for {'the loss' if metric == 'loss' else metric}"
-    scores = [c.search_score for c in plan.contenders.candidates if c.search_score is not None]
+    found = [c.search_score for c in plan.contenders.candidates if c.search_score is not None]
+    scores = [score if direction_of(metric) == MAXIMIZE else 1 - score for score in found]
     near = min(max([*scores, 0.55]), 0.95)
     dataset = plan.saved_study.dataset
     counts, several = dataset.label_counts.get("test", []), dataset.task.has_several_labels

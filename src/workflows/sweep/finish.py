@@ -72,7 +72,7 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
             f"The study {study.name} is not done: its workers ended early. The same command continues it."
         )
     if best is not None:
-        console.print(f"\nNext: python -m src.compare study.name={study.name}")
+        console.print(f"\nNext: python -m src.compare study.name={study.name}{plan.settings.code_argument}")
 
 
 def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> str | None:

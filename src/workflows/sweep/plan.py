@@ -11,7 +11,7 @@ from src.config import compose
 from src.config.settings import EPOCHS_KEY, ModelSettings, Settings
 from src.console import data_summary
 from src.console.output import StudyConsole
-from src.core import environment
+from src.core import environment, own_code
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import Paths, check_writable
 from src.core.records import TrialRecord
@@ -83,6 +83,7 @@ class SweepPlan:
 
 def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     """Check all input, the cheapest checks first. Writes caches, but no study and no run."""
+    own_code.load(settings.code, paths.root)
     arguments.check_arguments(settings.recipe, settings.worker.devices_per_trial)
     space = spaces.build_space(settings)
     warnings = validate.check_study(settings, space, compose.group_options())
@@ -104,6 +105,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     if "ready_made" in study_settings.baselines:
         label_mapping.check_ready_made(settings, prepared.label_names, paths.cache_dir)
     direction = validate.check_task(settings, prepared.task)
+    validate.try_own_code(settings, prepared.frame("train"), len(prepared.label_names))
     workers = settings.workers or worker_count.choose_worker_count(
         settings, paths, prepared, machine, study_settings.n_trials
     )
@@ -157,6 +159,8 @@ def refuse_shared_names(plans: Sequence[SweepPlan]) -> None:
                 f"{n} of the studies on the command line are called {name}; let study.name say what differs, for "
                 "example study.name='${data.name}-${model.name}-${seed}'."
             )
+    if len({plan.settings.code for plan in plans}) > 1:
+        raise InvalidInput("The studies on the command line have different code; start them one by one.")
 
 
 def machine_for(settings: Settings) -> devices.Machine:

@@ -213,7 +213,7 @@ def _data_source(saved: SavedStudy) -> DataSource:
     place = data.path if data.path and data.path.startswith("pkg://") else data.path and Path(data.path).name
     return DataSource(
         name=data.name,
-        place=place or str(data.hub_id),
+        place=data.loader or place or str(data.hub_id),
         hub_id=None if data.path else data.hub_id,
         commit=dataset.commit,
         label_names=dataset.label_names,
@@ -257,16 +257,18 @@ def _curve(saved: SavedStudy, number: int) -> TrialCurve:
 
 
 def _commands(settings: Settings, best: TrialRecord | None) -> dict[str, str]:
-    name = settings.study.name
+    name, code = settings.study.name, settings.code_argument
     commands = {"Search, or continue the search": shlex.join(["python", "-m", "src.sweep", "-m", *settings.overrides])}
     if best is not None:
         commands["Train the best settings once more"] = shlex.join(
             ["python", "-m", "src.train", *trial_overrides(settings.overrides, best)]
         )
-    commands["Judge them on fresh seeds and the sealed test split"] = f"python -m src.compare study.name={name}"
+    commands["Judge them on fresh seeds and the sealed test split"] = f"python -m src.compare study.name={name}{code}"
     commands["Register the winner"] = f"python -m src.promote study.name={name}"
     if best is not None and best.run_id and best.state == State.COMPLETE:
-        commands["Train the best trial again and compare every number"] = f"python -m src.reproduce run={best.run_id}"
+        commands["Train the best trial again and compare every number"] = (
+            f"python -m src.reproduce run={best.run_id}{code}"
+        )
     return {what: mask_secrets(command) for what, command in commands.items()}
 
 

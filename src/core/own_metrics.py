@@ -1,0 +1,80 @@
+"""Scores by metrics of your own code, and their trial before a study begins."""
+
+import math
+
+import numpy as np
+
+from src.core import own_code
+from src.core.errors import InvalidInput
+from src.core.metric import PREDICTED, RESPONSES
+from src.core.own_code import OwnMetric
+from src.core.task import decided, has_several, present
+
+FEW = 200  # examples of a trial
+
+
+def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The value of a metric of your own.
+
+    Args:
+        name: in settings.
+        labels: [n_examples] or, of several labels, [n_examples, n_labels].
+        probabilities: [n_examples, n_labels].
+
+    Raises:
+        InvalidInput: it is not loaded, raises an error, or returns something else than a number in its range.
+    """
+    own, answers = own_code.find(name, OwnMetric), probabilities
+    if RESPONSES[own.response_method] == PREDICTED:
+        several = has_several(labels)
+        answers = decided(probabilities, several).astype(np.int64) if several else probabilities.argmax(axis=1)
+    value = own_code.call(name, own.function, labels, answers)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"{name} returned {own_code.shown(value)}; a metric returns one number.") from None
+    if not math.isfinite(number) or not own.low <= number <= own.high:
+        raise InvalidInput(
+            f"{name} returned {number:g} for {len(labels)} texts, and it declares values from {own.low:g} to "
+            f"{own.high:g}. Let it return such a number for any texts, also where none of them has some label, or "
+            "declare another range."
+        )
+    return number
+
+
+def score_draws(name: str, labels: np.ndarray, probabilities: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The value for every draw and seed, [n_draws, n_seeds]. Raises InvalidInput as `score` does.
+
+    Args:
+        name: in settings.
+        labels: [n_examples] or [n_examples, n_labels].
+        probabilities: [n_seeds, n_examples, n_labels].
+        counts: how often each draw holds each example, [n_draws, n_examples].
+    """
+    rows = [np.repeat(np.arange(len(labels)), row.astype(np.int64)) for row in counts]
+    return np.array([[score(name, labels[each], of_seed[each]) for of_seed in probabilities] for each in rows])
+
+
+def try_metric(name: str, labels: np.ndarray, n_labels: int) -> None:
+    """Compute a metric of your own for made-up answers: right, wrong and random ones, and texts without some label.
+
+    Args:
+        name: in settings.
+        labels: of some texts, [n_examples] or [n_examples, n_labels].
+        n_labels: of the data.
+
+    Raises:
+        InvalidInput: see `score`.
+    """
+    true = present(labels, n_labels)
+    random = np.random.default_rng(0).random(true.shape)
+    if not has_several(labels):
+        random /= random.sum(axis=1, keepdims=True)
+    wrong = 1 - true if has_several(labels) else np.roll(true, 1, axis=1)
+    for probabilities in (true.astype(float), wrong.astype(float), random):
+        score(name, labels, probabilities)
+    for label in range(n_labels):
+        rows = np.flatnonzero(~true[:, label])
+        for some in (rows, rows[:1]):
+            if len(some):
+                score(name, labels[some], random[some])
