@@ -240,7 +240,7 @@ def another(peer: str, python: Path, place: Path, seconds: float) -> dict[str, A
     freeze = subprocess.run([python, "-m", "pip", "freeze"], check=False, capture_output=True, text=True).stdout
     with np.load(out) as stored:
         return {
-            "seconds": time.time() - began,
+            "seconds": time.time() - began + float(stored["seconds_before"]),
             "probabilities": stored["probabilities"],
             "megabytes": float(stored["megabytes"]),
             "ms_per_1000_texts": float(stored["ms_per_1000_texts"]),

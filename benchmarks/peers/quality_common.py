@@ -23,10 +23,11 @@ def splits(asked: argparse.Namespace) -> dict[str, pd.DataFrame]:
     return {split: pd.read_parquet(asked.splits / f"{split}.parquet") for split in ("train", "validation", "test")}
 
 
-def deliver(asked: argparse.Namespace, predict, weights: Path) -> None:
+def deliver(asked: argparse.Namespace, predict, weights: Path, seconds_before: float = 0.0) -> None:
     """Write what the delivered model predicts on test, its size, and its speed on one thread.
 
     `predict`: from texts to probabilities, [n_texts, n_labels]. `weights`: the model's file or folder.
+    `seconds_before`: that an earlier run took, which this one goes on from.
     """
     import torch
 
@@ -37,4 +38,5 @@ def deliver(asked: argparse.Namespace, predict, weights: Path) -> None:
     milliseconds = (time.time() - began) / len(texts) * 1e6
     files = [weights] if weights.is_file() else [f for f in weights.rglob("*") if f.suffix in (".safetensors", ".ckpt")]
     megabytes = sum(f.stat().st_size for f in files) / 1e6
-    np.savez(asked.out, probabilities=probabilities, megabytes=megabytes, ms_per_1000_texts=milliseconds)
+    np.savez(asked.out, probabilities=probabilities, megabytes=megabytes, ms_per_1000_texts=milliseconds,
+             seconds_before=seconds_before)  # fmt: skip

@@ -14,6 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
 from src.config.settings import (
+    BASELINES_OF_NUMBERS,
     WEIGHTINGS,
     ComparisonSettings,
     DataSettings,
@@ -92,7 +93,7 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     return Settings(
         data=read["data"],
         recipe=Recipe(read["model"], plain["optimizer"], plain["schedule"], plain["trainer"], seed, loss),
-        study=replace(read["study"], metric=ALIASES.get(read["study"].metric, read["study"].metric)),
+        study=_for_task(read["study"], read["data"]),
         space=plain["space"],
         sampler=plain["sampler"],
         pruner=plain["pruner"],
@@ -107,6 +108,14 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         screening=screening,
         code=code,
     )
+
+
+def _for_task(study: StudySettings, data: DataSettings) -> StudySettings:
+    """The settings of the study with the names that its metric and its baselines have for the data's task."""
+    baselines = (
+        [BASELINES_OF_NUMBERS.get(name, name) for name in study.baselines] if data.is_regression else study.baselines
+    )
+    return replace(study, metric=ALIASES.get(study.metric, study.metric), baselines=baselines)
 
 
 def read_code(cfg: DictConfig) -> tuple[str, ...]:

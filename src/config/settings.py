@@ -7,11 +7,13 @@ from pydantic import ConfigDict
 
 from src.core import own_code
 from src.core.records import Params
-from src.core.task import MULTI_LABEL, SINGLE_LABEL
+from src.core.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TUNED, PER_LABEL = "tuned", "per_label"  # decision thresholds that a comparison chooses
 AVERAGE_MOST = 8  # trials whose weights study.average=auto averages
 EPOCHS_KEY = "trainer.num_train_epochs"
+# what the baselines of labels are called where texts have numbers
+BASELINES_OF_NUMBERS = {"majority": "mean", "tfidf_logreg": "tfidf_ridge", "untuned": "untuned"}
 WEIGHTINGS = ("none", "balanced", "effective")  # words that loss.class_weights may be
 
 
@@ -56,7 +58,7 @@ class DataSettings:
     encoding: str | None = None  # of text files; None: UTF-8
     csv: CsvSettings = field(default_factory=CsvSettings)
     unlabelled: str | None = None  # a file of texts without labels
-    task: str = SINGLE_LABEL  # or multi_label: a text can have several labels, or none
+    task: str = SINGLE_LABEL  # or multi_label: a text can have several labels, or none; or regression: a number
     label_separator: str | None = None  # between a text's labels in one cell; None: the cell is a list
     loader: str | None = None  # a function of your own code, <module>:<name>, that returns the splits
 
@@ -79,6 +81,11 @@ class DataSettings:
     def has_several_labels(self) -> bool:
         """Whether a text can have several labels, or none."""
         return self.task == MULTI_LABEL
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether a number is predicted for each text."""
+        return self.task == REGRESSION
 
     def max_examples_of(self, split: str) -> int | None:
         """Largest number of examples that `split` may have."""

@@ -3,6 +3,7 @@
 from src.console.output import Column, Console
 from src.core.formatting import plural
 from src.data.dataset import PreparedDataset
+from src.data.numbers import describe
 
 SHOWN_LABELS = 12  # rows of the table of labels, unless all are asked for
 _NOT_USED = ("_dropped_", "_left_out_")  # in the names of notes that count rows which are in no split
@@ -50,6 +51,9 @@ def print_labels(dataset: PreparedDataset, console: Console, every: bool = False
         every: print all labels, instead of the most frequent ones if there are many.
     """
     counts = dataset.label_counts
+    if dataset.task.is_regression:
+        console.print(f"  numbers     {dataset.label_names[0]}: {describe(dataset.labels('train'))} (train)")
+        return
     if not counts:
         return
     order = list(range(len(dataset.label_names)))

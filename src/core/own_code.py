@@ -84,8 +84,8 @@ def metric(
     """Makes a function a metric: of true labels and a model's answers, one number.
 
     The function gets two numpy arrays. Where a text has one label, the true labels are [n_texts], indices in the order
-    of the data's labels; where it can have several, [n_texts, n_labels], 0 or 1. It has to return a number for any
-    texts, also for resampled ones of which none has some label.
+    of the data's labels; where it can have several, [n_texts, n_labels], 0 or 1; of a regression both arrays are
+    numbers, [n_texts]. It has to return a number for any texts, also for resampled ones of which none has some label.
 
     Args:
         direction: maximize or minimize.
@@ -119,7 +119,7 @@ def baseline(function: Callable[..., Any]) -> OwnBaseline:
     """Makes a function a baseline: of training texts and their labels, a function that predicts.
 
     The function gets a list of texts (for pairs, of tuples of two) and an array of labels as a metric does. It returns
-    a function from a list of texts to probabilities, [n_texts, n_labels].
+    a function from a list of texts to probabilities, [n_texts, n_labels], or, of a regression, to numbers, [n_texts].
     """
     return OwnBaseline(function)
 

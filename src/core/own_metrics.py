@@ -8,7 +8,7 @@ from src.core import own_code
 from src.core.errors import InvalidInput
 from src.core.metric import PREDICTED, RESPONSES
 from src.core.own_code import OwnMetric
-from src.core.task import decided, has_several, present
+from src.core.task import are_numbers, decided, has_several, present
 
 FEW = 200  # examples of a trial
 
@@ -18,14 +18,16 @@ def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
 
     Args:
         name: in settings.
-        labels: [n_examples] or, of several labels, [n_examples, n_labels].
-        probabilities: [n_examples, n_labels].
+        labels: [n_examples] or, of several labels, [n_examples, n_labels]; floats of a regression.
+        probabilities: [n_examples, n_labels]; of a regression the predicted numbers, [n_examples, 1].
 
     Raises:
         InvalidInput: it is not loaded, raises an error, or returns something else than a number in its range.
     """
     own, answers = own_code.find(name, OwnMetric), probabilities
-    if RESPONSES[own.response_method] == PREDICTED:
+    if are_numbers(labels):
+        answers = probabilities[:, 0]
+    elif RESPONSES[own.response_method] == PREDICTED:
         several = has_several(labels)
         answers = decided(probabilities, several).astype(np.int64) if several else probabilities.argmax(axis=1)
     value = own_code.call(name, own.function, labels, answers)
@@ -66,6 +68,11 @@ def try_metric(name: str, labels: np.ndarray, n_labels: int) -> None:
     Raises:
         InvalidInput: see `score`.
     """
+    if are_numbers(labels):
+        for predicted in (labels, labels[::-1], np.full_like(labels, labels.mean())):
+            score(name, labels, predicted[:, None])
+        score(name, labels[:1], labels[1:2, None])
+        return
     true = present(labels, n_labels)
     random = np.random.default_rng(0).random(true.shape)
     if not has_several(labels):

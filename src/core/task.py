@@ -1,7 +1,9 @@
-"""What a data set asks of a classifier, and what a classifier's numbers mean.
+"""What a data set asks of a model, and what a model's numbers mean.
 
-A text has one label, or several: none, one or more of them. Arrays of labels tell which: of texts with one label they
-are label indices, [n_examples]; of texts with several a row of 0 and 1 for each text, [n_examples, n_labels].
+A text has one label, or several: none, one or more of them; or it has a number. Arrays of labels tell which: of texts
+with one label they are label indices, [n_examples]; of texts with several a row of 0 and 1 for each text, [n_examples,
+n_labels]; of texts with a number they are floats, [n_examples]. Where a classifier has probabilities, [n_examples,
+n_labels], a model that predicts numbers has these, [n_examples, 1].
 """
 
 from dataclasses import dataclass
@@ -9,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-SINGLE_LABEL, MULTI_LABEL = "single_label", "multi_label"
-TASKS = (SINGLE_LABEL, MULTI_LABEL)
-PROBLEM_TYPES = {kind: f"{kind}_classification" for kind in TASKS}  # in a config of transformers
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = "single_label", "multi_label", "regression"
+WITH_LABELS = (SINGLE_LABEL, MULTI_LABEL)
+TASKS = (*WITH_LABELS, REGRESSION)
+PROBLEM_TYPES = {kind: f"{kind}_classification" for kind in WITH_LABELS} | {REGRESSION: REGRESSION}  # of transformers
 TEXT_COLUMNS = "text_columns"  # in the config of a model that classifies pairs: the columns that it was trained on
 Threshold = float | tuple[float, ...]  # from which probability on a label is given: one, or one per label
 DECISION = 0.5  # of a text with several labels: it gets those whose probability is above
@@ -21,7 +24,7 @@ DECISION = 0.5  # of a text with several labels: it gets those whose probability
 class Task:
     """The labels that texts are given, how many a text can have, and whether what is classified is a text or a pair."""
 
-    label_names: tuple[str, ...]  # by label index
+    label_names: tuple[str, ...]  # by label index; of numbers the name of their column
     text_columns: tuple[str, ...] = ("text",)  # in the source: one, or two for pairs
     kind: str = SINGLE_LABEL
 
@@ -36,13 +39,24 @@ class Task:
         return self.kind == MULTI_LABEL
 
     @property
+    def is_regression(self) -> bool:
+        """Whether a number is predicted for each text."""
+        return self.kind == REGRESSION
+
+    @property
     def problem_type(self) -> str:
         """The name of the kind in a config of transformers."""
         return PROBLEM_TYPES[self.kind]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Probabilities of logits [..., n_labels]: softmax over the labels, or of each label for itself."""
+        """Probabilities of logits [..., n_labels]: softmax over the labels, or of each label for itself.
+
+        Of a regression the numbers as they are.
+        """
         from scipy.special import expit, softmax
+
+        if self.is_regression:
+            return logits
 
         return np.asarray(expit(logits) if self.has_several_labels else softmax(logits, axis=-1))
 
@@ -71,6 +85,16 @@ def gives_several_labels(config: Any) -> bool:
     return bool(config.problem_type == PROBLEM_TYPES[MULTI_LABEL])
 
 
+def predicts_numbers(config: Any) -> bool:
+    """Whether a model predicts a number for each text. `config`: of transformers."""
+    return bool(config.problem_type == PROBLEM_TYPES[REGRESSION])
+
+
+def kind_in(config: Any) -> str:
+    """The kind of task of a model. `config`: of transformers."""
+    return next((kind for kind, name in PROBLEM_TYPES.items() if name == config.problem_type), SINGLE_LABEL)
+
+
 def labels_of(frame: Any) -> np.ndarray:
     """The labels of a prepared split (a pandas.DataFrame), [n_examples] or [n_examples, n_labels]."""
     column = frame["label"].to_numpy()
@@ -82,6 +106,16 @@ def labels_of(frame: Any) -> np.ndarray:
 def has_several(labels: np.ndarray) -> bool:
     """Whether these are the labels of texts that can have several."""
     return labels.ndim > 1
+
+
+def are_numbers(labels: np.ndarray) -> bool:
+    """Whether these are the numbers of a regression."""
+    return labels.dtype.kind == "f"
+
+
+def kind_of(labels: np.ndarray) -> str:
+    """The kind of task that texts with these labels are for."""
+    return REGRESSION if are_numbers(labels) else MULTI_LABEL if has_several(labels) else SINGLE_LABEL
 
 
 def present(labels: np.ndarray, n_labels: int) -> np.ndarray:

@@ -64,9 +64,11 @@ def _derived(values: Mapping[str, pd.Series], data: DataSettings, class_names: t
     names = list(class_names) or natural_order(every)
     n_rows = int(sum(counts.sum() for counts in values.values()))
     if not class_names and len(names) > max(MAX_DERIVED, n_rows / 2):
+        are_numbers = all(_as_number(name) is not None for name in names)
+        numbers = " If they are numbers to predict, type data.task=regression." if are_numbers else ""
         raise InvalidInput(
             f"data.label_column is {data.label_column!r}, and {where} has {len(names)} different values in {n_rows} "
-            f"rows there, such as {_listed(names[:3])}. Is it another column that has the labels?"
+            f"rows there, such as {_listed(names[:3])}. Is it another column that has the labels?{numbers}"
         )
     missing = [value for value in every if value not in values["train"].index]
     if missing and not class_names:

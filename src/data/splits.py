@@ -10,9 +10,9 @@ import pandas as pd
 
 from src.config.settings import DataSettings
 from src.core.errors import InvalidInput
-from src.core.task import has_several, labels_of, present
+from src.core.task import are_numbers, has_several, labels_of, present
 from src.core.texts import TEXT, TEXT_PAIR, parts, texts_of
-from src.data import leakage, several_labels
+from src.data import leakage, numbers, several_labels
 from src.data.labels import Labels, find_labels
 from src.data.loading import Frames, RawSplits
 from src.data.split_files import SPLITS
@@ -22,7 +22,7 @@ KEY = "\0key"  # column, while splits are made: by which texts of different spli
 
 @dataclass(frozen=True)
 class Splits:
-    """Three frames with the columns text, label (index into the names), row (in the source) and extra columns.
+    """Three frames: the columns text, label (index into the names, or a number), row (in the source) and extra ones.
 
     Pairs of texts have a column text_pair, too.
     """
@@ -57,7 +57,10 @@ def make_splits(raw: RawSplits, data: DataSettings) -> Splits:
         _check_rows(frame, split, data)
     notes: dict[str, int] = {}
     of_rows: Mapping[str, Any]
-    if data.has_several_labels:
+    if data.is_regression:
+        labels = Labels(data.label_columns, ())
+        of_rows = numbers.read_numbers(raw.frames, data, where)
+    elif data.has_several_labels:
         labels, of_rows = several_labels.read_labels(raw.frames, data, raw.class_names, where)
         for split, rows in of_rows.items():
             _count(notes, f"{split}_texts_without_labels", sum(not any(row) for row in rows))
@@ -95,7 +98,9 @@ def make_splits(raw: RawSplits, data: DataSettings) -> Splits:
 
 
 def label_counts(frame: pd.DataFrame, n_labels: int) -> list[int]:
-    """The number of rows of each label, by label index."""
+    """The number of rows of each label, by label index; of a regression there are none."""
+    if are_numbers(labels_of(frame)):
+        return []
     return np.asarray(present(labels_of(frame), n_labels).sum(axis=0)).tolist()
 
 
@@ -181,7 +186,9 @@ def _carve(frames: Frames, split: str, data: DataSettings, notes: dict[str, int]
 
 
 def stratified_sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, where: str) -> pd.DataFrame:
-    """A sample of the rows, in their old order; of texts with several labels by iterative stratification.
+    """A sample of the rows, in their old order, stratified by their labels.
+
+    Of texts with several labels by iterative stratification, of numbers by ten parts of equal size.
 
     Args:
         frame: with a column label.
@@ -212,9 +219,10 @@ def stratified_sample(frame: pd.DataFrame, size: int, seed: int, balance: bool, 
         return frame
     if has_several(labels_of(frame)):
         return _iteratively_stratified_sample(frame, size, seed)
-    if frame["label"].value_counts().min() < 2 or min(size, len(frame) - size) < frame["label"].nunique():
+    groups = numbers.strata(frame["label"]) if are_numbers(labels_of(frame)) else frame["label"]
+    if groups.value_counts().min() < 2 or min(size, len(frame) - size) < groups.nunique():
         return frame.sample(size, random_state=seed).sort_index()  # too few examples to stratify
-    chosen, _ = train_test_split(frame.index, train_size=size, stratify=frame["label"], random_state=seed)
+    chosen, _ = train_test_split(frame.index, train_size=size, stratify=groups, random_state=seed)
     return frame.loc[sorted(chosen)]
 
 
@@ -268,6 +276,14 @@ def _count_overlaps(final: Frames, notes: dict[str, int]) -> None:
 
 
 def _check_classes(final: Frames, data: DataSettings) -> None:
+    if data.is_regression:
+        InvalidInput.raise_if_any(
+            f"The {split} split of {data.name} has {len(frame)} texts, and all of them have the same number; learning "
+            "and judging need different ones."
+            for split, frame in final.items()
+            if frame["label"].nunique() < 2
+        )
+        return
     if data.has_several_labels:
         InvalidInput.raise_if_any(
             f"The {split} split of {data.name} has {len(frame)} texts, and all of them have the same labels; learning "

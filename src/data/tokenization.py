@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from src.core.cache import content_key, make_once
-from src.core.task import has_several, labels_of
+from src.core.task import are_numbers, has_several, labels_of
 from src.core.texts import TEXT_PAIR, Text, columns_of, texts_of
 from src.data.dataset import PreparedDataset
 
@@ -26,7 +26,7 @@ def tokenize_split(dataset: PreparedDataset, split: str, tokenizer: Any, max_tok
         frame = dataset.frame(split)
         columns = encode(tokenizer, texts_of(frame), max_tokens)
         labels = labels_of(frame)
-        if has_several(labels):  # of 0.0 and 1.0, as a binary cross-entropy reads them
+        if has_several(labels) or are_numbers(labels):  # several labels are 0.0 and 1.0, as a loss reads them
             labels = labels.astype(np.float32)
         lengths = [len(ids) for ids in columns["input_ids"]]
         tokenized = datasets.Dataset.from_dict({**columns, "labels": labels, "length": lengths})

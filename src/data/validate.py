@@ -12,7 +12,7 @@ from src.data.split_files import SPLITS
 
 def check_data_settings(data: DataSettings) -> None:
     """Raises InvalidInput with all problems of the data group together."""
-    problems = [*_labels(data), *_columns(data), *_several_labels(data)]
+    problems = [*_labels(data), *_columns(data), *_several_labels(data), *_numbers(data)]
     for key, rules in (("splits", data.splits), ("carve", data.carve), ("subset", data.subset)):
         if unknown := sorted(set(rules) - set(SPLITS)):
             problems.append(f"data.{key} names {', '.join(unknown)}; the splits are {', '.join(SPLITS)}.")
@@ -58,12 +58,24 @@ def _columns(data: DataSettings) -> list[str]:
     return problems
 
 
+def _numbers(data: DataSettings) -> list[str]:
+    """Problems with settings of labels, where texts have numbers."""
+    if not data.is_regression:
+        return []
+    given = {"label_names": data.label_names is not None, "balance": data.balance}
+    return [
+        f"data.{name} is about labels, and data.task is regression, where each text has a number. Leave it out."
+        for name, is_given in given.items()
+        if is_given
+    ]
+
+
 def _several_labels(data: DataSettings) -> list[str]:
     """Problems with how many labels a text has, and how they are written."""
     problems, columns = list[str](), data.label_columns
     several = "; where a text can have several labels, data.task=multi_label says so."
     if data.task not in TASKS:
-        problems.append(f"data.task is {data.task!r}; it is {' or '.join(TASKS)}.")
+        problems.append(f"data.task is {data.task!r}; it is {', '.join(TASKS[:-1])} or {TASKS[-1]}.")
     if not columns:
         problems.append("data.label_column is empty; name the column of labels.")
     if twice := sorted({name for name in columns if columns.count(name) > 1}):

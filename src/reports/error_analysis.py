@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from src.core.task import decided, has_several, is_right, labels_of, present
-from src.core.texts import TEXT, TEXT_PAIR, joined, shown, texts_of
+from src.core.task import are_numbers, decided, has_several, is_right, labels_of, present
+from src.core.texts import shown, texts_of
+from src.reports.number_errors import NumberErrors, analyze_numbers
+from src.reports.slices import slice_columns
 from src.verdict.records import LabelScores
 
 if TYPE_CHECKING:
     from src.verdict.bootstrap import Predictions
 
 BINS = 10  # bins of the reliability diagram
-SLICE_VALUES = 20  # a column with more values is not sliced
-MIN_SLICE_EXAMPLES = 5  # fewest examples of a slice: from fewer, predictions on single test examples could be inferred
-MAX_NAME_LENGTH = 60  # characters of a slice's name
-MISSING = "(none)"
 NO_LABEL = "(no label)"
-LENGTH_PARTS = 4
 SHOWN_ERRORS = 100
 
 
@@ -73,6 +70,7 @@ class ErrorAnalysis:
     wrong: tuple[Misclassified, ...]  # the highest probability first; empty for the test split
     per_label: tuple[LabelScores, ...] = ()  # empty in the records of earlier versions
     n_wrong: int | None = None  # of several labels: examples of which a label is wrong; None: as in the confusion
+    numbers: NumberErrors | None = None  # of a regression, which has nothing of the above but split and examples
 
     @property
     def errors(self) -> int:
@@ -100,7 +98,7 @@ def analyze_errors(
     Args:
         split: of the examples.
         frame: columns text, text_pair (of pairs), label, row and extra ones.
-        probabilities: of the weights, [n_examples, n_labels].
+        probabilities: of the weights, [n_examples, n_labels]; of a regression the numbers, [n_examples, 1].
         names: of the labels, by index.
         baseline: probabilities of the best baseline, to compare slices with.
         predictions: of all trainings that the weights stand for, for the intervals of each label's scores; by default
@@ -112,6 +110,10 @@ def analyze_errors(
     from src.verdict.per_label import label_scores
 
     labels = labels_of(frame)
+    if are_numbers(labels):
+        others = None if baseline is None else baseline[:, 0]
+        found = analyze_numbers(split, frame, probabilities[:, 0], others)
+        return ErrorAnalysis(split, len(frame), names, (), 0.0, (), (), (), numbers=found)
     several, right = has_several(labels), is_right(labels, probabilities)
     others = None if baseline is None else is_right(labels, baseline)
     given = decided(probabilities, several)
@@ -147,32 +149,8 @@ def _bins(sure: np.ndarray, right: np.ndarray) -> Iterator[Bin]:
 
 
 def _slices(frame: pd.DataFrame, right: np.ndarray, others: np.ndarray | None) -> Iterator[Slice]:
-    """Slices by number of words, then by every extra column with few values of which none is rare."""
-    words = pd.Series([len(joined(text).split()) for text in texts_of(frame)], index=frame.index)
-    columns = {"words": _length_quartiles(words)}
-    for name in frame.columns.difference([TEXT, TEXT_PAIR, "label", "row"], sort=False):
-        if (values := _categories(frame[name])) is not None:
-            columns["column words" if name == "words" else str(name)] = values
-    for name, values in columns.items():
-        for value in values.cat.categories:
-            selected = (values == value).to_numpy()
-            if selected.any():
-                yield _slice(name, str(value), right[selected], None if others is None else others[selected])
-
-
-def _categories(column: pd.Series) -> pd.Series | None:
-    """A column's values as names; None if there are too many, or if one has too few examples."""
-    names = column.map(lambda v: _short(v) if pd.api.types.is_scalar(v) and pd.notna(v) else None)
-    if any(not pd.api.types.is_scalar(v) for v in column):
-        return None
-    categories = names.astype(object).where(names.notna(), MISSING).astype("category")
-    counts = categories.value_counts()
-    return categories if 2 <= len(counts) <= SLICE_VALUES and counts.min() >= MIN_SLICE_EXAMPLES else None
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 3]}..."
+    for name, value, selected in slice_columns(frame):
+        yield _slice(name, value, right[selected], None if others is None else others[selected])
 
 
 def _slice(column: str, value: str, right: np.ndarray, others: np.ndarray | None) -> Slice:
@@ -181,16 +159,6 @@ def _slice(column: str, value: str, right: np.ndarray, others: np.ndarray | None
     interval = binomtest(int(right.sum()), len(right)).proportion_ci(0.95, method="wilson")
     baseline = None if others is None else float(others.mean())
     return Slice(column, value, len(right), float(right.mean()), float(interval.low), float(interval.high), baseline)
-
-
-def _length_quartiles(words: pd.Series) -> pd.Series:
-    """Four parts of about equal size, named by their bounds; fewer if many texts have the same length."""
-    bounds = sorted({int(words.quantile(q / LENGTH_PARTS)) for q in range(1, LENGTH_PARTS)} - {int(words.max())})
-    names, low = [], int(words.min())
-    for high in [*bounds, int(words.max())]:
-        names.append(str(low) if low == high else f"{low} to {high}")
-        low = high + 1
-    return pd.cut(words, [-np.inf, *bounds, np.inf], labels=names)
 
 
 def _misclassified(frame: pd.DataFrame, probabilities: np.ndarray, names: tuple[str, ...]) -> Iterator[Misclassified]:

@@ -61,6 +61,8 @@ def search_figures(record: SearchRecord) -> dict[str, Figure]:
 
 def error_figures(analysis: ErrorAnalysis) -> dict[str, Figure]:
     """The figures of an error analysis, by name."""
+    if analysis.numbers:
+        return {"scatter": scatter(analysis), "slices": slice_errors(analysis)}
     drawn = {"calibration": reliability_diagram(analysis), "slices": slice_accuracy(analysis)}
     return {"confusion": confusion_matrix(analysis), **drawn} if analysis.confusion else drawn
 
@@ -223,18 +225,33 @@ def reliability_diagram(analysis: ErrorAnalysis) -> Figure:
 @rc_context(STYLE)
 def slice_accuracy(analysis: ErrorAnalysis) -> Figure:
     """Accuracy by slice, with intervals; the best baseline beside it."""
-    rows = analysis.slices[:MOST_SLICES][::-1]
-    figure, axes = _blank(0.9 + 0.26 * len(rows))
-    places = range(len(rows))
-    errors = [[s.accuracy - s.low for s in rows], [s.high - s.accuracy for s in rows]]
-    axes.errorbar([s.accuracy for s in rows], places, xerr=errors, fmt="o", color=BLUE, label="fine-tuned", capsize=2)
-    if any(s.baseline is not None for s in rows):
-        axes.scatter([s.baseline for s in rows], places, marker="x", color=ORANGE, label="best baseline", zorder=3)
-    axes.axvline(analysis.accuracy, color=GREY, linewidth=0.8, linestyle="--")
-    axes.set_yticks(places, [f"{s.column}: {s.value} ({s.examples})" for s in rows], fontsize=8)
-    axes.set(title=f"Accuracy by slice of {analysis.split}", xlabel="accuracy")
-    axes.legend(frameon=False, fontsize=8)
+    rows = [(f"{s.column}: {s.value} ({s.examples})", s.accuracy, s.low, s.high, s.baseline) for s in analysis.slices]
+    return _by_slice(rows, analysis.accuracy, f"Accuracy by slice of {analysis.split}", "accuracy")
+
+
+@rc_context(STYLE)
+def scatter(analysis: ErrorAnalysis) -> Figure:
+    """Predicted numbers against true ones; larger circles stand for more examples."""
+    assert analysis.numbers is not None
+    figure, axes = _blank(4.2, width=4.6)
+    cells = analysis.numbers.cells
+    true, predicted = [cell.true for cell in cells], [cell.predicted for cell in cells]
+    ends = min(true + predicted), max(true + predicted)
+    axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")
+    axes.scatter(true, predicted, s=[8 + 12 * cell.examples for cell in cells], color=BLUE, alpha=0.5, linewidths=0)
+    axes.set(xlabel=f"true {analysis.labels[0]}", ylabel=f"predicted {analysis.labels[0]}",
+             title=f"{analysis.split}, {analysis.examples} examples")  # fmt: skip
     return figure
+
+
+@rc_context(STYLE)
+def slice_errors(analysis: ErrorAnalysis) -> Figure:
+    """The mean absolute error by slice, with intervals; the best baseline beside it."""
+    assert analysis.numbers is not None
+    rows = [
+        (f"{s.column}: {s.value} ({s.examples})", s.mae, s.low, s.high, s.baseline) for s in analysis.numbers.slices
+    ]
+    return _by_slice(rows, analysis.numbers.mae, f"Mean absolute error by slice of {analysis.split}", "mae")
 
 
 @rc_context(STYLE)
@@ -312,6 +329,28 @@ def _colours(scores: Sequence[float]) -> list[Any]:
 
     low, high = min(scores), max(scores)
     return [colormaps["viridis"](0.9 * (s - low) / (high - low) if high > low else 0.5) for s in scores]
+
+
+def _by_slice(
+    slices: Sequence[tuple[str, float, float, float, float | None]], overall: float, title: str, metric: str
+) -> Figure:
+    """A metric by slice. `slices`: name, value, the ends of its interval, and the value of the best baseline."""
+    rows = slices[:MOST_SLICES][::-1]
+    names, values, lows, highs, baselines = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    figure, axes = _blank(0.9 + 0.26 * len(rows))
+    places = range(len(rows))
+    reach = [
+        [value - low for value, low in zip(values, lows, strict=True)],
+        [high - value for value, high in zip(values, highs, strict=True)],
+    ]
+    axes.errorbar(values, places, xerr=reach, fmt="o", color=BLUE, label="fine-tuned", capsize=2)
+    if any(baseline is not None for baseline in baselines):
+        axes.scatter(baselines, places, marker="x", color=ORANGE, label="best baseline", zorder=3)
+    axes.axvline(overall, color=GREY, linewidth=0.8, linestyle="--")
+    axes.set_yticks(places, names, fontsize=8)
+    axes.set(title=title, xlabel=metric)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def _blank(height: float, width: float = WIDTH) -> tuple[Figure, Any]:

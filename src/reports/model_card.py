@@ -12,6 +12,7 @@ from src.core.records import State, WeightChange
 from src.core.task import MULTI_LABEL, Threshold
 from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis, Slice
+from src.reports.number_errors import NumberSlice
 from src.reports.search_record import DataSource, JudgedSearch, SearchRecord
 from src.verdict import tables
 from src.verdict.records import SINGLE, ContenderRecord
@@ -37,8 +38,7 @@ def card_figures(judged: JudgedSearch) -> dict[str, Figure]:
     """The figures that the card shows."""
     all_figures = {
         "contenders": figures.contender_intervals(judged.verdict),
-        "slices": figures.slice_accuracy(judged.test),
-        "calibration": figures.reliability_diagram(judged.test),
+        **{name: figure for name, figure in figures.error_figures(judged.test).items() if name != "confusion"},
     }
     return all_figures | ({"changes": figures.weight_changes(judged.changes)} if judged.changes else {})
 
@@ -103,8 +103,9 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
         test=test,
         model=model,
         ending=ending,
-        labels=" and ".join((", ".join(data.label_names[:-1]), data.label_names[-1])),
+        labels=_joined(data.label_names),
         several=verdict.task == MULTI_LABEL,
+        numbers=test.numbers,
         thresholds=_thresholds(winner.threshold, data.label_names),
         tried=len(record.trials),
         sentences=tables.sentences(verdict),
@@ -132,7 +133,7 @@ def _text(judged: JudgedSearch, model: str, ending: str) -> str:
         noticed=", ".join(f"{n} {what.replace('_', ' ')}" for what, n in data.notes.items() if "_carved_" not in what),
         confusion=confusion_rows(test),
         per_label=tables.per_label_table(test.per_label),
-        slices=[slice_row(s) for s in test.slices],
+        slices=slice_rows(test),
         changes=[change_row(c) for c in judged.changes],
         weakest=_weakest_slice(test),
         made=list(_provenance(judged).items()),
@@ -152,16 +153,20 @@ def confusion_rows(analysis: ErrorAnalysis) -> list[tuple[object, ...]]:
     return [(label, *row) for label, row in zip(analysis.labels, analysis.confusion, strict=True)]
 
 
-def slice_row(row: Slice) -> tuple[object, ...]:
-    """A slice as a row of a table."""
+def slice_rows(analysis: ErrorAnalysis) -> list[tuple[object, ...]]:
+    """The rows of the table of slices: accuracy, or the mean absolute error of numbers."""
+    if analysis.numbers:
+        return [_slice_row(s, s.mae) for s in analysis.numbers.slices]
+    return [_slice_row(s, s.accuracy) for s in analysis.slices]
+
+
+def _slice_row(row: Slice | NumberSlice, value: float) -> tuple[object, ...]:
     baseline = "" if row.baseline is None else f"{row.baseline:.4f}"
-    return (
-        f"{row.column}: {row.value}",
-        row.examples,
-        f"{row.accuracy:.4f}",
-        f"[{row.low:.4f}, {row.high:.4f}]",
-        baseline,
-    )
+    return f"{row.column}: {row.value}", row.examples, f"{value:.4f}", f"[{row.low:.4f}, {row.high:.4f}]", baseline
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
 
 
 def change_row(row: WeightChange) -> tuple[object, ...]:

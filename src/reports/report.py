@@ -7,7 +7,7 @@ from src.core.formatting import duration, short, short_params
 from src.core.records import ScreeningResult, State, TrialRecord
 from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis
-from src.reports.model_card import change_row, confusion_rows, describe_budget, describe_trials, slice_row
+from src.reports.model_card import change_row, confusion_rows, describe_budget, describe_trials, slice_rows
 from src.reports.search_record import JudgedSearch, SearchRecord
 from src.verdict import tables
 from src.verdict.records import Verdict
@@ -94,7 +94,7 @@ def _text(
         whose=f"{verdict.winner}, the weights to register" if verdict and judged_record else f"Trial {record.best}",
         confusion=confusion_rows(analysis) if analysis else [],
         per_label=tables.per_label_table(analysis.per_label if analysis else ()),
-        slices=[slice_row(s) for s in analysis.slices] if analysis else [],
+        slices=slice_rows(analysis) if analysis else [],
         changes=[change_row(c) for c in (judged_record.changes if judged_record else record.changes)],
         cost=_cost(record, verdict),
         made=list(_provenance(record).items()),

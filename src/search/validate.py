@@ -1,11 +1,11 @@
 """Checks a study's definition before anything is trained."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from src.config.settings import PER_LABEL, WEIGHTINGS, Settings
+from src.config.settings import PER_LABEL, WEIGHTINGS, LossSettings, Settings
 from src.core import own_code, own_metrics
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.task import Task, labels_of
@@ -48,6 +48,9 @@ def check_study(settings: Settings, space: Space, options: Mapping[str, list[str
 def check_task(settings: Settings, task: Task) -> str:
     """Returns the metric's direction. Raises InvalidInput for what does not go with the data's labels."""
     study, n_labels = settings.study, len(task.label_names)
+    if task.is_regression:
+        InvalidInput.raise_if_any(_of_labels_only(settings))
+        return objectives.resolve_direction(study.metric, study.direction, task)
     class_weights.check_class_weights(settings.recipe.loss, task.label_names)
     direction = objectives.resolve_direction(study.metric, study.direction, task)
     if study.has_tuned_threshold and n_labels != 2 and not task.has_several_labels:
@@ -63,6 +66,21 @@ def check_task(settings: Settings, task: Task) -> str:
             "per label, or null for all of validation: study.rung_examples=null."
         )
     return direction
+
+
+def _of_labels_only(settings: Settings) -> Iterator[str]:
+    """Settings that are about labels, in a study of numbers."""
+    loss, smoothing = settings.recipe.loss, settings.recipe.trainer.get("label_smoothing_factor", 0)
+    given = {
+        f"study.threshold={settings.study.threshold}": settings.study.has_tuned_threshold,
+        f"loss.class_weights={loss.class_weights}": loss.class_weights != LossSettings().class_weights,
+        f"loss.focal_gamma={loss.focal_gamma:g}": loss.focal_gamma > 0,
+        f"trainer.label_smoothing_factor={smoothing}": bool(smoothing),
+        **{f"space.{key}": True for key in settings.space if key in ("loss",)},
+    }
+    for setting, is_given in given.items():
+        if is_given:
+            yield f"{setting} is about labels, and data.task is regression, where each text has a number. Leave it out."
 
 
 def try_own_code(settings: Settings, train: pd.DataFrame, n_labels: int) -> None:
@@ -160,7 +178,7 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
         problems.append(f"study.rungs is {rungs}; it is a rising list of shares of the schedule that ends with 1.0.")
     if not all(math.isfinite(r) for r in rungs):
         problems.append(f"study.rungs is {rungs}; its entries are numbers.")
-    problems += _baseline_problems(study.baselines)
+    problems += _baseline_problems(study.baselines, settings.data.task)
     sampler = str(settings.sampler.get("_target_", "")).rsplit(".", 1)[-1]
     if sampler in ("BruteForceSampler", "GridSampler") and not space.is_finite():
         open_ended = [p.key for p in space.parameters if p.values() is None]
@@ -170,11 +188,11 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
     return problems
 
 
-def _baseline_problems(names: Sequence[str]) -> list[str]:
+def _baseline_problems(names: Sequence[str], task: str) -> list[str]:
     problems: list[str] = []
     for name in names:
         try:
-            objectives.check_baseline(name)
+            objectives.check_baseline(name, task)
         except InvalidInput as error:
             problems += error.problems
     return problems

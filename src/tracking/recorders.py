@@ -220,16 +220,30 @@ def record_inspection(run: RunLog, inspection: WeightInspection) -> None:
         "inspection/tensors.json": (columns, [_change_row(c) for c in inspection.tensors]),
     }
     if (analysis := inspection.analysis) is not None:
-        wrong = [(w.row, w.text, w.label, w.predicted, w.chance) for w in analysis.wrong]
-        slices = [(s.column, s.value, s.examples, s.accuracy, s.low, s.high) for s in analysis.slices]
-        tables_by_file |= {
-            "errors/errors.json": (("row", "text", "label", "predicted", "chance"), wrong),
-            "errors/slices.json": (("column", "value", "examples", "accuracy", "low", "high"), slices),
-        }
+        tables_by_file |= _error_tables(analysis)
         for name, figure in figures.error_figures(analysis).items():
             run.log_text(f"errors/{name}.svg", figures.to_svg(figure))
-        run.log_metrics(1, {run_reader.CALIBRATION: analysis.calibration_error})
+        if analysis.numbers is None:
+            run.log_metrics(1, {run_reader.CALIBRATION: analysis.calibration_error})
     run.log_tables(tables_by_file)
+
+
+def _error_tables(analysis: ErrorAnalysis) -> dict[str, Table]:
+    """The errors that people look at, and the slices."""
+    sliced = ("column", "value", "examples")
+    if (numbers := analysis.numbers) is not None:
+        largest = [(e.row, e.text, e.true, e.predicted) for e in numbers.largest]
+        slices = [(s.column, s.value, s.examples, s.mae, s.low, s.high) for s in numbers.slices]
+        return {
+            "errors/errors.json": (("row", "text", "true", "predicted"), largest),
+            "errors/slices.json": ((*sliced, "mae", "low", "high"), slices),
+        }
+    wrong = [(w.row, w.text, w.label, w.predicted, w.chance) for w in analysis.wrong]
+    slices = [(s.column, s.value, s.examples, s.accuracy, s.low, s.high) for s in analysis.slices]
+    return {
+        "errors/errors.json": (("row", "text", "label", "predicted", "chance"), wrong),
+        "errors/slices.json": ((*sliced, "accuracy", "low", "high"), slices),
+    }
 
 
 def _change_row(row: WeightChange) -> tuple[object, ...]:

@@ -1,4 +1,7 @@
-"""Baselines on the same validation split: majority class, TF-IDF with logistic regression, untuned models."""
+"""Baselines on the same validation split: majority class, TF-IDF with logistic regression, untuned models.
+
+Of numbers they are the mean, and TF-IDF with ridge regression.
+"""
 
 import io
 import pickle
@@ -15,7 +18,16 @@ import pandas as pd
 from src.config.settings import LossSettings, Recipe, Settings
 from src.core import own_code
 from src.core.records import State, TrainingResult
-from src.core.task import has_several, labels_of, present
+from src.core.task import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    are_numbers,
+    has_several,
+    kind_of,
+    labels_of,
+    present,
+)
 from src.core.texts import Text, joined, texts_of
 from src.training import class_weights, devices, label_mapping, metrics
 from src.training.callbacks import Objective
@@ -52,42 +64,50 @@ class _Frequencies:
         return np.tile(self.probabilities, (len(texts), 1))
 
 
-def fit_tfidf_logreg(texts: Sequence[Text], labels: np.ndarray, weights: np.ndarray | None = None) -> Classifier:
-    """TF-IDF (sublinear), then logistic regression with L2 and C=10, of words and word pairs or of 1 to 5 characters.
+def fit_mean(texts: Sequence[Text], numbers: np.ndarray, _weights: np.ndarray | None = None) -> Classifier:
+    """Always the mean of the numbers in train."""
+    from sklearn.dummy import DummyRegressor
 
-    Cross-validation on train decides between the two: characters suit scripts without blanks, and typing errors. For
-    pairs see pair_features.
+    return DummyRegressor(strategy="mean").fit(texts, numbers)
+
+
+def fit_tfidf(texts: Sequence[Text], labels: np.ndarray, weights: np.ndarray | None = None) -> Classifier:
+    """TF-IDF (sublinear) of words and word pairs or of 1 to 5 characters, then a linear model with L2.
+
+    The model is a logistic regression with C=10; of numbers a ridge regression with alpha=1. Cross-validation on train
+    decides between words and characters, which suit scripts without blanks, and typing errors. For pairs see
+    pair_features.
     """
-    kind = choose_analyzer(texts, labels)
-    return _tfidf_logreg(kind, _are_pairs(texts), has_several(labels), weights).fit(texts, labels)
+    return _tfidf(choose_analyzer(texts, labels), _are_pairs(texts), kind_of(labels), weights).fit(texts, labels)
 
 
 def choose_analyzer(texts: Sequence[Text], labels: np.ndarray) -> str:
-    """The key of ANALYZERS with the higher accuracy in cross-validation on at most CHOICE_TEXTS texts of train.
+    """The key of ANALYZERS with the higher accuracy (or R2) in cross-validation on at most CHOICE_TEXTS texts of train.
 
     Words, where both are as good or there are too few texts to tell; characters, where there are no words.
     """
     from sklearn.model_selection import cross_val_score
 
-    several = has_several(labels)
+    kind_of_task = kind_of(labels)
     sample = pd.Series([_beginning(text) for text in texts], dtype=object)
     if len(sample) > CHOICE_TEXTS:
         sample = sample.sample(CHOICE_TEXTS, random_state=0)
     answers = labels[sample.index]
     if not _has_words(texts):
         return "characters"
-    if len(answers) < CHOICE_FOLDS or (not several and np.bincount(answers).max() < CHOICE_FOLDS):
+    few = kind_of_task == SINGLE_LABEL and np.bincount(answers).max() < CHOICE_FOLDS
+    if len(answers) < CHOICE_FOLDS or few:
         return "words"
     scores = {}
     for kind in ANALYZERS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a fold without any word, whose score is then the least
             folds = cross_val_score(
-                _tfidf_logreg(kind, _are_pairs(texts), several),
+                _tfidf(kind, _are_pairs(texts), kind_of_task),
                 sample.tolist(),
                 answers,
                 cv=CHOICE_FOLDS,
-                error_score=-1.0,
+                error_score=-np.inf,
             )
         scores[kind] = float(folds.mean())
     return "characters" if scores["characters"] > scores["words"] else "words"
@@ -110,27 +130,27 @@ def _has_words(texts: Sequence[Text]) -> bool:
     return any(analyze(joined(text)) for text in texts)
 
 
-def _tfidf_logreg(kind: str, are_pairs: bool, several: bool, weights: np.ndarray | None = None) -> Classifier:
+def _tfidf(analyzer: str, are_pairs: bool, task: str, weights: np.ndarray | None = None) -> Classifier:
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
 
     from src.training.one_vs_rest import OneVsRest
     from src.training.pair_features import PairFeatures
 
     regression = LogisticRegression(C=10.0, max_iter=2000)
-    if not several and weights is not None:
+    if task == SINGLE_LABEL and weights is not None:
         regression.set_params(class_weight=dict(enumerate(weights.tolist())))
-    tfidf = TfidfVectorizer(sublinear_tf=True, **ANALYZERS[kind])
-    return make_pipeline(
-        PairFeatures(tfidf) if are_pairs else tfidf,
-        OneVsRest(regression, weights) if several else regression,
-    )
+    models = {SINGLE_LABEL: regression, MULTI_LABEL: OneVsRest(regression, weights), REGRESSION: Ridge()}
+    tfidf = TfidfVectorizer(sublinear_tf=True, **ANALYZERS[analyzer])
+    return make_pipeline(PairFeatures(tfidf) if are_pairs else tfidf, models[task])
 
 
 CLASSIC: dict[str, Callable[[Sequence[Text], np.ndarray, np.ndarray | None], Classifier]] = {
     "majority": fit_majority,
-    "tfidf_logreg": fit_tfidf_logreg,
+    "tfidf_logreg": fit_tfidf,
+    "mean": fit_mean,
+    "tfidf_ridge": fit_tfidf,
 }
 
 
@@ -150,7 +170,7 @@ def evaluate_classic(
     """Fit a baseline and evaluate it on validation.
 
     Args:
-        name: majority, tfidf_logreg, or one of your own.
+        name: majority, tfidf_logreg, mean, tfidf_ridge, or one of your own.
         train: columns text, text_pair (of pairs), label.
         validation: the same.
         objective: whose metric is the score.
@@ -169,24 +189,29 @@ def evaluate_classic(
 def predict_classic(
     name: str, train: pd.DataFrame, texts: Sequence[Text], label_names: Sequence[str], loss: LossSettings
 ) -> np.ndarray:
-    """Fit the baseline `name` on `train`; its probabilities for `texts`, [n_texts, n_labels]."""
+    """Fit a baseline on `train`; its probabilities for `texts`, [n_texts, n_labels], or numbers, [n_texts, 1]."""
     return _probabilities(_fit(name, train, label_names, loss), texts, len(label_names))
 
 
 def _fit(name: str, train: pd.DataFrame, label_names: Sequence[str], loss: LossSettings) -> Classifier:
     labels = labels_of(train)
-    counts = present(labels, len(label_names)).sum(axis=0).tolist()
-    if has_several(labels):
-        weights = class_weights.positive_weights(loss, counts, len(labels), label_names)
-    else:
-        weights = class_weights.class_weights(loss, counts, label_names)
+    weights = None if are_numbers(labels) else _weights(labels, label_names, loss)
     if own_code.is_own(name):
         return OwnClassifier(name, texts_of(train), labels, len(label_names))
     return CLASSIC[name](texts_of(train), labels, weights)
 
 
+def _weights(labels: np.ndarray, label_names: Sequence[str], loss: LossSettings) -> np.ndarray | None:
+    counts = present(labels, len(label_names)).sum(axis=0).tolist()
+    if has_several(labels):
+        return class_weights.positive_weights(loss, counts, len(labels), label_names)
+    return class_weights.class_weights(loss, counts, label_names)
+
+
 def _probabilities(model: Classifier, texts: Sequence[Text], n_labels: int) -> np.ndarray:
-    """Probabilities [n_texts, n_labels]; 0 for a label that train does not have."""
+    """Probabilities [n_texts, n_labels]; 0 for a label that train does not have. Of numbers these, [n_texts, 1]."""
+    if not hasattr(model, "predict_proba") or getattr(model, "predicts_numbers", False):
+        return np.asarray(model.predict(texts), dtype=np.float64)[:, None]
     probabilities = np.zeros((len(texts), n_labels))
     probabilities[:, model.classes_] = model.predict_proba(texts)
     return probabilities
@@ -251,12 +276,13 @@ def _result(
     """The result for `probabilities` [n_examples, n_labels]; `seconds`: of predicting them with one thread."""
     labels = labels_of(validation)
     values = metrics.compute_metrics(labels, probabilities, objective.metric)
+    ms = seconds / len(validation) * 1e6
+    if are_numbers(labels):
+        return TrainingResult(State.COMPLETE, values[objective.metric], values, ms_per_1000_texts=ms)
     true = present(labels, probabilities.shape[1])
     of_truth = np.where(true, probabilities, 1 - probabilities) if has_several(labels) else probabilities[true]
     values["loss"] = float(-np.log(np.clip(of_truth, 1e-12, None)).mean())
-    return TrainingResult(
-        State.COMPLETE, values[objective.metric], values, ms_per_1000_texts=seconds / len(validation) * 1e6
-    )
+    return TrainingResult(State.COMPLETE, values[objective.metric], values, ms_per_1000_texts=ms)
 
 
 def _megabytes(model: Classifier) -> float | None:

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,12 +147,7 @@ class RungCallback(TrainerCallback):
             self._score(evaluation), self._score(self.best) if self.best else None
         ):
             if state.is_world_process_zero:
-                save_weights(
-                    self.trainer.model,
-                    self.trainer.processing_class,
-                    self.folder / BEST_DIR,
-                    self.trainer.validation_probabilities(),
-                )
+                self._save_weights(self.trainer.validation_probabilities())
             self.best = evaluation
         stop = self.callback.on_evaluation(evaluation)
         if share < 1:
@@ -202,6 +198,11 @@ class RungCallback(TrainerCallback):
             reason=(ended.reason or None) if ended else None,
         )
 
+    def _save_weights(self, probabilities: np.ndarray | None) -> None:
+        trainer = self.trainer
+        with trainer.scale.inside(trainer.model) if trainer.scale else nullcontext():
+            save_weights(trainer.model, trainer.processing_class, self.folder / BEST_DIR, probabilities)
+
     def _score(self, evaluation: Evaluation) -> float:
         return evaluation.metrics[self.objective.metric]
 
@@ -227,7 +228,7 @@ class RefitCallback(RungCallback):
         self.share_done, self.steps_done = state.global_step / state.max_steps, state.global_step
         if state.global_step >= max(1, math.ceil(self.share * state.max_steps)):
             if state.is_world_process_zero:
-                save_weights(self.trainer.model, self.trainer.processing_class, self.folder / BEST_DIR)
+                self._save_weights(None)
             self._end(StopDecision(State.COMPLETE, ""), control)
             return
         control.should_save = state.global_step in self.rung_of_step

@@ -79,6 +79,14 @@ def output_bias(model: Any) -> Any | None:
     return biases[-1] if biases else None
 
 
+def output_weight(model: Any) -> Any | None:
+    """The weight of a classifier's last layer, [n_labels, n_dimensions]; None if it has no bias (see output_bias)."""
+    bias = output_bias(model)
+    parameters = dict(model.named_parameters())
+    names = [name for name, parameter in parameters.items() if parameter is bias]
+    return parameters.get(f"{names[0].removesuffix('bias')}weight") if names else None
+
+
 def write_with_threshold(weights: Path, threshold: Threshold, folder: Path) -> None:
     """Write the classifier in `weights` to `folder` so that it gives a label from the probability `threshold` on.
 

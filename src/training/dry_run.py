@@ -98,6 +98,11 @@ def _dry_run(
             f"study.threshold is tuned, and the last layer of {checkpoint.id} has no bias, in which a threshold is "
             "kept. Leave it out."
         )
+    if task.is_regression and classification_head.output_bias(model) is None:
+        return _failed(
+            f"data.task is regression, and the last layer of {checkpoint.id} has no bias, in which the mean of the "
+            "numbers is kept. Take a checkpoint of another architecture."
+        )
     try:
         trainer, _ = _train(recipe, model, tokenizer, data)
     except Exception as error:  # of the Trainer, the optimizer, the scheduler, a missing package
@@ -220,6 +225,8 @@ def _small_data(tokenizer: Any, config: Any, task: Task, max_tokens: int) -> Dat
     encoded = encode(tokenizer, texts, max_tokens)
     ids = [[i if i < rows else i % min(rows, SMALLEST_VOCABULARY) for i in text] for text in encoded["input_ids"]]
     labels: list[Any] = [i % n_labels for i in range(len(TEXTS))]
+    if task.is_regression:
+        labels = [i / len(TEXTS) for i in range(len(TEXTS))]
     if task.has_several_labels:
         labels = [[float(i == label) for i in range(n_labels)] for label in labels]
     return Dataset.from_dict({**encoded, "input_ids": ids, "labels": labels})

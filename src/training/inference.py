@@ -9,6 +9,7 @@ import numpy as np
 from src.config.settings import ModelSettings
 from src.core.task import Task, labels_in
 from src.core.texts import TEXT, TEXT_PAIR, Text, joined
+from src.training.number_scale import NumberScale
 from src.training.pretrained import PretrainedModel, build_classifier, load_tokenizer
 
 Classifier = Any  # a transformers text-classification pipeline
@@ -23,11 +24,19 @@ def load_classifier(folder: Path, use_cpu: bool = False) -> Classifier:
     return _pipeline(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), use_cpu)
 
 
-def untuned_classifier(checkpoint: PretrainedModel, model: ModelSettings, task: Task, seed: int) -> Classifier:
-    """The pretrained model as a classifier without fine-tuning; a head that it lacks is random, from `seed`."""
+def untuned_classifier(
+    checkpoint: PretrainedModel, model: ModelSettings, task: Task, seed: int, labels: np.ndarray
+) -> Classifier:
+    """The pretrained model as a classifier without fine-tuning; a head that it lacks is random, from `seed`.
+
+    `labels`: of train; where they are numbers, the model predicts on their scale.
+    """
     tokenizer = load_tokenizer(checkpoint)
     tokenizer.model_max_length = model.max_tokens
-    return _pipeline(build_classifier(checkpoint, model, task, seed), tokenizer, use_cpu=False)
+    classifier = build_classifier(checkpoint, model, task, seed)
+    if task.is_regression:
+        NumberScale.of(labels).put_into(classifier)
+    return _pipeline(classifier, tokenizer, use_cpu=False)
 
 
 def label_names(classifier: Classifier) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""A logistic regression on the features of a model that was not fine-tuned."""
+"""A linear model on the features of a model that was not fine-tuned: logistic regression, or ridge of numbers."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding
 
@@ -32,12 +32,15 @@ def evaluate_probe(recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedD
     classifier = build_classifier(checkpoint, recipe.model, data.task, seed=0)
     encoder = classifier.base_model.eval().to("cuda" if use_gpu else "cpu")
     train, validation = (_features(encoder, split, data.tokenizer) for split in (data.train, data.validation))
+    labels = np.asarray(data.validation["labels"][:])
+    if data.task.is_regression:
+        ridge = Ridge().fit(train, np.asarray(data.train["labels"][:]))
+        return metrics.score_of(metric, labels, ridge.predict(validation)[:, None])
     regression = LogisticRegression(max_iter=1000)
     probe = OneVsRest(regression) if data.task.has_several_labels else regression
     probe.fit(train, np.asarray(data.train["labels"][:]))
     probabilities = np.zeros((len(validation), len(data.label_names)))
     probabilities[:, probe.classes_] = probe.predict_proba(validation)
-    labels = np.asarray(data.validation["labels"][:])
     return metrics.score_of(metric, labels, probabilities)
 
 

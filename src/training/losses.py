@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, log_softmax, logsigmoid, one_hot
 from src.config.settings import LossSettings
 from src.core.task import Task
 from src.training.class_weights import class_weights, positive_weights
+from src.training.number_scale import NumberScale
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,10 @@ class SeveralLabelsLoss:
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits [batch, n_labels] and labels; a scalar
 
 
-def mean_loss(task: Task) -> Loss:
-    """The loss that validation and test are measured by: unweighted, without smoothing."""
+def mean_loss(task: Task, scale: NumberScale | None = None) -> Loss:
+    """The loss that validation and test are measured by: unweighted, without smoothing. `scale`: of a regression."""
+    if scale is not None:
+        return scale.loss
     return SeveralLabelsLoss() if task.has_several_labels else _cross_entropy
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from src.core import own_code, own_metrics
 from src.core.metric import metric_names
-from src.core.task import decided, has_several
+from src.core.task import MULTI_LABEL, REGRESSION, are_numbers, decided, has_several
 
 DESCRIPTION = "scikit-learn's {name}, average={average}, zero_division=0."
 Scorer = Callable[[np.ndarray, np.ndarray], float]  # of labels [n_examples], probabilities [n_examples, n_labels]
@@ -48,25 +48,28 @@ def _combined_metrics(n_labels: int) -> evaluate.CombinedEvaluations:
     return evaluate.combine([SklearnMetric(config_name=name) for name in names])
 
 
-def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str = "accuracy") -> dict[str, float]:
+def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str = "") -> dict[str, float]:
     """Metrics of every evaluation, and `metric`, but for the loss, which the Trainer computes.
 
     Two labels: f1, precision and recall of label 1. More: their macro averages, named f1_macro and so on. See
     core.metric.metric_names for texts with several labels.
 
     Args:
-        labels: [n_examples] or [n_examples, n_labels].
-        probabilities: [n_examples, n_labels].
+        labels: [n_examples] or [n_examples, n_labels]; floats of a regression.
+        probabilities: [n_examples, n_labels]; of a regression the predicted numbers, [n_examples, 1].
         metric: of the study.
     """
+    if are_numbers(labels):
+        names = metric_names(1, metric, REGRESSION)
+        return {name: score_of(name, labels, probabilities) for name in names if name != "loss"}
     if has_several(labels):
-        names = metric_names(probabilities.shape[1], metric, several=True)
+        names = metric_names(probabilities.shape[1], metric, MULTI_LABEL)
         return {name: score_of(name, labels, probabilities) for name in names if name != "loss"}
     computed: dict[str, Any] = _combined_metrics(probabilities.shape[1]).compute(
         predictions=probabilities.argmax(axis=1), references=labels
     )
     values = {name: float(value) for name, value in computed.items()}
-    if metric != "loss" and metric not in values:
+    if metric and metric != "loss" and metric not in values:
         values[metric] = score_of(metric, labels, probabilities)
     return values
 
@@ -75,19 +78,35 @@ def score_of(metric: str, labels: np.ndarray, probabilities: np.ndarray) -> floa
     """The metric as scikit-learn computes it, or by your own function.
 
     Where it is undefined, because a label has no example, the average is over the others; a ranking without examples to
-    rank is worth 0.5 (roc_auc) or 0 (average_precision).
+    rank is worth 0.5 (roc_auc) or 0 (average_precision, spearman).
 
     Args:
         metric: one of core.metric.
-        labels: [n_examples] or [n_examples, n_labels].
-        probabilities: [n_examples, n_labels].
+        labels: [n_examples] or [n_examples, n_labels]; floats of a regression.
+        probabilities: [n_examples, n_labels]; of a regression the predicted numbers, [n_examples, 1].
     """
     if own_code.is_own(metric):
         return own_metrics.score(metric, labels, probabilities)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of labels without examples
+        warnings.simplefilter("ignore")  # of labels without examples, and of numbers that are all the same
+        if are_numbers(labels):
+            return _score_of_numbers(metric, labels, probabilities[:, 0])
         score = _scorer_of_several(metric) if has_several(labels) else _scorer(metric)
         return float(score(labels, probabilities))
+
+
+def _score_of_numbers(metric: str, numbers: np.ndarray, predicted: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+    from sklearn import metrics
+
+    if metric == "spearman":  # has no value where all numbers are the same
+        return float(np.nan_to_num(spearmanr(numbers, predicted).statistic))
+    functions = {
+        "mse": metrics.mean_squared_error,
+        "mae": metrics.mean_absolute_error,
+        "r2": metrics.r2_score,
+    }
+    return float(functions[metric](numbers, predicted))
 
 
 def _scorer(metric: str) -> Scorer:

@@ -2,24 +2,27 @@
 
 from collections.abc import Sequence
 
+from src.config.settings import BASELINES_OF_NUMBERS
 from src.core import own_code
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.metric import METRICS, MINIMIZE, direction_of, known_metrics
 from src.core.own_code import OwnBaseline, OwnMetric
-from src.core.task import Task
+from src.core.task import REGRESSION, Task
 
 IMBALANCED = 0.7  # share of the largest label above which accuracy says little
-BASELINES = ("majority", "tfidf_logreg", "untuned", "ready_made")
+BASELINES = ("majority", "tfidf_logreg", "untuned", "ready_made")  # of labels
 
 
-def check_baseline(name: str) -> None:
-    """Raise InvalidInput for a baseline that there is not."""
+def check_baseline(name: str, task: str) -> None:
+    """Raise InvalidInput for a baseline that there is not. `task`: the kind that it is for."""
+    known = tuple(BASELINES_OF_NUMBERS.values()) if task == REGRESSION else BASELINES
     if own_code.is_own(name):
         own_code.find(name, OwnBaseline)
-    elif name not in BASELINES:
+    elif name not in known:
+        whose = " for numbers" if task == REGRESSION else ""
         raise InvalidInput(
-            f"study.baselines has {name}; there are {', '.join(BASELINES)}, and those of your own code, "
-            f"<module>:<name>.{did_you_mean(name, BASELINES)}"
+            f"study.baselines has {name}; there are {', '.join(known)}{whose}, and those of your own code, "
+            f"<module>:<name>.{did_you_mean(name, known)}"
         )
 
 
@@ -48,10 +51,16 @@ def _why_unknown(metric: str, task: Task) -> str:
     known = METRICS[metric]
     if task.kind in known.tasks:
         return f", which is for {known.labels}"
+    if REGRESSION in known.tasks:
+        return ", which is for numbers (data.task=regression)"
+    if task.is_regression:
+        return ", which is for labels"
     return f", which is for {'one label' if task.has_several_labels else 'several labels'} a text"
 
 
 def _in_words(task: Task) -> str:
+    if task.is_regression:
+        return "of numbers"
     return "with several labels a text" if task.has_several_labels else f"with {len(task.label_names)} labels"
 
 
@@ -69,7 +78,7 @@ def note_on_metric(metric: str, counts: Sequence[int], task: Task) -> str | None
             "accuracy counts a text as right only if it gets exactly its labels; study.metric=f1_micro or f1_macro "
             "says more of texts with several labels"
         )
-    if metric != "accuracy" or not total or max(counts) <= IMBALANCED * total:
+    if metric != "accuracy" or task.is_regression or not total or max(counts) <= IMBALANCED * total:
         return None
     share, largest = max(counts) / total, label_names[list(counts).index(max(counts))]
     of_one = f"f1 and average_precision (of {label_names[1]}), " if len(label_names) == 2 else ""

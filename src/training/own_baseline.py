@@ -9,14 +9,14 @@ import pandas as pd
 from src.core import own_code
 from src.core.errors import InvalidInput
 from src.core.own_code import OwnBaseline
-from src.core.task import labels_of, present
+from src.core.task import are_numbers, labels_of, present
 from src.core.texts import Text, texts_of
 
 FEW_OF_EACH = 50  # training texts of each label in a trial
 
 
 class OwnClassifier:
-    """A fitted baseline of your own, with the predict_proba of a classifier of scikit-learn."""
+    """A fitted baseline of your own, with the predict_proba of a classifier of scikit-learn, or predict of numbers."""
 
     def __init__(self, name: str, texts: Sequence[Text], labels: np.ndarray, n_labels: int) -> None:
         """Fit it.
@@ -31,12 +31,27 @@ class OwnClassifier:
             InvalidInput: it is not loaded, raises an error, or returns no function.
         """
         self.name, self.classes_ = name, np.arange(n_labels)
+        self.predicts_numbers = are_numbers(labels)
         self.predictor: Any = own_code.call(name, own_code.find(name, OwnBaseline).function, list(texts), labels)
         if not callable(self.predictor):
             raise InvalidInput(
                 f"{name} returned {own_code.shown(self.predictor)}; a baseline returns a function from a list of texts "
                 "to probabilities, such as the predict_proba of a fitted model."
             )
+
+    def predict(self, texts: Sequence[Text]) -> np.ndarray:
+        """Numbers, [n_texts]. Raises InvalidInput if it predicts anything else."""
+        predicted = own_code.call(self.name, self.predictor, list(texts))
+        try:
+            numbers = np.asarray(predicted, dtype=np.float64)
+        except (TypeError, ValueError):
+            numbers = np.zeros(())
+        if numbers.shape != (len(texts),) or not np.isfinite(numbers).all():
+            raise InvalidInput(
+                f"{self.name} predicted {own_code.shown(predicted)} for {len(texts)} texts; it predicts an array of "
+                "numbers, one per text."
+            )
+        return numbers
 
     def predict_proba(self, texts: Sequence[Text]) -> np.ndarray:
         """Probabilities, [n_texts, n_labels]. Raises InvalidInput if it predicts anything else."""
@@ -72,9 +87,13 @@ def try_baseline(name: str, train: pd.DataFrame, n_labels: int) -> None:
     Raises:
         InvalidInput: see OwnClassifier.
     """
-    true = present(labels_of(train), n_labels)
-    rows = np.unique(np.concatenate([np.flatnonzero(of_label)[:FEW_OF_EACH] for of_label in true.T]))
-    some = train.iloc[rows]
+    labels = labels_of(train)
+    if are_numbers(labels):
+        some = train[:FEW_OF_EACH]
+    else:
+        of_each = [np.flatnonzero(of_label)[:FEW_OF_EACH] for of_label in present(labels, n_labels).T]
+        some = train.iloc[np.unique(np.concatenate(of_each))]
     fitted = OwnClassifier(name, texts_of(some), labels_of(some), n_labels)
-    fitted.predict_proba(texts_of(some)[:FEW_OF_EACH])
-    fitted.predict_proba(texts_of(some)[:1])
+    predict = fitted.predict if fitted.predicts_numbers else fitted.predict_proba
+    predict(texts_of(some)[:FEW_OF_EACH])
+    predict(texts_of(some)[:1])

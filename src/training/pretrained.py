@@ -227,7 +227,8 @@ def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, task: Ta
         dtype="float32",
     )
     if own is not None and len(own) == len(task.label_names):
-        classification_head.adapt_head(classifier, own, task.label_names, seed)
+        names = () if task.is_regression else task.label_names  # a head for numbers is new: it has a unit of its own
+        classification_head.adapt_head(classifier, own, names, seed)
     return classifier
 
 

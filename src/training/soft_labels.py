@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from src.core.paths import replacing
+from src.core.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from src.core.texts import Text, columns_of, texts_of
 from src.data.tokenization import encode
 from src.training.trainer import TokenizedData
@@ -20,7 +21,7 @@ PROBABILITY_FLOOR = 1e-6
 
 
 def write_soft_labels(
-    file: Path, texts: Sequence[Text], probabilities: np.ndarray, temperature: float, several: bool = False
+    file: Path, texts: Sequence[Text], probabilities: np.ndarray, temperature: float, kind: str = SINGLE_LABEL
 ) -> None:
     """Write texts with their soft labels.
 
@@ -30,14 +31,21 @@ def write_soft_labels(
         probabilities: of the teachers, [n_texts, n_labels].
         temperature: above 1 makes them softer, below 1 sharper: p ** (1 / temperature), scaled to a sum of 1; of
             several labels each for itself, p and 1 - p to a sum of 1.
-        several: whether a text can have several labels.
+        kind: of the task. The numbers of a regression are written as they are.
     """
     exact = probabilities.astype(np.float64)
+    if kind == REGRESSION:
+        _write(file, texts, exact)
+        return
     soft = np.clip(exact, PROBABILITY_FLOOR, None) ** (1 / temperature)
     without = np.clip(1 - exact, PROBABILITY_FLOOR, None) ** (1 / temperature)
-    soft /= soft + without if several else soft.sum(axis=1, keepdims=True)
+    soft /= soft + without if kind == MULTI_LABEL else soft.sum(axis=1, keepdims=True)
+    _write(file, texts, soft)
+
+
+def _write(file: Path, texts: Sequence[Text], labels: np.ndarray) -> None:
     with replacing(file) as scratch:
-        frame = pd.DataFrame({**columns_of(texts), "label": [row.tolist() for row in soft]})
+        frame = pd.DataFrame({**columns_of(texts), "label": [row.tolist() for row in labels]})
         frame.to_parquet(scratch, index=False)
 
 
@@ -49,6 +57,10 @@ def add_soft_labels(data: TokenizedData, file: Path) -> TokenizedData:
     taught = _with_labels(columns, soft)
     known = {name: data.train[name][:] for name in columns}
     labels = np.asarray(data.train["labels"][:])
+    if data.task.is_regression:
+        return replace(
+            data, train=datasets.concatenate_datasets([_with_labels(known, labels), _with_labels(columns, soft[:, 0])])
+        )
     hard = labels.astype(np.float32) if data.task.has_several_labels else np.eye(n_labels, dtype=np.float32)[labels]
     return replace(data, train=datasets.concatenate_datasets([_with_labels(known, hard), taught]))
 

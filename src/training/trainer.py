@@ -40,6 +40,7 @@ from src.training.callbacks import (
 )
 from src.training.checkpoints import last_checkpoint
 from src.training.losses import Loss, mean_loss, training_loss
+from src.training.number_scale import NumberScale
 from src.training.pretrained import PretrainedModel, build_classifier
 from src.training.throughput import FORWARD_FRACTION, MEASURED_STEPS, StepTimer, tokens_per_step
 
@@ -202,7 +203,7 @@ def _calibration(
 
 
 def evaluate_untrained(
-    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, metric: str = "accuracy"
+    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, metric: str = ""
 ) -> Evaluation:
     """Evaluate the model without fine-tuning on the whole validation split, by the usual metrics and `metric`.
 
@@ -296,7 +297,7 @@ def _build_trainer(
     checkpoint: PretrainedModel,
     data: TokenizedData,
     folder: Path,
-    metric: str = "accuracy",
+    metric: str = "",
     **more: Any,
 ) -> "_ClassifierTrainer":
     devices.keep_freed_memory()
@@ -312,6 +313,7 @@ def _build_trainer(
     )
     trainer.eval_order, trainer.metric = by_length, metric
     trainer.task, trainer.training_loss = data.task, _training_loss(recipe, data)
+    trainer.scale = NumberScale.of(np.asarray(data.train["labels"][:])) if data.task.is_regression else None
     if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
         cpu_dropout.install(trainer.model)
     # Most classifiers accept keyword arguments but ignore num_items_in_batch. The Trainer would assume that they divide
@@ -322,8 +324,8 @@ def _build_trainer(
 
 
 def _training_loss(recipe: Recipe, data: TokenizedData) -> Loss | None:
-    """The loss that the recipe asks for; None for the mean cross-entropy."""
-    if recipe.loss == LossSettings() and not data.task.has_several_labels:
+    """The loss that the recipe asks for; None for the mean cross-entropy, and for a regression's."""
+    if data.task.is_regression or (recipe.loss == LossSettings() and not data.task.has_several_labels):
         return None
     smoothing = float(recipe.trainer.get("label_smoothing_factor", 0.0))
     return training_loss(recipe.loss, smoothing, np.asarray(data.train["labels"][:]), data.task)
@@ -356,34 +358,40 @@ class _ClassifierTrainer(Trainer):
 
     metric: str  # of the study
     task: Task
-    training_loss: Loss | None  # None: the mean cross-entropy
+    training_loss: Loss | None  # None: the mean cross-entropy, or a regression's squared error
+    scale: NumberScale | None  # of a regression
     eval_order: np.ndarray  # rows of the validation split, in the order of evaluation
     logits: np.ndarray  # of the last evaluation
 
     def compute_and_keep(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """Metrics of an evaluation. Its logits are kept until the next one."""
         self.logits = logits
-        return metrics.compute_metrics(labels, self.task.probabilities(logits.astype(np.float64)), self.metric)
+        return metrics.compute_metrics(labels, self._answers(logits.astype(np.float64)), self.metric)
 
     def validation_probabilities(self) -> np.ndarray:
         """Probabilities of the last evaluation, [n_examples, n_labels], in the order of the validation split."""
         probabilities = np.empty_like(self.logits)
-        probabilities[self.eval_order] = self.task.probabilities(self.logits)
+        probabilities[self.eval_order] = self._answers(self.logits)
         return probabilities
+
+    def _answers(self, logits: np.ndarray) -> np.ndarray:
+        """Probabilities, or numbers in their own unit."""
+        return self.task.probabilities(logits) if self.scale is None else self.scale.in_own_unit(logits)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs["labels"]
         special = self.training_loss if model.training else None  # evaluations are by the mean loss
-        if labels.dim() == 1 and special is None:
+        if labels.dim() == 1 and special is None and self.scale is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # soft and several labels, [batch, n_labels], and class weights are what the models' own loss does not know
+        # soft and several labels, [batch, n_labels], class weights, and the scale of numbers are what the models' own
+        # loss does not know
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         if special is not None:
             loss = special(outputs.logits, labels)
-        elif self.task.has_several_labels:
-            loss = mean_loss(self.task)(outputs.logits, labels)
+        elif self.task.has_several_labels or self.scale is not None:
+            loss = mean_loss(self.task, self.scale)(outputs.logits, labels)
         else:
             smoothing = self.args.label_smoothing_factor
             loss = cross_entropy(outputs.logits.float(), labels.float(), label_smoothing=smoothing)
@@ -394,7 +402,7 @@ class _ClassifierTrainer(Trainer):
         # Over several devices the Trainer's mean includes texts that fill the last batch. Smoothing is for training.
         if self.args.world_size > 1 or self.args.label_smoothing_factor:
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
-            output.metrics["eval_loss"] = mean_loss(self.task)(logits, labels).item()
+            output.metrics["eval_loss"] = mean_loss(self.task, self.scale)(logits, labels).item()
         return output
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

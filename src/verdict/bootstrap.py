@@ -31,7 +31,7 @@ from scipy import stats
 from scipy.special import expit
 
 from src.core.metric import METRICS, PROBABILITIES
-from src.core.task import has_several, is_right
+from src.core.task import are_numbers, is_right, kind_of
 from src.verdict import estimates
 
 N_DRAWS = 2000
@@ -92,12 +92,12 @@ class PairedBootstrap:
         answers: Mapping[str, Predictions],
         draws: int = N_DRAWS,
         seed: int = 0,
-        metric: str = "accuracy",
+        metric: str = "",
     ) -> None:
         generator = np.random.default_rng(seed)
         self.labels, self.predictions, self.n_examples = labels, answers, len(labels)
         n_labels = next((a.probabilities.shape[2] for a in answers.values()), 2)
-        self.metrics = estimates.metric_names(n_labels, metric, has_several(labels))
+        self.metrics = estimates.metric_names(n_labels, metric, kind_of(labels))
         self.support = {name: estimates.support(labels, a.probabilities, self.metrics) for name, a in answers.items()}
         all_examples = np.ones((1, len(labels)))
         self.point_estimates = {
@@ -205,7 +205,10 @@ class PairedBootstrap:
 
 @dataclass(frozen=True)
 class McNemar:
-    """McNemar's test of two predictors: on how many examples only one of them was right, and the exact two-sided p."""
+    """McNemar's test of two predictors: on how many examples only one of them was right, and the exact two-sided p.
+
+    Of two that predict numbers, it is the sign test: on how many examples one was nearer to the truth.
+    """
 
     only_first: int
     only_second: int
@@ -214,8 +217,12 @@ class McNemar:
 
 def mcnemar(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> McNemar:
     """`first`, `second`: probabilities [n_examples, n_labels]. Source: McNemar 1947; exact binomial form."""
-    hit, other = is_right(labels, first), is_right(labels, second)
-    a, b = int((hit & ~other).sum()), int((other & ~hit).sum())
+    if are_numbers(labels):
+        off, also = np.abs(first[:, 0] - labels), np.abs(second[:, 0] - labels)
+        a, b = int((off < also).sum()), int((also < off).sum())
+    else:
+        hit, other = is_right(labels, first), is_right(labels, second)
+        a, b = int((hit & ~other).sum()), int((other & ~hit).sum())
     return McNemar(a, b, float(stats.binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0)
 
 

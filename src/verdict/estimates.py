@@ -1,23 +1,34 @@
 """Metrics as weighted sums over examples, so that thousands of resamples are a few matrix products."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from src.core import metric as metrics
 from src.core import own_code, own_metrics
 from src.core.metric import EXAMPLES, METRICS, POSITIVE, PROBABILITIES, RANKING
-from src.core.task import decided, has_several, is_right, present
+from src.core.task import (
+    REGRESSION,
+    SINGLE_LABEL,
+    are_numbers,
+    decided,
+    has_several,
+    is_right,
+    kind_of,
+    present,
+)
 from src.verdict.formulas import FORMULAS, Draws
+from src.verdict.number_formulas import NUMBER_FORMULAS, NumberDraws
 
 Counts = np.ndarray  # [n_draws, n_examples]: how often each draw holds each example
 HITS = ("accuracy", "top_k_accuracy", "recall_weighted")  # and micro averages: right or wrong is all that counts
 
 
-def metric_names(n_labels: int, metric: str = "accuracy", several: bool = False) -> tuple[str, ...]:
-    """The metrics of every evaluation and the study's `metric`, the loss last."""
-    loss, *others = metrics.metric_names(n_labels, metric, several)
-    return (*others, loss)
+def metric_names(n_labels: int, metric: str = "", kind: str = SINGLE_LABEL) -> tuple[str, ...]:
+    """The metrics of every evaluation and the study's `metric`, the loss last; of a regression without the loss."""
+    loss, *others = metrics.metric_names(n_labels, metric, kind)
+    return tuple(others) if kind == REGRESSION else (*others, loss)
 
 
 def weighted_metrics(
@@ -30,29 +41,35 @@ def weighted_metrics(
     probability of the true label. A ranking of examples that all have one label is worth 0.5 (roc_auc).
 
     Args:
-        labels: [n_examples] or, where texts can have several, [n_examples, n_labels].
-        probabilities: [n_seeds, n_examples, n_labels].
+        labels: [n_examples] or, where texts can have several, [n_examples, n_labels]; floats of a regression.
+        probabilities: [n_seeds, n_examples, n_labels]; of a regression the predicted numbers, [n_seeds, n_examples, 1].
         counts: how often each draw holds each example, [n_draws, n_examples].
         names: of metrics; by default those of every evaluation.
 
     Returns:
         Metric -> [n_draws, n_seeds].
     """
-    draws = Draws(labels, probabilities, counts)
     shape = (len(counts), len(probabilities))
-    names = names or metric_names(probabilities.shape[2], several=has_several(labels))
+    names = names or metric_names(probabilities.shape[2], kind=kind_of(labels))
+    formulas: Mapping[str, Callable[[], np.ndarray]]
+    if are_numbers(labels):
+        numbers = NumberDraws(labels, probabilities[..., 0], counts)
+        formulas = {name: partial(formula, numbers) for name, formula in NUMBER_FORMULAS.items()}
+    else:
+        draws = Draws(labels, probabilities, counts)
+        formulas = {name: partial(formula, draws) for name, formula in FORMULAS.items()}
     return {
         name: own_metrics.score_draws(name, labels, probabilities, counts)
         if own_code.is_own(name)
-        else np.broadcast_to(FORMULAS[name](draws), shape)
+        else np.broadcast_to(formulas[name](), shape)
         for name in names
     }
 
 
-def metrics_per_seed(labels: np.ndarray, probabilities: np.ndarray, metric: str = "accuracy") -> dict[str, np.ndarray]:
+def metrics_per_seed(labels: np.ndarray, probabilities: np.ndarray, metric: str = "") -> dict[str, np.ndarray]:
     """The metrics of every evaluation and `metric`, of each seed on all examples, [n_seeds]."""
     all_examples = np.ones((1, len(labels)))
-    names = metric_names(probabilities.shape[2], metric, has_several(labels))
+    names = metric_names(probabilities.shape[2], metric, kind_of(labels))
     return {name: values[0] for name, values in weighted_metrics(labels, probabilities, all_examples, names).items()}
 
 
@@ -63,6 +80,8 @@ def support(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] 
     on as many as its rarest label.
     """
     n_labels, several = probabilities.shape[2], has_several(labels)
+    if are_numbers(labels):
+        return dict.fromkeys(names or metric_names(n_labels, kind=REGRESSION), len(labels))
     true, given = present(labels, n_labels), decided(probabilities, several)
     each = [
         {
@@ -73,7 +92,7 @@ def support(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str] 
         for c in range(n_labels)
     ]
     numbers = {}
-    for name in names or metric_names(n_labels, several=several):
+    for name in names or metric_names(n_labels, kind=kind_of(labels)):
         stem = name.split("_", maxsplit=1)[0]
         kind = {"precision": "precision", "f1": "f1", "jaccard": "f1"}.get(stem, "recall")
         if METRICS[name].rests_on == EXAMPLES:

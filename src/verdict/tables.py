@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from src.core.formatting import plural, short_params
-from src.core.task import MULTI_LABEL, Threshold
+from src.core.task import MULTI_LABEL, REGRESSION, Threshold
 from src.verdict.records import (
     AVERAGE,
     REFIT,
@@ -63,8 +63,10 @@ def attribution_table(verdict: Verdict) -> Table:
 
 def comparison_table(verdict: Verdict) -> Table:
     """A row per contender that the winner was compared with."""
-    head = [f"{verdict.winner} against", f"{verdict.metric} difference", "verdict", "only winner right",
-            "only other right", "McNemar p"]  # fmt: skip
+    tested = ["only winner right", "only other right", "McNemar p"]
+    if verdict.task == REGRESSION:
+        tested = ["winner nearer", "other nearer", "sign test p"]
+    head = [f"{verdict.winner} against", f"{verdict.metric} difference", "verdict", *tested]
     return head, [_comparison_row(a) for a in verdict.against]
 
 

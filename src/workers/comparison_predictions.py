@@ -70,8 +70,8 @@ def make_soft_labels(context: WorkerContext, saved: SavedStudy, selection: Selec
         return
     answers = [_predict(context, run.weights_dir, texts) for run in runs]
     temperature = selection.contenders.temperature
-    several = context.dataset.task.has_several_labels
-    soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature, several)
+    kind = context.dataset.task.kind
+    soft_labels.write_soft_labels(selection.soft_labels_path, texts, np.mean(answers, axis=0), temperature, kind)
 
 
 def predict_with_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm, texts: Sequence[Text]) -> None:
@@ -110,7 +110,9 @@ def predict_with_fixed(context: WorkerContext, contender: Contender, frame: pd.D
     if contender.kind == BASELINE:
         recipe = context.settings.recipe
         checkpoint = pretrained.resolve(recipe.model, context.paths.cache_dir)
-        classifier = inference.untuned_classifier(checkpoint, recipe.model, context.dataset.task, recipe.seed)
+        classifier = inference.untuned_classifier(
+            checkpoint, recipe.model, context.dataset.task, recipe.seed, context.dataset.labels("train")
+        )
     else:
         classifier = registry.load_pipeline(context.store, contender.uri)
     probabilities = inference.predict_probabilities(classifier, texts_of(frame))

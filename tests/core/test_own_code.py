@@ -147,6 +147,21 @@ def mean(true, probabilities):
         own_metrics.try_metric("my_module:exact", labels, 2)
 
 
+def test_a_metric_of_a_regression_gets_numbers(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        """
+@metric(direction="minimize", low=0, high=np.inf)
+def largest(true, predicted):
+    assert true.shape == predicted.shape and true.dtype.kind == "f"
+    return np.abs(true - predicted).max()
+""",
+    )
+    true = np.array([1.0, 2.5, 4.0])
+    assert own_metrics.score("my_module:largest", true, np.array([[1.0], [2.0], [6.0]])) == 2.0
+    own_metrics.try_metric("my_module:largest", true, 1)
+
+
 @pytest.mark.parametrize(
     ("returned", "said"),
     [

@@ -50,7 +50,7 @@ def test_a_metric_of_several_labels_is_that_of_scikit_learns_scorer(name: str) -
     probabilities = (generator.random((200, 3)) * 0.98 + 0.01).round(2)
     found = metrics.compute_metrics(labels, probabilities, name)
     found["loss"] = metrics.score_of("loss", labels, probabilities)
-    assert set(found) == set(metric_names(3, name, several=True))
+    assert set(found) == set(metric_names(3, name, MULTI_LABEL))
     if name == "loss":
         clipped = np.clip(probabilities, 1e-15, 1 - 1e-15)
         wanted = -(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)).mean()

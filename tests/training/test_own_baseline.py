@@ -67,6 +67,22 @@ def test_pairs_and_several_labels_have_their_shapes(own: Callable[[str], str]) -
     try_baseline(name, TRAIN.assign(text_pair=TRAIN["text"], label=rows), 3)
 
 
+def test_of_a_regression_it_predicts_numbers(own: Callable[[str], str]) -> None:
+    name = own("return lambda texts: [labels.mean()] * len(texts)")
+    train = TRAIN.assign(label=TRAIN["label"] * 2.5)
+    try_baseline(name, train, 1)
+    objective = Objective("mae", "minimize", (1.0,), None)
+    result = baselines.evaluate_classic(name, train, train, objective, ("stars",), LossSettings())
+    assert result.score == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("predicted", ["np.zeros((len(texts), 2))", "['a'] * len(texts)", "[np.nan] * len(texts)"])
+def test_what_are_no_numbers_is_refused(own: Callable[[str], str], predicted: str) -> None:
+    name = own(f"return lambda texts: {predicted}")
+    with pytest.raises(InvalidInput, match=r"it predicts an array of numbers, one per text\."):
+        try_baseline(name, TRAIN.assign(label=TRAIN["label"] * 2.5), 1)
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from src.core.records import State
+from src.core.task import MULTI_LABEL
 from src.training import soft_labels
 from src.training.callbacks import Objective
 from src.training.trainer import _build_trainer, fine_tune
@@ -66,7 +67,7 @@ def test_soft_labels_of_texts_with_several_are_each_for_themselves(tmp_path: Pat
     words = ["data=files", f"data.path={file}", "data.task=multi_label", "data.label_separator=' '"]
     _, _, data = tiny_training(tmp_path / "cache", *words)
     answers = np.array([[0.9, 0.9], [0.2, 0.5]])
-    soft_labels.write_soft_labels(tmp_path / "a.parquet", ["x", "y"], answers, 2.0, several=True)
+    soft_labels.write_soft_labels(tmp_path / "a.parquet", ["x", "y"], answers, 2.0, MULTI_LABEL)
     taught = soft_labels.add_soft_labels(data, tmp_path / "a.parquet").train
     assert np.asarray(taught["labels"][-2:]) == pytest.approx(np.array([[0.75, 0.75], [1 / 3, 0.5]]))
     assert taught["labels"][: len(data.train)] == data.train["labels"][:]

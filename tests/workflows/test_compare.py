@@ -618,7 +618,7 @@ def test_a_run_is_reproduced_to_the_last_bit(
         recipe = [a for a in LETTERS if not a.startswith(("study", "space", "workers"))]
         train.train(settings_of(*recipe, "trainer.num_train_epochs=1", "model.dropout=0.3"), here)
     run = runs_of(judged[0], kind)[0]
-    reproduce.reproduce(run.info.run_id, None, here)
+    reproduce.reproduce(run.info.run_id, None, (), here)
     message = capsys.readouterr().out
     assert re.search(r"All \d\d+ recorded numbers of \d+ metrics are identical", message), message
     assert client_of(judged[0]).get_run(run.info.run_id).data.tags["reproduced"] == "identical"
@@ -632,7 +632,7 @@ def test_an_average_is_reproduced_with_all_of_its_members(
     verdict = verdict_of(judged[0])
     run_id = verdict.contender(verdict.winner).run_id
     assert run_id is not None
-    reproduce.reproduce(run_id, None, here)
+    reproduce.reproduce(run_id, None, (), here)
     message = capsys.readouterr().out
     assert message.count("metrics are identical") == 4
     assert message.splitlines()[-1] == "The average's weights are identical."
@@ -644,7 +644,7 @@ def test_an_average_is_reproduced_with_all_of_its_members(
 
     monkeypatch.setattr(run_reader, "read_average", other_weights)
     with pytest.raises(NotReproduced, match="did not come out the same"):
-        reproduce.reproduce(run_id, None, here)
+        reproduce.reproduce(run_id, None, (), here)
     assert client_of(judged[0]).get_run(run_id).data.tags["reproduced"] == "differs"
 
 
@@ -664,7 +664,7 @@ def test_a_difference_is_shown_beside_what_changed(
 
     monkeypatch.setattr(run_reader, "read_run", as_if_recorded_elsewhere)
     with pytest.raises(NotReproduced, match="did not come out the same"):
-        reproduce.reproduce(run.info.run_id, None, here)
+        reproduce.reproduce(run.info.run_id, None, (), here)
     message = capsys.readouterr().out
     assert re.search(r"train/loss +\d+ +\d+ +0 +0\.5", message)
     assert "torch was 1.0 and is " in message
@@ -672,12 +672,12 @@ def test_a_difference_is_shown_beside_what_changed(
 
 def test_what_reproduce_refuses(here: Paths, judged: tuple[Place, Done]) -> None:
     with pytest.raises(InvalidInput, match="No run was given"):
-        reproduce.reproduce(None, None, here)
+        reproduce.reproduce(None, None, (), here)
     with pytest.raises(InvalidInput, match="has no run 0123"):
-        reproduce.reproduce("0123", None, here)
+        reproduce.reproduce("0123", None, (), here)
     (study,) = runs_of(judged[0], "study")
     with pytest.raises(InvalidInput, match="a run of kind study"):
-        reproduce.reproduce(study.info.run_id, None, here)
+        reproduce.reproduce(study.info.run_id, None, (), here)
 
 
 # --- long ---

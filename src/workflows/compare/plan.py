@@ -16,7 +16,7 @@ from src.core.formatting import plural
 from src.core.metric import MAXIMIZE, METRICS, direction_of
 from src.core.paths import Paths
 from src.core.records import Calibration
-from src.core.task import gives_several_labels, pair_columns
+from src.core.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL, kind_in, pair_columns
 from src.tracking import registry, run_tree
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_store
@@ -59,6 +59,11 @@ def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPla
     saved = saved_study.load_study(settings.study, paths)
     own_code.load(settings.code, paths.root)
     own_code.check_recorded(saved.code, saved.settings.code, f"The study {saved.name}")
+    if settings.deliver.temperature != 1 and saved.settings.data.is_regression:
+        raise InvalidInput(
+            f"deliver.temperature is {settings.deliver.temperature:g}, which is of probabilities; the students of "
+            f"{saved.name} learn numbers. Leave it out."
+        )
     _check_margin(settings.margin, saved.settings.study.metric)
     comparison = contenders.select_contenders(saved, settings)
     store = open_store(saved.settings.tracking, paths.root, run_tree.known_experiment(saved.study.folder))
@@ -89,7 +94,7 @@ def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) ->
     try:
         champion = registry.load_pipeline(store, version.uri)
         labels, pairs = inference.label_names(champion), bool(pair_columns(champion.model.config))
-        several = gives_several_labels(champion.model.config)
+        kind = kind_in(champion.model.config)
     except Exception as error:  # MLflow raises errors of any type; a model of another flavor cannot be a contender
         raise InvalidInput(
             f"The champion, version {version.number} of {version.model}, cannot be loaded as a transformers "
@@ -102,17 +107,17 @@ def _champion(store: TrackingStore, version: ModelVersion, saved: SavedStudy) ->
             f"{saved.name} have the labels {', '.join(saved.dataset.label_names)}. Compare under another name: "
             "registry.model=<name>."
         )
-    if several != saved.dataset.task.has_several_labels:
-        kinds = ("one label", "several labels")
+    if kind != saved.dataset.task.kind:
+        kinds = {SINGLE_LABEL: "one label", MULTI_LABEL: "several labels", REGRESSION: "a number"}
         raise InvalidInput(
-            f"The champion, version {version.number} of {version.model}, gives a text {kinds[several]}; in the data of "
-            f"{saved.name} it has {kinds[not several]}. Compare under another name: registry.model=<name>."
+            f"The champion, version {version.number} of {version.model}, gives a text {kinds[kind]}; in the data of "
+            f"{saved.name} it has {kinds[saved.dataset.task.kind]}. Compare under another name: registry.model=<name>."
         )
     if pairs != saved.dataset.task.has_pairs:
-        kinds = ("single texts", "pairs of texts")
+        what = ("single texts", "pairs of texts")
         raise InvalidInput(
-            f"The champion, version {version.number} of {version.model}, classifies {kinds[pairs]}; the data of "
-            f"{saved.name} are {kinds[not pairs]}. Compare under another name: registry.model=<name>."
+            f"The champion, version {version.number} of {version.model}, classifies {what[pairs]}; the data of "
+            f"{saved.name} are {what[not pairs]}. Compare under another name: registry.model=<name>."
         )
     before = version.tags.get("data.fingerprint.test")
     here = saved.dataset.fingerprints["test"]

@@ -13,7 +13,7 @@ from src.console.output import Console, progress_bar
 from src.core.errors import CommandFailed, InvalidInput, first_line
 from src.core.formatting import plural
 from src.core.paths import Paths, replacing
-from src.core.task import decided, gives_several_labels, pair_columns
+from src.core.task import decided, gives_several_labels, pair_columns, predicts_numbers
 from src.core.texts import Text, parts, shown
 from src.data.files.formats import FORMATS, format_of, open_table, stem_of, write_with_columns
 from src.data.files.table import BATCH_ROWS, NestedCell, Table
@@ -41,10 +41,12 @@ def classify(classifier: Any, texts: Sequence[Text], batch: int = inference.BATC
     """The most likely label of each text, and its probability.
 
     Of a classifier that gives several labels, those above 0.5, with a comma between them, and how sure it is of the
-    decision that it is least sure of.
+    decision that it is least sure of. Of a model that predicts numbers, what it predicts, and the number.
     """
     names = inference.label_names(classifier)
     probabilities = inference.predict_probabilities(classifier, texts, batch)
+    if predicts_numbers(classifier.model.config):
+        return [(names[0], float(row[0])) for row in probabilities]
     if not gives_several_labels(classifier.model.config):
         return [(names[int(row.argmax())], float(row.max())) for row in probabilities]
     given = decided(probabilities, several=True)

@@ -30,7 +30,7 @@ def inspect_weights(
     checkpoint = pretrained.resolve(model, paths.cache_dir)
     start = weight_changes.initial_model(checkpoint, model, dataset.task, settings.recipe.seed)
     tensors = weight_changes.tensor_changes(start, training / BEST_DIR)
-    if not head:
+    if not head or dataset.task.is_regression:  # whose last layer has the numbers' unit in it
         tensors = [tensor for tensor in tensors if tensor.part.startswith(f"{start.base_model_prefix}.")]
     return WeightInspection(
         layers=tuple(weight_changes.group_by_layer(tensors, start.base_model_prefix)),
