@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ TEXT_COLUMN = "text"
 CARVED = 0.15  # the share that conf/data/files.yaml carves off for validation
 SMS_TEST = 1_000  # rows of sms_spam, which comes in one file
 STUDY = "quality"
+RECIPE_ONCE = "the default recipe trained once"
 FOLDER = common.RECORDS / "quality"
 UNLABELLED = 4_000  # texts at most
 MPNET_SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of its weights, as on the Hub
@@ -248,29 +249,53 @@ def another(peer: str, python: Path, place: Path, seconds: float) -> dict[str, A
         }
 
 
-def summary() -> Iterator[str]:
-    """What is on record, as lines of text: every tool's accuracy, and the means of Trialbook's leads.
+def records() -> list[dict[str, Any]]:
+    """All records, by set and draw."""
+    return [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))]
 
-    A lead over the default recipe trained once has the standard error of its verdict, over texts and seeds. A lead over
-    a peer is paired on the texts, and its error is over these. Errors of a mean are those of its independent parts.
+
+def beside(ours: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float, float, float]]:
+    """What Trialbook stands beside on one draw: a name, its accuracy, Trialbook's lead over it, and the lead's error.
+
+    The default recipe trained once, then the peers. The lead over the recipe has the standard error of its verdict,
+    over texts and seeds. A lead over a peer is paired on the texts, and its error is over these.
     """
-    records = {file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))}
+    recipe = next(c for c in ours["contenders"] if c["name"] == "default")
+    lead, error = _lead_over_recipe(ours)
+    yield RECIPE_ONCE, recipe["test"]["accuracy"]["value"], lead, error
+    for record in known:
+        if (record["set"], record["draw"]) == (ours["set"], ours["draw"]) and record["peer"] not in OURS:
+            yield record["peer"], record["accuracy"], *_paired(ours["right"], record["right"])
+
+
+def mean_leads(known: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float, int]]:
+    """By name, the mean of Trialbook's leads over what is on record, its 95 % interval, and the number of draws.
+
+    The error of a mean is that of its independent parts.
+    """
     leads: dict[str, list[tuple[float, float]]] = {}
-    for ours in [record for record in records.values() if record["peer"] == "trialbook"]:
-        name = f"{ours['set']}-{ours['draw']}"
-        yield f"{name}: {len(ours['right'])} test texts"
-        of_recipe, error = _lead_over_recipe(ours)
-        leads.setdefault("the default recipe trained once", []).append((of_recipe, error))
-        yield f"  {'trialbook':<24} {ours['accuracy']:.4f}  over the default recipe trained once {of_recipe:+.4f}"
-        for peer in [record for key, record in records.items() if key.startswith(f"{name}-") and record != ours]:
-            difference, error = _paired(ours["right"], peer["right"])
-            leads.setdefault(peer["peer"], []).append((difference, error))
-            yield f"  {peer['peer']:<24} {peer['accuracy']:.4f}  behind trialbook by {difference:+.4f}"
-    yield "Trialbook's lead over, the mean of what is on record with its 95 % interval:"
-    for other, each in leads.items():
+    for ours in [record for record in known if record["peer"] == "trialbook"]:
+        for name, _, lead, error in beside(ours, known):
+            leads.setdefault(name, []).append((lead, error))
+    found = {}
+    for name, each in leads.items():
         mean = float(np.mean([value for value, _ in each]))
         reach = 1.96 * math.sqrt(sum(error**2 for _, error in each)) / len(each)
-        yield f"  {other:<32} {mean:+.4f} [{mean - reach:+.4f}, {mean + reach:+.4f}], {len(each)} records"
+        found[name] = (mean, mean - reach, mean + reach, len(each))
+    return found
+
+
+def summary() -> Iterator[str]:
+    """What is on record, as lines of text: every tool's accuracy, and the means of Trialbook's leads."""
+    known = records()
+    for ours in [record for record in known if record["peer"] == "trialbook"]:
+        yield f"{ours['set']}, draw {ours['draw']}: {len(ours['right'])} test texts"
+        yield f"  {'trialbook':<32} {ours['accuracy']:.4f}"
+        for name, accuracy, lead, _ in beside(ours, known):
+            yield f"  {name:<32} {accuracy:.4f}  behind trialbook by {lead:+.4f}"
+    yield "Trialbook's lead, the mean over what is on record with its 95 % interval:"
+    for name, (mean, low, high, n) in mean_leads(known).items():
+        yield f"  {name:<32} {mean:+.4f} [{low:+.4f}, {high:+.4f}], {n} records"
 
 
 def _lead_over_recipe(ours: Mapping[str, Any]) -> tuple[float, float]:

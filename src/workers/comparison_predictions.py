@@ -14,7 +14,7 @@ from src.comparison.selection import Selection
 from src.core.paths import atomic_write, replacing
 from src.core.texts import Text, texts_of
 from src.tracking import registry
-from src.training import baselines, inference, label_mapping, pretrained, soft_labels, weight_average
+from src.training import baselines, inference, label_mapping, matching, pretrained, soft_labels, weight_average
 from src.training.pretrained import PROBABILITIES_FILE
 from src.workers.comparison_training import train_again
 from src.workers.context import WorkerContext
@@ -41,7 +41,8 @@ def make_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm) 
         return True
     if not _have_weights(context, saved, form.members):
         return False
-    weight_average.average_weights(dict.fromkeys((m.weights_dir for m in form.members), 1), form.weights_dir)
+    folders, (answers, texts) = [m.weights_dir for m in form.members], _to_match(context, form)
+    matching.average_members(folders, answers, texts, context.dataset.task, form.weights_dir, _use_cpu(context))
     atomic_write(form.sha256_path, weight_average.weights_sha256(form.weights_dir))
     return True
 
@@ -54,7 +55,7 @@ def judge_average(context: WorkerContext, saved: SavedStudy, form: AveragedForm)
     if not form.members_validation_path.exists():
         _save_probabilities(
             form.members_validation_path,
-            np.stack([_on_validation(context, m.weights_dir, texts) for m in form.members]),
+            np.stack([matching.answers_on_validation(m.weights_dir, texts, _use_cpu(context)) for m in form.members]),
         )
     probabilities = _predict(context, form.weights_dir, texts)
     _save_probabilities(form.weights_dir / PROBABILITIES_FILE, probabilities)
@@ -82,10 +83,11 @@ def predict_with_average(context: WorkerContext, saved: SavedStudy, form: Averag
     if not form.leave_one_out_path.exists():
         if not _have_weights(context, saved, form.members):
             return
-        answers = []
-        for member in form.members:
-            others = [m.weights_dir for m in form.members if m != member]
-            weight_average.average_weights(dict.fromkeys(others, 1), scratch)
+        answers, (of_members, validation) = [], _to_match(context, form)
+        for i in range(len(form.members)):
+            others = [m.weights_dir for m in (*form.members[:i], *form.members[i + 1 :])]
+            of_others, task = np.delete(of_members, i, axis=0), context.dataset.task
+            matching.average_members(others, of_others, validation, task, scratch, _use_cpu(context))
             answers.append(_predict(context, scratch, texts))
         shutil.rmtree(scratch, ignore_errors=True)
         _save_probabilities(form.leave_one_out_path, np.stack(answers))
@@ -125,16 +127,20 @@ def _have_weights(context: WorkerContext, saved: SavedStudy, runs: Sequence[Seed
     return all(run.weights_dir.is_dir() or train_again(context, saved, run) for run in runs)
 
 
-def _on_validation(context: WorkerContext, weights: Path, texts: Sequence[Text]) -> np.ndarray:
-    """Probabilities on validation as stored with the weights; predicted, if an earlier version stored none."""
-    stored = weights / PROBABILITIES_FILE
-    return np.asarray(np.load(stored)) if stored.exists() else _predict(context, weights, texts)
+def _to_match(context: WorkerContext, form: AveragedForm) -> tuple[np.ndarray, list[Text]]:
+    """What the members say on validation, if the average is matched with them, and the texts."""
+    texts = texts_of(context.dataset.frame("validation"))
+    folders = [m.weights_dir for m in form.members]
+    return matching.answers_of(folders, texts, context.dataset.task, _use_cpu(context)), texts
+
+
+def _use_cpu(context: WorkerContext) -> bool:
+    return bool(context.settings.recipe.trainer.get("use_cpu"))
 
 
 def _predict(context: WorkerContext, weights: Path, texts: Sequence[Text]) -> np.ndarray:
     """Probabilities [n_texts, n_labels] of the weights in a folder."""
-    use_cpu = bool(context.settings.recipe.trainer.get("use_cpu"))
-    return inference.predict_probabilities(inference.load_classifier(weights, use_cpu), texts)
+    return inference.predict_probabilities(inference.load_classifier(weights, _use_cpu(context)), texts)
 
 
 def _save_probabilities(file: Path, answers: np.ndarray) -> None:

@@ -15,11 +15,12 @@ from src.core.errors import CommandFailed, InvalidInput, NotReproduced
 from src.core.formatting import plural
 from src.core.paths import Paths
 from src.core.records import Evaluation, State, StopDecision, TrainingResult
+from src.core.texts import texts_of
 from src.data import dataset
 from src.tracking import environment, recorders, run_reader
 from src.tracking.run_reader import Curves, RecordedAverage, RecordedRun
 from src.tracking.store import TrackingStore, open_existing_store
-from src.training import devices, distributed, weight_average
+from src.training import devices, distributed, matching, weight_average
 from src.training.callbacks import Objective, TrainingCallback
 from src.training.pretrained import BEST_DIR
 from src.training.trainer import failure_reason, reduce_micro_batch_to, resolve_precision
@@ -110,8 +111,13 @@ def _reproduce_average(
     console.print(f"Again: {average.name}, the average of {len(average.members)} trainings")
     for member in average.members:
         _set_reproduced(store, member, _reproduce_training(member, store, paths, console, folder / member))
-    members = {folder / member / BEST_DIR: 1 for member in average.members}
-    weight_average.average_weights(members, folder / BEST_DIR)
+    recorded = run_reader.read_run(store, average.members[0])
+    settings = compose.restore_settings(recorded.yaml)
+    prepared = dataset.prepare_dataset(settings.data, paths.cache_dir, lambda: recorded.data)
+    members, texts = [folder / member / BEST_DIR for member in average.members], texts_of(prepared.frame("validation"))
+    use_cpu = bool(settings.recipe.trainer.get("use_cpu"))
+    answers = matching.answers_of(members, texts, prepared.task, use_cpu)
+    matching.average_members(members, answers, texts, prepared.task, folder / BEST_DIR, use_cpu)
     same = weight_average.weights_sha256(folder / BEST_DIR) == average.sha256
     console.print("The average's weights are identical." if same else "The average's weights differ.")
     return same

@@ -15,6 +15,7 @@ from src.core.metric import MAXIMIZE, gain
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, TrialRecord, nested_from_json
+from src.core.task import SINGLE_LABEL
 from src.core.texts import texts_of
 from src.data.dataset import PreparedDataset
 from src.search import stopping
@@ -45,7 +46,8 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
     """Average the best trials' weights, judge the average on validation, and record it. Safe to repeat.
 
     An average that exists is extended if trials belong to it that have ended since. If some of its members no longer
-    belong to it, it is made anew from the trials whose weights are still there, unless these are fewer.
+    belong to it, it is made anew from the trials whose weights are still there, unless these are fewer. So it is if its
+    scale was matched with that of its members (see training/matching).
 
     Args:
         study: that has ended.
@@ -61,7 +63,8 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
     chosen = {trial.number: trial for trial in choose_members(study, dataset)}
     weights = {n: study.training_folder(n) / BEST_DIR for n in chosen}
     present = [n for n in chosen if weights[n].is_dir()]
-    if known is None or not set(known.members) <= chosen.keys():
+    is_matched = dataset.task.kind != SINGLE_LABEL  # such an average has a scale of its own: it is not extended
+    if known is None or is_matched or not set(known.members) <= chosen.keys():
         members, counts = present, {weights[n]: 1 for n in present}
     else:
         new = [n for n in present if n not in known.members]
@@ -71,10 +74,15 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
         if known is not None:
             _record(study, dataset, store, known)
         return known
-    from src.training import weight_average
+    from src.training import matching, weight_average
 
     new_weights = training_folder(study) / NEW_DIR
-    weight_average.average_weights(counts, new_weights)
+    if is_matched:
+        texts, task, use_cpu = texts_of(dataset.frame("validation")), dataset.task, _use_cpu(study)
+        answers = matching.answers_of(list(counts), texts, task, use_cpu)
+        matching.average_members(list(counts), answers, texts, task, new_weights, use_cpu)
+    else:
+        weight_average.average_weights(counts, new_weights)
     record = _judge(study, dataset, new_weights, {n: chosen[n].score or 0.0 for n in sorted(members)})
     atomic_write(new_weights / RECORD_FILE, record.to_json())
     _replace_weights(study)
@@ -140,9 +148,13 @@ def _replace_weights(study: Study) -> None:
     shutil.rmtree(folder / OLD_DIR, ignore_errors=True)
 
 
+def _use_cpu(study: Study) -> bool:
+    return bool(study.settings.recipe.trainer.get("use_cpu"))
+
+
 def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mapping[int, float]) -> AverageRecord:
     """Judge the weights in `folder` on validation. `members`: their trials and scores."""
-    classifier = inference.load_classifier(folder, bool(study.settings.recipe.trainer.get("use_cpu")))
+    classifier = inference.load_classifier(folder, _use_cpu(study))
     probabilities = inference.predict_probabilities(classifier, texts_of(dataset.frame("validation")))
     np.save(folder / PROBABILITIES_FILE, probabilities)
     metric = study.study_settings.metric
