@@ -189,11 +189,18 @@ def check_recorded(recorded: Mapping[str, str], modules: Sequence[str], what: st
             f"{what} was made with code of your own, {', '.join(sorted(recorded))}. It is imported only where a "
             f"command line names it: {argument(modules)}."
         )
-    now = hashes()
-    if recorded and (changed := sorted(p for p in {*recorded, *now} if recorded.get(p) != now.get(p))):
+    now, changes = hashes(), list[str]()
+    for path in sorted({*recorded, *now}):
+        if path not in now:
+            changes.append(f"{path} is not imported now")
+        elif path not in recorded:
+            changes.append(f"{path} was not part of it")
+        elif recorded[path] != now[path]:
+            changes.append(f"{path} has changed")
+    if recorded and changes:
         raise InvalidInput(
-            f"{what} was made with another {', '.join(changed)}: its sha256 has changed since. Put the old one back; "
-            "it is among the artifacts of its MLflow run, in the folder code."
+            f"{what} was made with other code of your own: {', '.join(changes)}. Put the old code back; it is among "
+            "the artifacts of its MLflow run, in the folder code."
         )
 
 

@@ -6,11 +6,13 @@ import numpy as np
 
 from src.core import own_code
 from src.core.errors import InvalidInput
+from src.core.formatting import plural
 from src.core.metric import PREDICTED, RESPONSES
 from src.core.own_code import OwnMetric
 from src.core.task import are_numbers, decided, has_several, present
 
 FEW = 200  # examples of a trial
+RARE = (0, 1, 2, 3)  # of them that have a label, in further trials: draws of a rare label have as few
 
 
 def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
@@ -25,6 +27,7 @@ def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
         InvalidInput: it is not loaded, raises an error, or returns something else than a number in its range.
     """
     own, answers = own_code.find(name, OwnMetric), probabilities
+    labels = labels if are_numbers(labels) else labels.astype(np.int64)  # several labels are floats in a training
     if are_numbers(labels):
         answers = probabilities[:, 0]
     elif RESPONSES[own.response_method] == PREDICTED:
@@ -37,7 +40,7 @@ def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
         raise InvalidInput(f"{name} returned {own_code.shown(value)}; a metric returns one number.") from None
     if not math.isfinite(number) or not own.low <= number <= own.high:
         raise InvalidInput(
-            f"{name} returned {number:g} for {len(labels)} texts, and it declares values from {own.low:g} to "
+            f"{name} returned {number:g} for {plural(len(labels), 'text')}, and it declares values from {own.low:g} to "
             f"{own.high:g}. Let it return such a number for any texts, also where none of them has some label, or "
             "declare another range."
         )
@@ -58,16 +61,17 @@ def score_draws(name: str, labels: np.ndarray, probabilities: np.ndarray, counts
 
 
 def try_metric(name: str, labels: np.ndarray, n_labels: int) -> None:
-    """Compute a metric of your own for made-up answers: right, wrong and random ones, and texts without some label.
+    """Compute a metric of your own for made-up answers: right, wrong and random ones, and for few texts of some label.
 
     Args:
         name: in settings.
-        labels: of some texts, [n_examples] or [n_examples, n_labels].
+        labels: of texts, [n_examples] or [n_examples, n_labels], of which some are taken.
         n_labels: of the data.
 
     Raises:
         InvalidInput: see `score`.
     """
+    labels = labels[np.random.default_rng(0).permutation(len(labels))[:FEW]]
     if are_numbers(labels):
         for predicted in (labels, labels[::-1], np.full_like(labels, labels.mean())):
             score(name, labels, predicted[:, None])
@@ -80,8 +84,8 @@ def try_metric(name: str, labels: np.ndarray, n_labels: int) -> None:
     wrong = 1 - true if has_several(labels) else np.roll(true, 1, axis=1)
     for probabilities in (true.astype(float), wrong.astype(float), random):
         score(name, labels, probabilities)
-    for label in range(n_labels):
-        rows = np.flatnonzero(~true[:, label])
-        for some in (rows, rows[:1]):
-            if len(some):
-                score(name, labels[some], random[some])
+    split = [(np.flatnonzero(of_label), np.flatnonzero(~of_label)) for of_label in true.T]
+    few = [np.concatenate([others, has[:n]]) for has, others in split for n in RARE]
+    for rows in (*few, *(each[:1] for pair in split for each in pair)):
+        if len(rows):
+            score(name, labels[rows], random[rows])

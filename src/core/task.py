@@ -110,7 +110,7 @@ def has_several(labels: np.ndarray) -> bool:
 
 def are_numbers(labels: np.ndarray) -> bool:
     """Whether these are the numbers of a regression."""
-    return labels.dtype.kind == "f"
+    return labels.ndim == 1 and labels.dtype.kind == "f"  # several labels, too, are floats where a loss reads them
 
 
 def kind_of(labels: np.ndarray) -> str:

@@ -52,6 +52,6 @@ def describe(numbers: np.ndarray) -> str:
 
 def _number(cell: str) -> float:
     try:
-        return float(cell)
+        return math.nan if "_" in cell else float(cell)
     except ValueError:
         return math.nan

@@ -120,7 +120,7 @@ def _check_rows(frame: pd.DataFrame, split: str, data: DataSettings) -> None:
     where = f"the {split} split of {data.source}"
     needed = [(column, "a text") for column in data.text_columns]
     if not data.has_several_labels:
-        needed.append((data.label_columns[0], "a label"))
+        needed.append((data.label_columns[0], "a number" if data.is_regression else "a label"))
     for column, what in needed:
         blank = frame[column].isna() | (frame[column].fillna("").str.strip() == "")
         if blank.any():
@@ -278,8 +278,9 @@ def _count_overlaps(final: Frames, notes: dict[str, int]) -> None:
 def _check_classes(final: Frames, data: DataSettings) -> None:
     if data.is_regression:
         InvalidInput.raise_if_any(
-            f"The {split} split of {data.name} has {len(frame)} texts, and all of them have the same number; learning "
-            "and judging need different ones."
+            f"The {split} split of {data.name} has {len(frame)} texts, and all of them have the same number, "
+            f"{frame['label'].iloc[0]:g}; learning and judging need different ones. If it stands for hidden numbers, "
+            f"leave the split out: '~data.splits.{split}'."
             for split, frame in final.items()
             if frame["label"].nunique() < 2
         )

@@ -82,7 +82,8 @@ def _several_labels(data: DataSettings) -> list[str]:
         problems.append(f"data.label_column has {', '.join(twice)} twice; each label has a column of its own.")
     if not data.has_several_labels:
         if not isinstance(data.label_column, str):
-            problems.append(f"data.label_column has {plural(len(columns), 'column')}{several}")
+            advice = "; a regression has one." if data.is_regression else several
+            problems.append(f"data.label_column has {plural(len(columns), 'column')}{advice}")
         if data.label_separator is not None:
             problems.append(f"data.label_separator is {data.label_separator!r}{several}")
         return problems

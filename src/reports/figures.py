@@ -236,11 +236,14 @@ def scatter(analysis: ErrorAnalysis) -> Figure:
     figure, axes = _blank(4.2, width=4.6)
     cells = analysis.numbers.cells
     true, predicted = [cell.true for cell in cells], [cell.predicted for cell in cells]
-    ends = min(true + predicted), max(true + predicted)
-    axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")
-    axes.scatter(true, predicted, s=[8 + 12 * cell.examples for cell in cells], color=BLUE, alpha=0.5, linewidths=0)
+    most = max((cell.examples for cell in cells), default=1)
+    if cells:
+        ends = min(true + predicted), max(true + predicted)
+        axes.plot(ends, ends, color=GREY, linewidth=0.8, linestyle="--")
+    sizes = [8 + 250 * cell.examples / most for cell in cells]
+    axes.scatter(true, predicted, s=sizes, color=BLUE, alpha=0.5, linewidths=0)
     axes.set(xlabel=f"true {analysis.labels[0]}", ylabel=f"predicted {analysis.labels[0]}",
-             title=f"{analysis.split}, {analysis.examples} examples")  # fmt: skip
+             title=f"{analysis.split}: {sum(c.examples for c in cells)} of {analysis.examples} examples")  # fmt: skip
     return figure
 
 

@@ -225,7 +225,9 @@ def _provenance(judged: JudgedSearch) -> dict[str, Any]:
     return {
         "base model": base.name + (f", commit {base.commit}" if base.commit else "") + f", weights {base.fingerprint}",
         "study": f"{record.study} (run {record.run_id})",
-        "training": f"run {run}; again, with every number compared: python -m src.reproduce run={run}" if run else "",
+        "training": f"run {run}; again, with every number compared: python -m src.reproduce run={run}{record.code}"
+        if run
+        else "",
         "verdict": verdict.made,
         "machine": record.machine,
         "code": record.commit or "",

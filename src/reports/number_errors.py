@@ -9,9 +9,9 @@ import pandas as pd
 
 from src.core.task import labels_of
 from src.core.texts import shown, texts_of
-from src.reports.slices import slice_columns
+from src.reports.slices import MIN_SLICE_EXAMPLES, slice_columns
 
-CELLS = 24  # of a scatter, in each direction: single predictions on test are not recorded
+CELLS = 12  # of a scatter, in each direction
 SHOWN_ERRORS = 100
 
 
@@ -30,7 +30,7 @@ class NumberSlice:
 
 @dataclass(frozen=True)
 class Cell:
-    """The examples whose true and predicted numbers are near these."""
+    """The examples whose true and predicted numbers are near these, which are their means."""
 
     true: float
     predicted: float
@@ -53,7 +53,7 @@ class NumberErrors:
 
     mae: float
     bias: float  # the mean of predicted less true numbers
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...]  # on test without those of few examples, so that no single prediction is seen
     slices: tuple[NumberSlice, ...]
     largest: tuple[LargeError, ...]  # the largest first; empty for the test split
 
@@ -75,16 +75,20 @@ def analyze_numbers(
     return NumberErrors(
         mae=float(off.mean()),
         bias=float((predicted - true).mean()),
-        cells=tuple(_cells(true, predicted)),
+        cells=tuple(_cells(true, predicted, MIN_SLICE_EXAMPLES if split == "test" else 1)),
         slices=tuple(_slices(frame, off, others)),
         largest=() if split == "test" else tuple(_largest(frame, predicted, off)),
     )
 
 
-def _cells(true: np.ndarray, predicted: np.ndarray) -> Iterator[Cell]:
-    counts, rows, columns = np.histogram2d(true, predicted, bins=CELLS)
-    for i, j in zip(*np.nonzero(counts), strict=True):
-        yield Cell(float(rows[i : i + 2].mean()), float(columns[j : j + 2].mean()), int(counts[i, j]))
+def _cells(true: np.ndarray, predicted: np.ndarray, least: int) -> Iterator[Cell]:
+    """The cells of a grid with at least so many examples."""
+    row, column = (
+        np.digitize(each, np.linspace(each.min(), each.max(), CELLS + 1)[1:-1]) for each in (true, predicted)
+    )
+    for _, found in pd.DataFrame({"true": true, "predicted": predicted}).groupby([row, column]):
+        if len(found) >= least:
+            yield Cell(float(found["true"].mean()), float(found["predicted"].mean()), len(found))
 
 
 def _slices(frame: pd.DataFrame, off: np.ndarray, others: np.ndarray | None) -> Iterator[NumberSlice]:

@@ -92,6 +92,7 @@ class SearchRecord:
     commit: str | None  # git commit of Trialbook's code
     average: AverageRecord | None = None  # of the best trials' weights
     screening: tuple[ScreeningResult, ...] = ()  # of the searched models, before the search
+    code: str = ""  # how the modules of own code are typed, with a blank before; empty without any
 
     def trials_in_state(self, state: State) -> list[TrialRecord]:
         """The trials in this state."""

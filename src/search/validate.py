@@ -15,6 +15,7 @@ from src.search.space import Parameter, Space
 from src.training import arguments, class_weights, objectives, own_baseline
 
 MIN_SCREENING_EXAMPLES = 50  # training texts
+MIN_RUNG_NUMBERS = 10  # validation texts that a rung of a regression is judged on
 SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer", "loss")
 RANDOM_WHEN_CONDITIONAL = {"GPSampler": "GP", "QMCSampler": "QMC", "CmaEsSampler": "CMA-ES"}
 
@@ -50,6 +51,11 @@ def check_task(settings: Settings, task: Task) -> str:
     study, n_labels = settings.study, len(task.label_names)
     if task.is_regression:
         InvalidInput.raise_if_any(_of_labels_only(settings))
+        if study.rung_examples is not None and study.rung_examples < MIN_RUNG_NUMBERS:
+            raise InvalidInput(
+                f"study.rung_examples is {study.rung_examples}; of a regression it is at least {MIN_RUNG_NUMBERS}, or "
+                "null for all of validation: study.rung_examples=null."
+            )
         return objectives.resolve_direction(study.metric, study.direction, task)
     class_weights.check_class_weights(settings.recipe.loss, task.label_names)
     direction = objectives.resolve_direction(study.metric, study.direction, task)
@@ -76,7 +82,8 @@ def _of_labels_only(settings: Settings) -> Iterator[str]:
         f"loss.class_weights={loss.class_weights}": loss.class_weights != LossSettings().class_weights,
         f"loss.focal_gamma={loss.focal_gamma:g}": loss.focal_gamma > 0,
         f"trainer.label_smoothing_factor={smoothing}": bool(smoothing),
-        **{f"space.{key}": True for key in settings.space if key in ("loss",)},
+        **{f"space.loss.{key}": True for key in settings.space.get("loss") or ()},
+        "space.trainer.label_smoothing_factor": "label_smoothing_factor" in (settings.space.get("trainer") or ()),
     }
     for setting, is_given in given.items():
         if is_given:
@@ -95,7 +102,7 @@ def try_own_code(settings: Settings, train: pd.DataFrame, n_labels: int) -> None
         InvalidInput: one of them raises an error, or returns what it should not.
     """
     if own_code.is_own(settings.study.metric):
-        own_metrics.try_metric(settings.study.metric, labels_of(train)[: own_metrics.FEW], n_labels)
+        own_metrics.try_metric(settings.study.metric, labels_of(train), n_labels)
     for name in filter(own_code.is_own, settings.study.baselines):
         own_baseline.try_baseline(name, train, n_labels)
 

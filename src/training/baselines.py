@@ -86,7 +86,7 @@ def choose_analyzer(texts: Sequence[Text], labels: np.ndarray) -> str:
 
     Words, where both are as good or there are too few texts to tell; characters, where there are no words.
     """
-    from sklearn.model_selection import cross_val_score
+    from sklearn.model_selection import KFold, cross_val_score
 
     kind_of_task = kind_of(labels)
     sample = pd.Series([_beginning(text) for text in texts], dtype=object)
@@ -106,7 +106,7 @@ def choose_analyzer(texts: Sequence[Text], labels: np.ndarray) -> str:
                 _tfidf(kind, _are_pairs(texts), kind_of_task),
                 sample.tolist(),
                 answers,
-                cv=CHOICE_FOLDS,
+                cv=KFold(CHOICE_FOLDS, shuffle=True, random_state=0) if kind_of_task == REGRESSION else CHOICE_FOLDS,
                 error_score=-np.inf,
             )
         scores[kind] = float(folds.mean())

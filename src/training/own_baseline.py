@@ -9,7 +9,7 @@ import pandas as pd
 from src.core import own_code
 from src.core.errors import InvalidInput
 from src.core.own_code import OwnBaseline
-from src.core.task import are_numbers, labels_of, present
+from src.core.task import REGRESSION, SINGLE_LABEL, are_numbers, kind_of, labels_of, present
 from src.core.texts import Text, texts_of
 
 FEW_OF_EACH = 50  # training texts of each label in a trial
@@ -31,12 +31,13 @@ class OwnClassifier:
             InvalidInput: it is not loaded, raises an error, or returns no function.
         """
         self.name, self.classes_ = name, np.arange(n_labels)
-        self.predicts_numbers = are_numbers(labels)
+        self.kind = kind_of(labels)
+        self.predicts_numbers = self.kind == REGRESSION
         self.predictor: Any = own_code.call(name, own_code.find(name, OwnBaseline).function, list(texts), labels)
         if not callable(self.predictor):
             raise InvalidInput(
                 f"{name} returned {own_code.shown(self.predictor)}; a baseline returns a function from a list of texts "
-                "to probabilities, such as the predict_proba of a fitted model."
+                "to probabilities (of a regression, to numbers), such as the predict_proba of a fitted model."
             )
 
     def predict(self, texts: Sequence[Text]) -> np.ndarray:
@@ -72,6 +73,12 @@ class OwnClassifier:
             raise InvalidInput(
                 f"{self.name} predicted numbers from {probabilities.min():g} to {probabilities.max():g}; probabilities "
                 "are from 0 to 1."
+            )
+        if self.kind == SINGLE_LABEL and not np.allclose(probabilities.sum(axis=1), 1, atol=0.01):
+            sums = probabilities.sum(axis=1)
+            raise InvalidInput(
+                f"{self.name} predicted probabilities that add up to {sums.min():g} to {sums.max():g} for a text; "
+                "where each text has one label they add up to 1."
             )
         return probabilities
 

@@ -131,7 +131,8 @@ class PairedBootstrap:
         """
         estimate, known = self._estimate({name: 1.0}, metric, 1 - level), METRICS[metric]
         if not known.is_bounded:
-            return estimate
+            low, high = max(known.low, estimate.low), min(known.high, estimate.high)
+            return Estimate(estimate.value, low, high, estimate.error)
         width, wrong = known.high - known.low, 1 - level
         value = (estimate.value - known.low) / width
         if not 0 < value < 1:

@@ -118,7 +118,7 @@ def n_differing_examples(metric: str, labels: np.ndarray, first: np.ndarray, sec
         second: as `first`.
     """
     several = has_several(labels)
-    if METRICS[metric].reads == PROBABILITIES:
+    if METRICS[metric].reads == PROBABILITIES or are_numbers(labels):
         return float(len(labels))
     if METRICS[metric].reads == RANKING:
         moved = (_mean_ranks(first) != _mean_ranks(second)).any(axis=1)

@@ -75,8 +75,12 @@ def test_only_what_was_recorded_goes(tmp_path: Path) -> None:
         own_code.check_recorded({"my_module.py": "a"}, ["my_module", "my_other"], "The run")
     load(tmp_path, COST)
     own_code.check_recorded(own_code.hashes(), ["my_module"], "The run")
-    for recorded in ({**own_code.hashes(), "helper.py": "a"}, {"my_module.py": "a"}):
-        with pytest.raises(InvalidInput, match=r"The run was made with another (helper|my_module)\.py: "):
+    for recorded, said in (
+        ({**own_code.hashes(), "helper.py": "a"}, r"helper\.py is not imported now\."),
+        ({"my_module.py": "a"}, r"my_module\.py has changed\."),
+        ({"helper.py": "a"}, r"helper\.py is not imported now, my_module\.py was not part of it\."),
+    ):
+        with pytest.raises(InvalidInput, match=f"The run was made with other code of your own: {said}"):
             own_code.check_recorded(recorded, ["my_module"], "The run")
 
 
@@ -143,8 +147,10 @@ def mean(true, probabilities):
     assert own_metrics.score("my_module:exact", *SINGLE) == 0.5
     assert own_metrics.score("my_module:exact", *SEVERAL) == 0.5
     assert own_metrics.score("my_module:mean", *SINGLE) == 0.5
-    for labels, _ in (SINGLE, SEVERAL):
+    for labels, probabilities in (SINGLE, SEVERAL):
         own_metrics.try_metric("my_module:exact", labels, 2)
+        floats = labels.astype(np.float32) if labels.ndim > 1 else labels  # as a training has several labels
+        assert own_metrics.score("my_module:exact", floats, probabilities) == 0.5
 
 
 def test_a_metric_of_a_regression_gets_numbers(tmp_path: Path) -> None:
@@ -166,12 +172,13 @@ def largest(true, predicted):
     ("returned", "said"),
     [
         ("'good'", r"my_module:own returned str 'good'; a metric returns one number\."),
-        ("true", r"my_module:own returned ndarray array\(\[0, 1, 1, 0\]\); a metric returns one number\."),
+        ("true", r"my_module:own returned ndarray array\(\[.*\]\); a metric returns one number\."),
         ("None", r"returned NoneType None"),
         ("float('nan')", r"returned nan for 4 texts, and it declares values from 0 to 1\."),
         ("2", r"returned 2 for 4 texts, and it declares values from 0 to 1\."),
         ("true[99]", r"raised IndexError: index 99 is out of bounds .* \(my_module\.py, line 7\)\."),
         ("1 / (true == 1).sum()", r"returned inf for 2 texts.*also where none of them has some label"),
+        ("1.0 if (true == 1).sum() > 1 else np.nan", r"returned nan for 2 texts"),
         ("1 / (len(true) - 1)", r"raised ZeroDivisionError: .*\(my_module\.py, line 7\)\."),
     ],
 )

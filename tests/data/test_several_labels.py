@@ -126,7 +126,7 @@ def test_splits_keep_the_frequency_of_every_label() -> None:
         (["art", "food"], ["data.label_separator=''"], "data.label_separator is ''; it stands between"),
         (["art", "food"], ["data.label_column=[label,other]", "data.label_names=[a,b,c]"], "3 names for 2 columns"),
         (["art", "food"], ["data.label_column=[label,label]"], "data.label_column has label twice"),
-        (["art", "food"], ["data.task=several"], "data.task is 'several'; it is single_label or multi_label"),
+        (["art", "food"], ["data.task=several"], "data.task is 'several'; it is single_label,"),
         (["art", "food"], ["data.task=single_label", "data.label_separator=';'"],
          "data.label_separator is ';'; where a text can have several labels, data.task=multi_label says so"),
         (["art", "food"], ["data.task=single_label", "data.label_column=[label,other]"],

@@ -95,3 +95,10 @@ def test_a_plan_says_what_accuracy_hides() -> None:
     assert note_on_metric("accuracy", [], spam) is None
     assert "exactly its labels" in str(note_on_metric("accuracy", [50, 50, 50], SEVERAL))
     assert note_on_metric("f1_micro", [50, 50, 50], SEVERAL) is None
+
+
+def test_several_labels_are_no_numbers_as_a_training_has_them() -> None:
+    generator = np.random.default_rng(0)
+    labels, probabilities = generator.integers(0, 2, (40, 3)), generator.random((40, 3))
+    as_floats = labels.astype(np.float32)  # that a loss reads
+    assert metrics.compute_metrics(as_floats, probabilities) == metrics.compute_metrics(labels, probabilities)

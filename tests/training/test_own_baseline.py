@@ -96,6 +96,7 @@ def test_what_are_no_numbers_is_refused(own: Callable[[str], str], predicted: st
             "return lambda texts: np.full((len(texts), 2), -2.0)",
             r"numbers from -2 to -2; probabilities are from 0 to 1",
         ),
+        ("return lambda texts: np.full((len(texts), 2), 0.9)", r"add up to 1\.8 to 1\.8 for a text"),
         ("return lambda texts: np.full((len(texts), 2), np.nan)", r"numbers from nan to nan"),
     ],
 )

@@ -162,12 +162,19 @@ def test_a_linear_probe_of_numbers_is_a_ridge_regression(tmp_path: Path) -> None
         "loss.focal_gamma=2",
         "trainer.label_smoothing_factor=0.1",
         "+space.loss.focal_gamma={low: 0, high: 1}",
+        "+space.trainer.label_smoothing_factor={low: 0, high: 0.1}",
     ],
 )
 def test_what_is_about_labels_is_refused(setting: str) -> None:
     settings = settings_of(*WORDS, "data.path=z.csv", "study.metric=r2", setting)
     with pytest.raises(InvalidInput, match=r"is about labels, and data\.task is regression"):
         check_task(settings, Task(("stars",), kind=REGRESSION))
+
+
+def test_a_rung_of_a_regression_has_ten_texts() -> None:
+    task = Task(("stars",), kind=REGRESSION)
+    with pytest.raises(InvalidInput, match=r"study.rung_examples is 9; of a regression it is at least 10"):
+        check_task(settings_of(*WORDS, "data.path=z.csv", "study.metric=r2", "study.rung_examples=9"), task)
 
 
 def test_metrics_have_their_task() -> None:

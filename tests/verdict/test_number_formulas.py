@@ -62,6 +62,8 @@ def test_intervals_hold_the_true_value(metric: str) -> None:
         true = np.random.default_rng(number).normal(0, 2, 200)
         answers = {"one": Predictions(predicted(1.0, 1, true, seed=1000 + number))}
         interval = PairedBootstrap(true, answers, draws=300, metric=metric).estimate("one", metric)
+        assert interval.low >= (0 if metric.startswith("m") else -np.inf)
+        assert interval.high <= (np.inf if metric.startswith("m") else 1)
         missed += not interval.low <= wanted <= interval.high
     assert missed <= 22  # 10 expected
 

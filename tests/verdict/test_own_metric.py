@@ -32,6 +32,10 @@ def micro(true, predicted):
 def cost(true, predicted):
     return (5 * ((true == 1) & (predicted == 0)) + ((true == 0) & (predicted == 1))).mean()
 
+@metric(direction="minimize", low=0, high=np.inf)
+def largest(true, predicted):
+    return np.abs(true - predicted).max()
+
 @metric(direction="maximize", low=0, high=1)
 def of_one(true, predicted):
     return (predicted[true == 1] == 1).mean() if (true == 1).any() else np.nan
@@ -90,6 +94,16 @@ def test_a_threshold_is_tuned_by_it_in_its_direction() -> None:
     answers = np.stack([1 - positive[:1], positive[:1]], axis=-1)
     chosen = choose_threshold(labels, answers, "my_module:cost")
     assert chosen == pytest.approx(1 / 6, abs=0.04)  # where a miss costs five times a false alarm
+
+
+def test_of_a_regression_every_text_counts() -> None:
+    generator = np.random.default_rng(0)
+    true = generator.normal(0, 1, 100)
+    answers = {
+        name: Predictions((true + generator.normal(0, s, (2, 100)))[..., None]) for name, s in (("a", 0.1), ("b", 1.0))
+    }
+    bootstrap = PairedBootstrap(true, answers, draws=100, metric="my_module:largest")
+    assert bootstrap.differ_on_enough_examples("a", "b", "my_module:largest")
 
 
 def test_a_draw_that_it_cannot_judge_is_an_error_and_no_number() -> None:

@@ -109,7 +109,7 @@ def test_what_trains_needs_it_typed_again_and_unchanged(own: tuple[Place, str]) 
     for what, command in commands.items():
         done = place.run(*command, CODE)
         assert done.code == 2, what
-        assert "made with another my_price.py: its sha256 has changed since" in " ".join(done.err.split())
+        assert "made with other code of your own: my_price.py has changed" in " ".join(done.err.split())
     done = place.sweep(*OWN, *INLINE, "study.name=own", "study.n_trials=4")
     assert done.code == 2
     assert "code.my_price.py was" in done.err

@@ -94,7 +94,8 @@ def test_card_report_and_errors_know_numbers(stars: tuple[Place, str, str]) -> N
     found = judged.test.numbers
     assert found is not None
     assert found.mae == pytest.approx(judged.verdict.contender(judged.verdict.winner).registered_test["mae"], abs=1e-3)
-    assert sum(cell.examples for cell in found.cells) == judged.verdict.test_examples
+    assert 0 < sum(cell.examples for cell in found.cells) <= judged.verdict.test_examples
+    assert min(cell.examples for cell in found.cells) >= 5  # no single prediction on test
     assert not found.largest  # of the test split nobody reads single texts
     assert judged.validation is not None
     assert judged.validation.numbers is not None

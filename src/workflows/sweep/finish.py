@@ -12,7 +12,7 @@ from filelock import FileLock
 from src.comparison.saved_study import SavedStudy
 from src.config import compose
 from src.console.output import StudyConsole
-from src.core.errors import CommandFailed, first_line, mask_secrets
+from src.core.errors import CommandFailed, first_line, mask_secrets, with_full_stop
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, State, TrialRecord
@@ -66,7 +66,8 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
         console.print(f"  note: {problem}")
     ended = study.ended_trials()
     if failing := stopping.failure_streak(ended, study.study_settings) or stopping.only_failures(ended):
-        raise CommandFailed(f"The study {study.name} ended: {failing}. Tracebacks are on the runs (error.txt).")
+        why = with_full_stop(f"The study {study.name} ended: {failing}")
+        raise CommandFailed(f"{why} Tracebacks are on the runs (error.txt).")
     if not reason:
         raise CommandFailed(
             f"The study {study.name} is not done: its workers ended early. The same command continues it."

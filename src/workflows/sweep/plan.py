@@ -111,7 +111,8 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     )
     if checkpoint.source != "random":
         own = classification_head.head_labels(pretrained.own_config(checkpoint))
-        note = classification_head.note_on_head(checkpoint.id, own, prepared.label_names)
+        names = () if prepared.task.is_regression else prepared.label_names  # a head for numbers is always new
+        note = classification_head.note_on_head(checkpoint.id, own, names)
         warnings += [note] if note else []
     counts = prepared.label_counts.get("train", [])
     if note := objectives.note_on_metric(study_settings.metric, counts, prepared.task):

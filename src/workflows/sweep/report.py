@@ -196,6 +196,7 @@ def search_record(saved: SavedStudy) -> SearchRecord:
         machine=environment.machine(),
         versions=environment.versions(),
         commit=environment.git_commit(),
+        code=settings.code_argument,
     )
 
 
@@ -295,4 +296,4 @@ def training_overrides(overrides: tuple[str, ...]) -> list[str]:
         "worker.gpus",
         "worker.home",
     )
-    return [o for o in overrides if not o.startswith(search)]
+    return [o for o in overrides if not o.startswith(search) or o.startswith("study.metric=")]
