@@ -1,10 +1,10 @@
 """The verdict: computed from the predictions on the test split, and written to records, MLflow and the terminal."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +93,7 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
         study=saved.name,
         uid=saved.uid,
         key=comparison.key_without_champion,
-        made=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        made=datetime.now().astimezone().isoformat(timespec="milliseconds"),  # tells a verdict from the one before
         data=saved.dataset.name,
         fingerprints=dict(saved.dataset.fingerprints),
         registry=registry,
