@@ -263,7 +263,8 @@ def _import(name: str, root: Path) -> ModuleType:
             f"code has {name}, and the folder {root} has no {top}.py and no package {top}. code names modules of the "
             "folder that the command is given in, without .py: code=my_module."
         )
-    if top in (*OURS, *sys.stdlib_module_names) or not _is_in(getattr(sys.modules.get(top), "__file__", None), root):
+    elsewhere = PathFinder.find_spec(top, [path for path in sys.path if Path(path).resolve() != root])
+    if top in (*OURS, *sys.stdlib_module_names) or (elsewhere is not None and elsewhere.has_location):
         raise InvalidInput(f"code has {name}, and another module is called {top}, too: give yours another name.")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
@@ -272,11 +273,6 @@ def _import(name: str, root: Path) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         raise InvalidInput(f"code has {name}, and importing it raised {_describe(error)}") from error
-
-
-def _is_in(file: str | None, root: Path) -> bool:
-    """Whether a file lies in the folder; also without a file, that of a module which is not imported yet."""
-    return file is None or Path(file).resolve().is_relative_to(root)
 
 
 def _loaded_files(root: Path) -> dict[str, bytes]:

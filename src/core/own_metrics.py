@@ -26,13 +26,14 @@ def score(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
     Raises:
         InvalidInput: it is not loaded, raises an error, or returns something else than a number in its range.
     """
-    own, answers = own_code.find(name, OwnMetric), probabilities
-    labels = labels if are_numbers(labels) else labels.astype(np.int64)  # several labels are floats in a training
+    own, several = own_code.find(name, OwnMetric), has_several(labels)
     if are_numbers(labels):
         answers = probabilities[:, 0]
-    elif RESPONSES[own.response_method] == PREDICTED:
-        several = has_several(labels)
-        answers = decided(probabilities, several).astype(np.int64) if several else probabilities.argmax(axis=1)
+    else:
+        labels = labels.astype(np.int64)  # several labels are floats in a training
+        answers = probabilities
+        if RESPONSES[own.response_method] == PREDICTED:
+            answers = decided(probabilities, several).astype(np.int64) if several else probabilities.argmax(axis=1)
     value = own_code.call(name, own.function, labels, answers)
     try:
         number = float(value)

@@ -44,6 +44,11 @@ class Task:
         return self.kind == REGRESSION
 
     @property
+    def depends_on_scale(self) -> bool:
+        """Whether outputs that are all twice as large give other answers: numbers, and decisions by a threshold."""
+        return self.kind != SINGLE_LABEL
+
+    @property
     def problem_type(self) -> str:
         """The name of the kind in a config of transformers."""
         return PROBLEM_TYPES[self.kind]
@@ -82,12 +87,12 @@ def labels_in(config: Any) -> tuple[str, ...]:
 
 def gives_several_labels(config: Any) -> bool:
     """Whether a model gives a text several labels. `config`: of transformers."""
-    return bool(config.problem_type == PROBLEM_TYPES[MULTI_LABEL])
+    return kind_in(config) == MULTI_LABEL
 
 
 def predicts_numbers(config: Any) -> bool:
     """Whether a model predicts a number for each text. `config`: of transformers."""
-    return bool(config.problem_type == PROBLEM_TYPES[REGRESSION])
+    return kind_in(config) == REGRESSION
 
 
 def kind_in(config: Any) -> str:

@@ -87,6 +87,25 @@ def output_weight(model: Any) -> Any | None:
     return parameters.get(f"{names[0].removesuffix('bias')}weight") if names else None
 
 
+def scale_outputs(model: Any, factor: Any, shift: Any) -> None:
+    """Multiply the outputs of a classifier by a factor each, and add a shift, in its last layer.
+
+    A classifier whose last layer has no bias is left as it is.
+
+    Args:
+        model: of transformers.
+        factor: a number, or [n_labels].
+        shift: a number, or [n_labels].
+    """
+    weight, bias = output_weight(model), output_bias(model)
+    if weight is None or bias is None:
+        return
+    factors = torch.as_tensor(factor, dtype=bias.dtype, device=bias.device)
+    with torch.no_grad():
+        weight.mul_(factors.reshape(-1, 1))
+        bias.mul_(factors).add_(torch.as_tensor(shift, dtype=bias.dtype, device=bias.device))
+
+
 def write_with_threshold(weights: Path, threshold: Threshold, folder: Path) -> None:
     """Write the classifier in `weights` to `folder` so that it gives a label from the probability `threshold` on.
 

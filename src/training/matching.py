@@ -11,41 +11,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from scipy.special import logit
 
-from src.core.task import SINGLE_LABEL, Task
+from src.core.task import Task
 from src.core.texts import Text
 from src.training import inference
-from src.training.classification_head import output_bias, output_weight
-from src.training.pretrained import PROBABILITIES_FILE, WEIGHTS_FILE
+from src.training.classification_head import scale_outputs
+from src.training.pretrained import PROBABILITIES_FILE
 from src.training.weight_average import average_weights
 
 CLOSEST = 1e-4  # to 0 and 1, of probabilities whose log odds are fitted
 DIGITS = 4  # of slopes and shifts, so that the last bits of a prediction do not decide them
 
 
-def is_matched(task: Task) -> bool:
-    """Whether averages of classifiers for this task are stretched."""
-    return task.kind != SINGLE_LABEL
-
-
 def average_members(
     members: Sequence[Path], answers: np.ndarray, texts: Sequence[Text], task: Task, folder: Path, use_cpu: bool
 ) -> None:
-    """Write the average of saved classifiers into `folder`, and stretch its last layer if the task needs it.
+    """Write the average of saved classifiers into `folder`; stretch its last layer if the task depends on the scale.
 
     Args:
         members: folders with weights.
-        answers: what they predict for `texts`, [n_members, n_texts, n_labels]; only read if `is_matched(task)`.
+        answers: what they predict for `texts`, [n_members, n_texts, n_labels]; read if the task depends on the scale.
         texts: to compare the average with its members on.
         task: of the data.
         folder: what is there is replaced.
         use_cpu: predict on the processor.
     """
     average_weights(dict.fromkeys(members, 1), folder)
-    if not is_matched(task):
+    if not task.depends_on_scale:
         return
     own = inference.predict_probabilities(inference.load_classifier(folder, use_cpu), texts)
     slope, shift = fit_lines(_outputs(own, task), _outputs(answers.mean(axis=0), task))
@@ -61,7 +54,7 @@ def answers_of(members: Sequence[Path], texts: Sequence[Text], task: Task, use_c
         task: of the data.
         use_cpu: predict on the processor.
     """
-    if not is_matched(task):
+    if not task.depends_on_scale:
         return np.zeros((len(members), 0))
     return np.stack([answers_on_validation(folder, texts, use_cpu) for folder in members])
 
@@ -93,27 +86,12 @@ def fit_lines(outputs: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def stretch_last_layer(folder: Path, slope: np.ndarray, shift: np.ndarray) -> None:
-    """Multiply each output of the classifier in `folder` by its slope, and add its shift. Both: [n_outputs].
-
-    A classifier whose last layer has no bias is left as it is.
-    """
-    import torch
+    """Multiply each output of the classifier in `folder` by its slope, and add its shift. Both: [n_outputs]."""
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    layer = {id(output_weight(model)): "weight", id(output_bias(model)): "bias"}
-    names = {layer[id(p)]: name for name, p in model.named_parameters() if id(p) in layer}
-    if "bias" not in names:
-        return
-    file = folder / WEIGHTS_FILE
-    tensors = load_file(file)
-    with safe_open(file, framework="pt") as opened:
-        metadata = opened.metadata()
-    weight, bias = (tensors[names[part]].double() for part in ("weight", "bias"))
-    kind, slopes = tensors[names["bias"]].dtype, torch.from_numpy(slope)
-    tensors[names["weight"]] = (weight * slopes[:, None]).to(kind)
-    tensors[names["bias"]] = (bias * slopes + torch.from_numpy(shift)).to(kind)
-    save_file(tensors, file, metadata=metadata)
+    scale_outputs(model, slope, shift)
+    model.save_pretrained(folder)
 
 
 def _outputs(answers: np.ndarray, task: Task) -> np.ndarray:

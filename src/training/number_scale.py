@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.training.classification_head import output_bias, output_weight
+from src.training.classification_head import output_bias, output_weight, scale_outputs
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,13 @@ class NumberScale:
 
     def put_into(self, model: Any) -> None:
         """Let a model that predicts on the scale predict in the numbers' own unit. `model`: of transformers."""
-        weight, bias = _last_layer(model)
-        with torch.no_grad():
-            weight.mul_(self.deviation)
-            bias.mul_(self.deviation).add_(self.mean)
+        assert output_bias(model) is not None  # the dry run refuses others
+        scale_outputs(model, self.deviation, self.mean)
 
     @contextmanager
     def inside(self, model: Any) -> Iterator[None]:
         """Within the block, the model predicts in the numbers' own unit; afterwards it is exactly as before."""
-        layer = _last_layer(model)
+        layer = [parameter for parameter in (output_weight(model), output_bias(model)) if parameter is not None]
         before = [parameter.detach().clone() for parameter in layer]
         self.put_into(model)
         try:
@@ -62,10 +60,3 @@ class NumberScale:
             with torch.no_grad():
                 for parameter, value in zip(layer, before, strict=True):
                     parameter.copy_(value)
-
-
-def _last_layer(model: Any) -> tuple[Any, Any]:
-    weight, bias = output_weight(model), output_bias(model)
-    assert weight is not None
-    assert bias is not None
-    return weight, bias

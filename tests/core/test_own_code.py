@@ -84,7 +84,7 @@ def test_only_what_was_recorded_goes(tmp_path: Path) -> None:
             own_code.check_recorded(recorded, ["my_module"], "The run")
 
 
-@pytest.mark.parametrize("name", ["json", "pandas", "src"])
+@pytest.mark.parametrize("name", ["json", "pandas", "src", "pip"])
 def test_no_module_takes_the_name_of_another(tmp_path: Path, name: str) -> None:
     before = sys.modules.get(name)
     (tmp_path / f"{name}.py").write_text("raise SystemExit('it was imported')")

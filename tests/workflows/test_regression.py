@@ -116,6 +116,14 @@ def test_trainings_and_students_are_reproduced(stars: tuple[Place, str, str]) ->
         assert "are identical" in done.out
 
 
+def test_an_average_is_reproduced_with_the_scale_of_its_members(stars: tuple[Place, str, str]) -> None:
+    place = stars[0]
+    average = next(run for run in runs_of(place, "contender") if run.data.tags.get("form") == "average")
+    done = place.run("src.reproduce", f"run={average.info.run_id}")
+    assert done.code == 0, done.err
+    assert "The average's weights are identical." in done.out
+
+
 def test_a_temperature_of_numbers_is_refused(stars: tuple[Place, str, str]) -> None:
     done = stars[0].run("src.compare", "study.name=stars", "deliver.temperature=2")
     assert done.code == 2

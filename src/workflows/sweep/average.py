@@ -15,7 +15,6 @@ from src.core.metric import MAXIMIZE, gain
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, TrialRecord, nested_from_json
-from src.core.task import SINGLE_LABEL
 from src.core.texts import texts_of
 from src.data.dataset import PreparedDataset
 from src.search import stopping
@@ -63,7 +62,7 @@ def make_average(study: Study, dataset: PreparedDataset, store: TrackingStore) -
     chosen = {trial.number: trial for trial in choose_members(study, dataset)}
     weights = {n: study.training_folder(n) / BEST_DIR for n in chosen}
     present = [n for n in chosen if weights[n].is_dir()]
-    is_matched = dataset.task.kind != SINGLE_LABEL  # such an average has a scale of its own: it is not extended
+    is_matched = dataset.task.depends_on_scale  # with its members: it has a scale of its own, and is not extended
     if known is None or is_matched or not set(known.members) <= chosen.keys():
         members, counts = present, {weights[n]: 1 for n in present}
     else:
