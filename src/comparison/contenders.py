@@ -13,9 +13,8 @@ from src.config.settings import PER_LABEL, ComparisonSettings, Settings
 from src.core.cache import content_key
 from src.core.errors import InvalidInput
 from src.core.record_files import read_record, without_schema, write_json
-from src.core.records import Params, Record, TrainingResult, TrialRecord
+from src.core.records import DEFAULT_RECIPE, Params, Record, TrainingResult, TrialRecord
 from src.search import stopping
-from src.search.study import DEFAULT_RECIPE
 from src.tracking import run_tree
 from src.training.pretrained import BEST_DIR
 from src.verdict.records import AVERAGE, REFIT, SINGLE, STUDENT
@@ -257,10 +256,10 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         if recipe.key not in {c.key for c in (default, *tuned)}:
             tuned.append(recipe)
     if not tuned and not study.end_reason():
+        n_ended = len(stopping.own_trials(study.ended_trials()))
         raise InvalidInput(
-            f"The study {saved.name} is not over, and no trial with tuned settings is COMPLETE yet: "
-            f"{len(study.ended_trials())} of {study.study_settings.n_trials} trials have ended. Continue it with the "
-            "same command, and compare then."
+            f"The study {saved.name} is not over, and no trial with tuned settings is COMPLETE yet: {n_ended} of "
+            f"{study.limits().n_trials} trials have ended. Continue it with the same command, and compare then."
         )
     if not tuned:
         raise InvalidInput(
@@ -328,6 +327,12 @@ def _recipe(saved: SavedStudy, name: str, kind: str, yaml: str, trial: TrialReco
 
 def _trial_config(saved: SavedStudy, trial: TrialRecord) -> str:
     config_yaml = run_tree.trial_run(saved.study, trial.number).read_text("config.yaml")
+    if config_yaml is None and trial.is_inherited:
+        raise InvalidInput(
+            f"Trial {trial.number} of {saved.name} is inherited from {trial.source_study}, whose folder "
+            f"{saved.study.folder.parent / str(trial.source_study)} is not there any more, or is that of another study "
+            "of this name. Its settings were kept there; put it back."
+        )
     if config_yaml is None:
         raise InvalidInput(
             f"Trial {trial.number} of {saved.name} has no config on record: {saved.study.folder} is damaged."

@@ -10,6 +10,8 @@ from src.core.records import Params
 from src.core.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TUNED, PER_LABEL = "tuned", "per_label"  # decision thresholds that a comparison chooses
+# settings of a study that may change while it is searched
+LIMITS = ("n_trials", "budget_minutes", "budget_epochs", "target", "patience", "max_failures", "disk_budget_gb")
 AVERAGE_MOST = 8  # trials whose weights study.average=auto averages
 EPOCHS_KEY = "trainer.num_train_epochs"
 # what the baselines of labels are called where texts have numbers
@@ -148,6 +150,8 @@ class StudySettings:
     budget_epochs: float | None = None  # over all trials
     threshold: float | str = 0.5  # of the second of two labels, or of several: 0.5, tuned, or per_label
     average: int | str = 0  # so many trials' weights are averaged at most; auto, or 0 (studies of earlier versions)
+    inherit: str | None = None  # name of a study whose ended trials a new study takes over
+    learn_from: list[str] = field(default_factory=list)  # names of studies whose best settings are tried first
 
     @property
     def has_tuned_threshold(self) -> bool:

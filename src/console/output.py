@@ -134,16 +134,15 @@ class StudyConsole(Console):
         speeds = ", ".join(f"{count}: {speed:.0f}" for count, speed in found.items())
         self.print(f"  training examples per second, by workers   {speeds}; workers=auto takes {chosen} from now on")
 
-    def trial(self, trial: TrialRecord, done: int, best: TrialRecord | None) -> None:
-        """Print a line for a trial that has ended."""
+    def trial(self, trial: TrialRecord, done: int, total: int, best: TrialRecord | None) -> None:
+        """Print a line for a trial that has ended: the `done`-th of `total`."""
         values = short_params(trial.params, "  ")
         score = "" if trial.score is None else f"{trial.score:.4f}"
         mark = " *" if best is not None and best.number == trial.number else ""
         tail = f"  ({trial.result.reason})" if trial.result.reason else ""
         spent = f"{trial.result.seconds:.0f} s"
         self.event(
-            f"[{done}/{self.study.n_trials}] trial {trial.number:<3} {trial.state:<8} {score:>6}{mark:<2} {spent:>6}  "
-            f"{values}{tail}"
+            f"[{done}/{total}] trial {trial.number:<3} {trial.state:<8} {score:>6}{mark:<2} {spent:>6}  {values}{tail}"
         )
 
     def screening(self, results: Sequence[ScreeningResult]) -> None:
@@ -165,7 +164,7 @@ class StudyConsole(Console):
         columns += [Column(name, right=True, min_width=6) for name in (*metrics, "MB", "ms per 1000")]
         rows = []
         for trial in rank_trials(trials, direction)[:TOP]:
-            note = "" if trial.origin == "sampler" else f" ({trial.origin})"
+            note = f" ({trial.note})" if trial.note else ""
             rows.append((f"trial {trial.number}{note}", *_cells(trial.result, metrics), short_params(trial.params)))
         for name, result in baselines.items():
             rows.append((f"baseline {name}", *_cells(result, metrics), result.reason or ""))
@@ -181,7 +180,8 @@ class StudyConsole(Console):
     def best(self, trial: TrialRecord, overrides: Sequence[str]) -> None:
         """Print the best settings."""
         self.print(
-            f"\nBest: trial {trial.number}, {self.study.metric} {trial.score:.4f} on the validation split, one seed."
+            f"\nBest: trial {trial.number}{f' ({trial.note})' if trial.is_inherited else ''}, {self.study.metric} "
+            f"{trial.score:.4f} on the validation split, one seed."
         )
         self.print("  " + " ".join(overrides))
 

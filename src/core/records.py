@@ -14,6 +14,7 @@ from src.core.record_files import NewerRecord, with_schema, without_schema
 Nested = TypeVar("Nested")
 Params = dict[str, Any]
 """Dotted config keys and their values: one point of a search space."""
+SAMPLER, DEFAULT_RECIPE, ENQUEUED, LEARNED = "sampler", "default recipe", "enqueued", "learned"  # origins of a trial
 
 
 class State(StrEnum):
@@ -120,7 +121,23 @@ class TrialRecord(Record):
     rung: int | None = None  # the last rung at which it was evaluated, in percent of its schedule
     rung_score: float | None = None
     run_id: str | None = None  # of its MLflow run
-    origin: str = "sampler"  # sampler, default recipe or enqueued
+    origin: str = SAMPLER  # sampler, default recipe, enqueued or learned
+    source_study: str | None = None  # of an inherited trial: the study that trained it; of a learned one: its study
+    source_trial: int | None = None  # its number there
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another study trained it, and this one has taken it over."""
+        return self.source_study is not None and self.origin != LEARNED
+
+    @property
+    def note(self) -> str:
+        """Where it comes from, in words; empty if the sampler proposed it."""
+        source = "" if self.source_study is None else f"from {self.source_study}, trial {self.source_trial}"
+        if self.origin == LEARNED:
+            return f"learned {source}"
+        words = ("" if self.origin == SAMPLER else self.origin, f"inherited {source}" if source else "")
+        return ", ".join(filter(None, words))
 
     @property
     def state(self) -> str:

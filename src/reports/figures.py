@@ -73,11 +73,17 @@ def optimization_history(record: SearchRecord) -> Figure:
     figure, axes = _blank(3.2)
     scored = [t for t in record.trials if t.score is not None]
     for state, colour in STATES.items():
-        selected = [t for t in scored if t.state == state]
-        if selected:
-            axes.scatter(
-                [t.number for t in selected], [t.score for t in selected], color=colour, label=state.lower(), zorder=3
-            )
+        for inherited in (False, True):
+            selected = [t for t in scored if t.state == state and t.is_inherited == inherited]
+            if selected:
+                axes.scatter(
+                    [t.number for t in selected],
+                    [t.score for t in selected],
+                    edgecolors=colour,
+                    facecolors="none" if inherited else colour,
+                    label=state.lower() + (", inherited" if inherited else ""),
+                    zorder=3,
+                )
     best: list[float] = []
     finished = [t for t in scored if t.state == State.COMPLETE]
     for trial in finished:

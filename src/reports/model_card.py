@@ -183,8 +183,11 @@ def describe_budget(record: SearchRecord) -> str:
 
 def describe_trials(record: SearchRecord) -> str:
     """How the trials ended, in words."""
-    counts = Counter(State(t.state).value for t in record.trials)
-    return f"{', '.join(f'{n} {state}' for state, n in counts.items())}; {duration(record.seconds)}; {record.ending}"
+    counts = Counter(State(t.state).value for t in record.trials if not t.is_inherited)
+    inherited = Counter(t.source_study for t in record.trials if t.is_inherited)
+    taken = "".join(f"; {n} more inherited from {study}" for study, n in inherited.items())
+    ended = ", ".join(f"{n} {state}" for state, n in counts.items())
+    return f"{ended}{taken}; {duration(record.seconds)}; {record.ending}"
 
 
 def _results(winner: ContenderRecord, baseline: ContenderRecord | None) -> list[tuple[str, ...]]:

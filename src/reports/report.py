@@ -138,7 +138,7 @@ def _search_facts(record: SearchRecord) -> dict[str, str]:
 
 def _trial_row(record: SearchRecord, trial: TrialRecord) -> tuple[object, ...]:
     name = f"{trial.number}" + (" (best)" if trial.number == record.best else "")
-    name += "" if trial.origin == "sampler" else f" ({trial.origin})"
+    name += f" ({trial.note})" if trial.note else ""
     settings = short_params(trial.params)
     curve = next((c for c in record.curves if c.trial == trial.number), None)
     seen = max((x for x, _ in (*curve.score, *curve.loss)), default=None) if curve else None

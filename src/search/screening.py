@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from src.core.record_files import read_record, without_schema, write_json
-from src.core.records import Params, ScreeningResult
+from src.core.records import ENQUEUED, Params, ScreeningResult
+from src.search import inheritance
 from src.search.sampler import SCREENED_ATTR, SCREENED_KEY, kept_models
 from src.search.study import Study
 
@@ -48,9 +49,9 @@ def keep_models(study: Study, kept: Mapping[str, Params]) -> None:
             return
         known = study.optuna_study.get_trials(deepcopy=False)
         have = [t.system_attrs.get("fixed_params") for t in known]
-        room = max(0, study.study_settings.n_trials - len(known))
+        room = max(0, study.limits().n_trials - len(inheritance.own_trials(known)))
         for params in [params for params in kept.values() if params not in have][:room]:
-            study.optuna_study.enqueue_trial(dict(params), user_attrs={"origin": "enqueued"})
+            study.optuna_study.enqueue_trial(dict(params), user_attrs={"origin": ENQUEUED})
         study.optuna_study.set_user_attr(SCREENED_ATTR, list(kept))
 
 

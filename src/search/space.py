@@ -53,6 +53,12 @@ class Parameter:
                 return low <= number <= high and abs(steps - round(steps)) < STEP_TOLERANCE
         return False
 
+    def typed(self, value: Any) -> Any:
+        """The value as a sampler gives it: an int or a float, if it is a number of a range."""
+        if isinstance(self.distribution, IntDistribution):
+            return int(value)
+        return float(value) if isinstance(self.distribution, FloatDistribution) else value
+
     def bounds(self) -> list[Any]:
         """The outermost values: both ends of a range, or every choice."""
         match self.distribution:

@@ -30,6 +30,8 @@ def stop_reason(
 ) -> str | None:
     """The stopping criterion that is met, in words, or None.
 
+    Inherited trials count as known results, and not as trials of the study.
+
     Args:
         ended: trials with a final state, in the order in which they ended.
         study: the criteria.
@@ -37,13 +39,14 @@ def stop_reason(
         spent_seconds: of searching so far.
         spent_epochs: of all trials so far.
     """
-    if len(ended) >= study.n_trials:
+    own = own_trials(ended)
+    if len(own) >= study.n_trials:
         return f"all {study.n_trials} trials are done"
     if is_over_budget(study, spent_seconds):
         return f"the budget of {study.budget_minutes:g} minutes is spent"
     if study.budget_epochs is not None and spent_epochs >= study.budget_epochs:
         return f"the budget of {study.budget_epochs:g} epochs is spent"
-    if reason := failure_streak(ended, study):
+    if reason := failure_streak(own, study):
         return reason
     if study.target is None and study.patience is None:
         return None
@@ -51,16 +54,23 @@ def stop_reason(
     if best is None or best.score is None:
         return None
     if study.target is not None and _reaches(best.score, study.target, direction):
-        return f"trial {best.number} reached the target of {study.target:g} with {best.score:.4f}"
-    since = next(passed for passed, t in enumerate(reversed(ended)) if t.number == best.number)
+        inherited = f" ({best.note})" if best.is_inherited else ""
+        return f"trial {best.number}{inherited} reached the target of {study.target:g} with {best.score:.4f}"
+    numbers = [t.number for t in own]
+    since = len(own) if best.is_inherited else len(own) - 1 - numbers.index(best.number)
     if study.patience is not None and since >= study.patience:
         return f"{since} trials in a row brought nothing better than trial {best.number} (study.patience)"
     return None
 
 
+def own_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials that the study has trained itself: without inherited ones."""
+    return [t for t in trials if not t.is_inherited]
+
+
 def epochs_spent(trials: Sequence[TrialRecord], recipe: Recipe) -> float:
-    """Epochs that these trials have trained, as far as each of them got. `recipe`: has what is not searched."""
-    return sum(float(t.params.get(EPOCHS_KEY, recipe.epochs)) * (t.result.share or 0.0) for t in trials)
+    """Epochs that the study has trained, each trial as far as it got. `recipe`: has what is not searched."""
+    return sum(float(t.params.get(EPOCHS_KEY, recipe.epochs)) * (t.result.share or 0.0) for t in own_trials(trials))
 
 
 def is_over_budget(study: StudySettings, spent_seconds: float) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from src.config.settings import Settings, StorageSettings, StudySettings
+from src.config.settings import LIMITS, Settings, StorageSettings, StudySettings
 from src.core import own_code
 from src.core.errors import InvalidInput, mask_secrets
+from src.core.paths import atomic_write
 from src.core.record_files import SCHEMA, SCHEMA_KEY, check_schema, read_json, read_record, write_json
-from src.core.records import State, TrainingResult, TrialRecord
-from src.search import stopping
+from src.core.records import DEFAULT_RECIPE, ENQUEUED, SAMPLER, State, TrainingResult, TrialRecord
+from src.search import inheritance, stopping
 from src.search.asha import Asha, last_rung
+from src.search.inheritance import InheritedTrial, Source
 from src.search.instantiate import instantiate
 from src.search.sampler import FINAL_STATES, UniquePointSampler, is_exhausted
 from src.search.space import Space
@@ -29,10 +32,11 @@ from src.search.storages.database import has_database
 
 # the definition has the fingerprint of the weights instead
 LOCATION_KEYS = ("model.checkpoint", "model.name")
-DEFAULT_RECIPE = "default recipe"  # where trial 0 comes from
 CLOCK_DIFFERENCE_SECONDS = 60.0  # between two machines; a larger one means that a clock was set
 LABELS_KEY = "data.label_names"  # in a study's definition
 CODE_PREFIX = "code."  # there, before the path of each file of the user's own code; its sha256
+LIMITS_ATTR = "limits"  # attribute of a study: the limits that the newest command has set
+UID_FILE = "uid"  # in a study's folder, for studies that have inherited its trials
 
 
 class Study:
@@ -66,6 +70,10 @@ class Study:
         """The group study of the settings."""
         return self.settings.study
 
+    def limits(self) -> StudySettings:
+        """The group study with the limits of the newest command: they count for every process that searches."""
+        return replace(self.settings.study, **self.optuna_study.user_attrs.get(LIMITS_ATTR, {}))
+
     @property
     def optuna_study(self) -> optuna.Study:
         """The Optuna study, with its sampler and pruner.
@@ -89,13 +97,14 @@ class Study:
     # --- the study ---
 
     def check_definition(
-        self, definition: Mapping[str, Any], advise: Callable[[Mapping[str, Any]], str] = lambda _: ""
+        self, definition: Mapping[str, Any], advise: Callable[[Mapping[str, Any]], tuple[str, str]] = lambda _: ("", "")
     ) -> bool:
         """Whether the study exists. Raises InvalidInput if it exists with another definition.
 
         Args:
             definition: of today's config.
-            advise: a sentence about the space that the study has, if that differs.
+            advise: given the definition that the study has, two texts about how to go on: one for the middle of the
+                message, which ends with a blank, and one for its end.
         """
         if not self.exists():
             return False
@@ -109,11 +118,11 @@ class Study:
             if before.get(key) != definition.get(key)
         ]
         if changed:
-            advice = "" if before.get("space") == definition.get("space") else advise(before["space"])
+            first, last = advise(before)
             raise InvalidInput(
                 f"The study {self.name} exists with another definition: {'; '.join(changed)}. Its trials would not "
-                f"compare. {advice}Either undo the change and continue it, or start another one: "
-                f"study.name={self.name}-2."
+                f"compare. {first}Either undo the change and continue it, or start another one: "
+                f"study.name={self.name}-2.{last}"
             )
         return True
 
@@ -122,25 +131,49 @@ class Study:
         study = load_optuna_study(self.name, self.storage)
         return study is not None and "definition" in study.user_attrs
 
-    def create(self, definition: Mapping[str, Any]) -> None:
-        """Create the study if it does not exist, and enqueue the default recipe and study.enqueue. Safe to repeat."""
+    def create(self, definition: Mapping[str, Any], inherited: Sequence[InheritedTrial] = ()) -> None:
+        """Create the study if it does not exist, enqueue its first trials, and set its limits. Safe to repeat.
+
+        Enqueued are the default recipe and study.enqueue.
+
+        Args:
+            definition: of today's config.
+            inherited: trials of another study that a new study takes over.
+        """
         with self.lock:
             if not self.check_definition(definition):
-                study = load_optuna_study(self.name, self.storage) or optuna.create_study(
-                    study_name=self.name, storage=self.storage, direction=self.direction
-                )
-                study.set_user_attr("uid", uuid.uuid4().hex)
-                study.set_user_attr(SCHEMA_KEY, SCHEMA)
-                study.set_user_attr("definition", dict(definition))
+                self._create(definition, inherited)
+            if not (self.folder / UID_FILE).exists():
+                atomic_write(self.folder / UID_FILE, str(self.optuna_study.user_attrs["uid"]))
             known = self.optuna_study.get_trials(deepcopy=False)
-            have = [t.system_attrs.get("fixed_params") for t in known]
+            have = [t.system_attrs.get("fixed_params", t.params) for t in known]
             first = self.space.default_params()
             has_default = any(t.user_attrs.get("origin") == DEFAULT_RECIPE for t in known)
             starts = [] if has_default or self.space.problems_with(first) else [(first, DEFAULT_RECIPE)]
-            starts += [(dict(params), "enqueued") for params in self.study_settings.enqueue]
-            room = max(0, self.study_settings.n_trials - len(known))
+            starts += [(dict(params), ENQUEUED) for params in self.study_settings.enqueue]
+            room = max(0, self.study_settings.n_trials - len(inheritance.own_trials(known)))
             for params, origin in [s for s in starts if s[0] not in have][:room]:
                 self.optuna_study.enqueue_trial(params, user_attrs={"origin": origin})
+            limits = {name: getattr(self.study_settings, name) for name in LIMITS}
+            if self.optuna_study.user_attrs.get(LIMITS_ATTR) != limits:
+                self.optuna_study.set_user_attr(LIMITS_ATTR, limits)
+
+    def _create(self, definition: Mapping[str, Any], inherited: Sequence[InheritedTrial]) -> None:
+        """Create the study with its inherited trials. It exists once its definition is there, which comes last."""
+        study = load_optuna_study(self.name, self.storage) or optuna.create_study(
+            study_name=self.name, storage=self.storage, direction=self.direction
+        )
+        if "uid" not in study.user_attrs:
+            study.set_user_attr("uid", uuid.uuid4().hex)
+        study.set_user_attr(SCHEMA_KEY, SCHEMA)
+        for place, uid in {(self.folder.parent / i.source.study, i.source.uid) for i in inherited}:
+            if place.is_dir() and not (place / UID_FILE).exists():  # of an earlier version
+                atomic_write(place / UID_FILE, uid)
+        have = {inheritance.source_of(t) for t in study.get_trials(deepcopy=False)}
+        for trial in inherited:
+            if trial.source not in have:
+                study.add_trial(inheritance.to_frozen_trial(trial, self.space))
+        study.set_user_attr("definition", dict(definition))
 
     def trials(self) -> list[TrialRecord]:
         """All trials that have started, by number."""
@@ -170,10 +203,11 @@ class Study:
 
     def stop_reason(self) -> str | None:
         """Why no further trial starts or continues, or None."""
-        spent = 0.0 if self.study_settings.budget_minutes is None else self.seconds_spent()
+        limits = self.limits()
+        spent = 0.0 if limits.budget_minutes is None else self.seconds_spent()
         ended = self.ended_trials()
         epochs = stopping.epochs_spent(ended, self.settings.recipe)
-        return stopping.stop_reason(ended, self.study_settings, self.direction, spent, epochs)
+        return stopping.stop_reason(ended, limits, self.direction, spent, epochs)
 
     def end_reason(self) -> str | None:
         """Why the study has ended, or None."""
@@ -272,9 +306,25 @@ class Study:
         """Trial `number` as the storage has it now."""
         return self.storage.get_trial(self.trial_id(number))
 
+    @cached_property
+    def sources(self) -> dict[int, Source]:
+        """Where inherited trials were trained, by their numbers here. They do not change once the study exists."""
+        every = ((t.number, inheritance.source_of(t)) for t in self.optuna_study.get_trials(deepcopy=False))
+        return {number: source for number, source in every if source is not None}
+
     def trial_folder(self, number: int) -> Path:
-        """The folder of trial `number`."""
+        """The folder of trial `number`. Of an inherited one it is in the folder of the study that trained it.
+
+        If that study is not there any more, it is an empty folder of this one.
+        """
+        source = self.sources.get(number)
+        if source is not None and self.has_folder_of(source):
+            return self.folder.parent / source.study / "trials" / f"{source.trial:04d}"
         return self.folder / "trials" / f"{number:04d}"
+
+    def has_folder_of(self, source: Source) -> bool:
+        """Whether the folder of the study that trained an inherited trial is there, and is that of the same study."""
+        return read_record(self.folder.parent / source.study / UID_FILE, str) == source.uid
 
     def training_folder(self, number: int) -> Path:
         """Checkpoints and best weights of trial `number`."""
@@ -328,10 +378,9 @@ def refuse_foreign_study(storage: StorageSettings, name: str, folder: Path) -> N
     if storage.url is None or not has_database(storage.url):
         return
     study = load_optuna_study(name, open_storage(storage, folder))
-    if study is None or "definition" in study.user_attrs:
+    if study is None or "uid" in study.user_attrs:  # what Trialbook stores first
         return
-    ours = {"uid", SCHEMA_KEY}  # what Trialbook stores before the definition
-    if study.get_trials(deepcopy=False) or set(study.user_attrs) - ours:
+    if study.get_trials(deepcopy=False) or study.user_attrs:
         raise InvalidInput(
             f"The storage at {mask_secrets(storage.url)} has a study {name} that Trialbook did not make; it is left as "
             "it is. Choose another name: study.name=<another>."
@@ -379,7 +428,7 @@ def _to_record(trial: FrozenTrial) -> TrialRecord:
     result = replace(TrainingResult(**{"state": state, **trial.user_attrs.get("outcome", {})}), state=state)
     if state == State.COMPLETE:
         result = replace(result, score=trial.value)
-    rung = last_rung(trial)
+    rung, source = last_rung(trial), inheritance.source_of(trial) or inheritance.learned_from(trial)
     return TrialRecord(
         number=trial.number,
         params=dict(trial.params),
@@ -387,7 +436,9 @@ def _to_record(trial: FrozenTrial) -> TrialRecord:
         rung=rung,
         rung_score=None if rung is None else trial.intermediate_values[rung],
         run_id=trial.user_attrs.get("run_id"),
-        origin=str(trial.user_attrs.get("origin", "sampler")),
+        origin=str(trial.user_attrs.get("origin", SAMPLER)),
+        source_study=source.study if source else None,
+        source_trial=source.trial if source else None,
     )
 
 

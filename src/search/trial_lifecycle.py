@@ -27,11 +27,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from src.core.errors import StorageUnavailable, first_line
 from src.core.metric import gain
-from src.core.records import Evaluation, Params, State, StopDecision, TrainingResult
-from src.search import stopping
+from src.core.records import DEFAULT_RECIPE, SAMPLER, Evaluation, Params, State, StopDecision, TrainingResult
+from src.search import inheritance, stopping
 from src.search.asha import PROMOTED_ATTR, Asha, last_rung, promoted_rungs
 from src.search.sampler import FINAL_STATES, is_exhausted
-from src.search.study import DEFAULT_RECIPE, Study
+from src.search.study import Study
 from src.training import checkpoints
 
 CLAIM_ATTR = "hold"  # attributes of a trial: when it started, how often it was claimed, how often without any progress
@@ -172,7 +172,7 @@ def pause_trial(study: Study, claimed: ClaimedTrial, result: TrainingResult) -> 
         size = checkpoints.disk_gigabytes(study.training_folder(claimed.number))
         claimed.trial.set_user_attr(PAUSED_ATTR, {"rung": rung, "gigabytes": size})
         study.release(frozen)
-        budget = study.study_settings.disk_budget_gb
+        budget = study.limits().disk_budget_gb
         paused = [t for t in _unclaimed_trials(study) if is_paused(study, t)]
         rungs = {t.number: last_rung(t) or 0 for t in paused}
         gains = {t.number: gain(t.intermediate_values[rungs[t.number]], study.direction) for t in paused}
@@ -212,7 +212,7 @@ def delete_old_weights(study: Study, most: int | None = None) -> None:
     """Delete the weights of all ended trials except the best `most`; None: those to keep until the study ends."""
     most = study.study_settings.keep_until_end if most is None else most
     with study.lock:
-        ended = study.ended_trials()
+        ended = stopping.own_trials(study.ended_trials())  # those of inherited ones belong to their own studies
         kept = {t.number for t in stopping.rank_trials(ended, study.direction)[:most]}
         for number in {t.number for t in ended} - kept - study.weights_deleted:
             shutil.rmtree(study.training_folder(number), ignore_errors=True)
@@ -270,7 +270,7 @@ def _claim(study: Study, frozen: FrozenTrial) -> ClaimedTrial | None:
     for parameter in study.space.parameters:
         if parameter in study.space.active_parameters(params):
             params[parameter.key] = parameter.suggest(trial)
-    origin = str(attributes.get("origin", "sampler"))
+    origin = str(attributes.get("origin", SAMPLER))
     return ClaimedTrial(frozen.number, params, study.trial_folder(frozen.number), trial, origin, starts)
 
 
@@ -311,8 +311,8 @@ def _promote_next(study: Study, claimed: int | None = None) -> FrozenTrial | Non
 
 def _all_started(study: Study) -> bool:
     """Whether no new trial is to start: n_trials is reached, or all points of the space have been tried."""
-    begun = len(study.trials_in_state(TrialState.RUNNING, *FINAL_STATES))
-    return begun >= study.study_settings.n_trials or is_exhausted(study.space, study.optuna_study)
+    begun = inheritance.own_trials(study.trials_in_state(TrialState.RUNNING, *FINAL_STATES))
+    return len(begun) >= study.limits().n_trials or is_exhausted(study.space, study.optuna_study)
 
 
 def _unclaimed_trials(study: Study) -> list[FrozenTrial]:

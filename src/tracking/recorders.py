@@ -10,15 +10,16 @@ from typing import Any
 from src.config.settings import Settings
 from src.core import own_code
 from src.core.errors import mask_secrets
+from src.core.formatting import short_params
 from src.core.metric import MAXIMIZE
-from src.core.records import AverageRecord, ScreeningResult, State, TrainingResult, WeightChange
+from src.core.records import AverageRecord, ScreeningResult, State, TrainingResult, TrialRecord, WeightChange
 from src.core.task import Task, Threshold
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.search_record import JudgedSearch, SearchRecord, WeightInspection
 from src.search.study import Study
 from src.tracking import environment, logged_model, run_reader, ui_views
-from src.tracking.run_log import RunLog, Table
+from src.tracking.run_log import RunLog, Table, read_run_id
 from src.tracking.store import TrackingStore
 from src.training import classification_head
 from src.training.pretrained import BEST_DIR, PretrainedModel
@@ -44,6 +45,21 @@ def common_tags(dataset: PreparedDataset, study: str) -> dict[str, str]:
         "mlflow.source.name": "trialbook",
         **({"mlflow.source.git.commit": commit} if commit else {}),
     }
+
+
+def record_inheritance(run: RunLog, study: Study) -> None:
+    """Record on the study's run which trials it has taken over: as tags, and as a table with the runs of the trials."""
+    inherited: list[TrialRecord] = [t for t in study.trials() if t.is_inherited]
+    names = sorted({source.study for source in study.sources.values()})
+    runs = [read_run_id(study.folder.parent / name / "run") or "" for name in names]
+    run.set_tags({"inherited.from": ", ".join(names), "inherited.run": ", ".join(runs)})
+    run.set_tags({"inherited.trials": len(inherited)})
+    columns = ("trial", "study", "trial there", "run", "state", "score", "settings")
+    rows = [
+        (t.number, t.source_study, t.source_trial, t.run_id, t.state, t.score, short_params(t.params))
+        for t in inherited
+    ]
+    run.log_tables({"inherited.json": (columns, rows)})
 
 
 def save_trials_view(store: TrackingStore, study: Study) -> None:

@@ -24,7 +24,11 @@ def study_run(study: Study) -> RunLog:
 
 
 def trial_run(study: Study, number: int) -> RunLog:
-    """The run of trial `number`, a child of the study's run."""
+    """The run of trial `number`, a child of the study's run; of an inherited trial, of the study that trained it."""
+    if (source := study.sources.get(number)) is not None:
+        folder = study.trial_folder(number)
+        parent = read_run_id(folder.parent.parent / "run")
+        return RunLog(folder / "run", f"{source.uid}/trial/{source.trial}", f"trial-{source.trial:04d}", parent)
     return RunLog(
         study.trial_folder(number) / "run", f"{_uid(study)}/trial/{number}", f"trial-{number:04d}", _study_run_id(study)
     )
@@ -91,7 +95,7 @@ def forget_lost_runs(study: Study, store: TrackingStore) -> None:
             if file.parent != study.folder / "run" and "repeats" not in file.parts:
                 store.client.set_tag(read_run_id(file.parent), "mlflow.parentRunId", parent)
         study_run(study).send_to(store, retry_now=True)
-        for number in [trial.number for trial in study.trials()]:
+        for number in [trial.number for trial in study.trials() if not trial.is_inherited]:
             trial_run(study, number).send_to(store, retry_now=True)
         for name in study.baseline_results():
             baseline_run(study, name).send_to(store, retry_now=True)

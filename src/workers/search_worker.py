@@ -14,10 +14,10 @@ from src.core import own_code, shutdown
 from src.core.errors import StorageUnavailable
 from src.core.messages import notify
 from src.core.paths import Paths, atomic_write
-from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
+from src.core.records import DEFAULT_RECIPE, Calibration, Evaluation, State, StopDecision, TrainingResult
 from src.search import space as spaces
 from src.search import stopping, trial_lifecycle
-from src.search.study import DEFAULT_RECIPE, Study, data_fingerprint
+from src.search.study import Study, data_fingerprint
 from src.search.trial_lifecycle import ClaimedTrial
 from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
@@ -75,11 +75,9 @@ class TrialCallback(TrackingCallback):
             return None
         self._budget_checked = time.monotonic()
         with trial_lifecycle.storage_errors():
-            spent = self.study.seconds_spent()
-        if stopping.is_over_budget(self.study.study_settings, spent):
-            return StopDecision(
-                State.PRUNED, f"the study's budget of {self.study.study_settings.budget_minutes:g} minutes was spent"
-            )
+            spent, limits = self.study.seconds_spent(), self.study.limits()
+        if stopping.is_over_budget(limits, spent):
+            return StopDecision(State.PRUNED, f"the study's budget of {limits.budget_minutes:g} minutes was spent")
         return None
 
 

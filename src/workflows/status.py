@@ -16,12 +16,12 @@ from src.core.formatting import duration, plural, short_params
 from src.core.paths import Paths
 from src.core.records import State, TrialRecord
 from src.data.files import formats
-from src.search.stopping import best_trial
+from src.search.stopping import best_trial, own_trials
 from src.verdict.records import Verdict, load_verdict
 
 EXPORTED = (
     "number", "state", "score", "reason", "rung", "rung_score", "share", "steps", "seconds", "run_id", "megabytes",
-    "ms_per_1000_texts", "origin",
+    "ms_per_1000_texts", "origin", "source_study", "source_trial",
 )  # fmt: skip
 
 
@@ -72,12 +72,13 @@ def _row(saved: SavedStudy) -> Row:
     study = saved.study
     trials = study.trials()
     ended = [t for t in trials if State(t.state).is_final]
+    own = own_trials(ended)
     best, metric = best_trial(ended, study.direction), saved.settings.study.metric
     verdict = load_verdict(saved.comparison_dir)
     return Row(
         saved.name,
         state_of(saved),
-        f"{len(ended)} of {study.study_settings.n_trials}",
+        f"{len(own)} of {study.limits().n_trials}" + (f" + {n} inherited" if (n := len(ended) - len(own)) else ""),
         metric,
         "" if best is None else f"{best.score:.4f} (trial {best.number})",
         duration(study.seconds_spent()),
@@ -124,7 +125,7 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
                 _trial_position(trial),
                 f"{trial.result.seconds:.0f} s" if State(trial.state).is_final else "",
                 short_params(trial.params),
-                trial.result.reason or ("" if trial.origin == "sampler" else trial.origin),
+                trial.result.reason or trial.note,
             )
         )
     console.table([*columns, Column("settings", wrap=True), Column("", wrap=True)], rows, soft_wrap=False)

@@ -39,7 +39,7 @@ def run_until_done(
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=800, check=False)
     reached = {mark.name for mark in marks.iterdir()}
     assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:], sorted(reached))
-    assert reached == set(points), "a line was never reached"
+    assert reached == set(points), f"never reached: {sorted(set(points) - reached)}"
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from mlflow.entities import Run
 
-from tests.support.commands import FAST, Command, Place, client_of, runs_of, workers_of
+from tests.support.commands import FAST, Command, Place, client_of, runs_of, trials_of, workers_of
 
 LOGGING_STEPS = 2
 STUDY = [
@@ -126,15 +126,22 @@ def curves(place: Place, run: Run) -> dict[str, list[tuple[int, float]]]:
     return {n: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, n)] for n in names}
 
 
+def own_runs(place: Place, kind: str) -> list[Run]:
+    """The runs of the study that was killed, without those of the one that it inherits from."""
+    return [r for r in runs_of(place, kind) if r.data.tags["study"] == "chaos"]
+
+
 def inspect(place: Place) -> list[str]:
     """Everything that is not as it would be without a kill, in words."""
     wrong = []
-    trials = runs_of(place, "trial")
+    trials, inherited = own_runs(place, "trial"), len(runs_of(place, "trial")) - len(own_runs(place, "trial"))
     numbers = sorted(int(r.data.tags["trial.number"]) for r in trials)
-    if numbers != list(range(N_TRIALS)):
+    if numbers != list(range(inherited, inherited + N_TRIALS)):
         wrong.append(f"trials in MLflow: {numbers}")
-    if len(runs_of(place, "study")) != 1:
-        wrong.append(f"{len(runs_of(place, 'study'))} parent runs")
+    if (stored := [t.number for t in trials_of(place, "chaos")]) != list(range(inherited + N_TRIALS)):
+        wrong.append(f"trials in the study: {stored}")
+    if len(own_runs(place, "study")) != 1:
+        wrong.append(f"{len(own_runs(place, 'study'))} parent runs")
     for run in trials:
         number, state = run.data.tags["trial.number"], run.data.tags["trial.state"]
         status = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}.get(state)
@@ -159,11 +166,20 @@ def summary(place: Place) -> dict[str, object]:
             {k: v for k, v in r.data.params.items() if not k.startswith("data")},
             {name: sorted(points) for name, points in curves(place, r).items()},
         )
-        for r in runs_of(place, "trial")
+        for r in own_runs(place, "trial")
     }
 
 
-def run_rounds(folder: Path, kills: int, seed: int, per_round: int = 25) -> Report:
+def with_parent(place: Place) -> list[str]:
+    """Search a smaller study with a narrower space; returns what makes the study inherit from it."""
+    narrow = ["study.name=parent", "study.n_trials=3", "space.model.dropout.high=0.2"]
+    done = place.sweep(*arguments(1, "none"), *narrow)
+    assert done.code == 0, done.err
+    return ["study.inherit=parent"]
+
+
+def run_rounds(folder: Path, kills: int, seed: int, per_round: int = 25, inheriting: bool = False) -> Report:
+    """Rounds until so many kills are done. `inheriting`: each study takes over the trials of another one."""
     rng, report = random.Random(seed), Report()
     references: dict[str, dict[str, object]] = {}
     while report.total < kills and not report.wrong:
@@ -171,13 +187,14 @@ def run_rounds(folder: Path, kills: int, seed: int, per_round: int = 25) -> Repo
         place = Place(folder / f"round-{report.rounds}")
         place.folder.mkdir()
         before = report.total
-        torment(place, arguments(workers, pruner), rng, min(per_round, kills - report.total), report)
+        more = with_parent(place) if inheriting else []
+        torment(place, [*arguments(workers, pruner), *more], rng, min(per_round, kills - report.total), report)
         report.wrong += inspect(place)
         if workers == 1 and not report.wrong:
             if pruner not in references:
                 calm = Place(folder / f"reference-{pruner}")
                 calm.folder.mkdir()
-                calm.sweep(*arguments(1, pruner))
+                calm.sweep(*arguments(1, pruner), *(with_parent(calm) if inheriting else []))
                 references[pruner] = summary(calm)
             if summary(place) != references[pruner]:
                 report.wrong.append(f"round {report.rounds}: trials differ from those of an uninterrupted study")

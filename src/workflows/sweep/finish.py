@@ -21,6 +21,7 @@ from src.search.study import Study
 from src.tracking import logged_model, recorders, run_tree, ui_views
 from src.tracking.run_log import RunLog
 from src.tracking.store import TrackingStore
+from src.training.pretrained import BEST_DIR
 from src.workers import remote
 from src.workflows.sweep import average, report
 from src.workflows.sweep.plan import SweepPlan
@@ -52,7 +53,9 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
     trial_lifecycle.delete_old_weights(study)
     reason = study.end_reason()
     console.result(trials, study.baseline_results(), study.direction)
-    console.ending(reason, Counter(str(t.state) for t in trials), study.seconds_spent())
+    own = stopping.own_trials(trials)
+    counts = Counter(str(t.state) for t in own) | Counter({"inherited": len(trials) - len(own)})
+    console.ending(reason, counts, study.seconds_spent())
     best = study.best_trial()
     if best is not None and not _deliver_model(plan, study, run, store, console, best):
         waiting = "its model could not be logged"
@@ -79,7 +82,7 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
 def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> str | None:
     """Write run ends that a killed worker could not write, and deliver waiting records. Returns the problem, if any."""
     problem = None
-    for trial in trials:
+    for trial in stopping.own_trials(trials):
         if State(trial.state).is_final:
             run = run_tree.trial_run(study, trial.number)
             if not run.has_ended:
@@ -101,7 +104,7 @@ def _deliver_model(
     console.best(best, compose.to_overrides(dict(best.params)))
     averaging = study.study_settings.average_most > 0 and study.end_reason() is not None
     averaged = _average(plan, study, store, console) if averaging else None
-    uri = _log_model(study, run, store, _model_of(study, best, averaged))
+    uri = _log_model(study, run, store, _model_of(study, best, averaged, run, console))
     console.rows(_where_to_look(plan, study, store, run, best, uri))
     return uri is not None
 
@@ -138,12 +141,31 @@ class _StudyModel:
     training: Path
 
 
-def _model_of(study: Study, best: TrialRecord, averaged: AverageRecord | None) -> _StudyModel:
-    """The average, if it is not worse than its members are on average; else the best trial."""
+def _model_of(
+    study: Study, best: TrialRecord, averaged: AverageRecord | None, study_run: RunLog, console: StudyConsole
+) -> _StudyModel:
+    """The average, if it is not worse than its members are on average; else the best trial.
+
+    If the best trial is inherited, its model is logged on this study's run, so that it stays whatever the study that
+    trained it does; if that study has deleted the weights, the model is the best trial with weights.
+    """
     if averaged is not None and averaged.is_delivered(study.direction):
         key = "average:" + ",".join(map(str, averaged.members))
         return _StudyModel(key, run_tree.average_run(study), average.training_folder(study))
-    return _StudyModel(str(best.number), run_tree.trial_run(study, best.number), study.training_folder(best.number))
+    if best.is_inherited and not _has_weights(study, best):
+        with_weights = [t for t in stopping.rank_trials(study.trials(), study.direction) if _has_weights(study, t)]
+        if with_weights:
+            console.print(
+                f"  note: the weights of trial {best.number} ({best.note}) are not there any more, so the study's "
+                f"model is trial {with_weights[0].number}, the best one with weights."
+            )
+            best = with_weights[0]
+    run = study_run if best.is_inherited else run_tree.trial_run(study, best.number)
+    return _StudyModel(str(best.number), run, study.training_folder(best.number))
+
+
+def _has_weights(study: Study, trial: TrialRecord) -> bool:
+    return (study.training_folder(trial.number) / BEST_DIR).is_dir()
 
 
 def _log_model(study: Study, run: RunLog, store: TrackingStore, model: _StudyModel) -> str | None:

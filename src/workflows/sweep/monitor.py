@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from src.config.settings import EPOCHS_KEY
+from src.config.settings import EPOCHS_KEY, LIMITS
 from src.console import live_view
 from src.console.output import TOP, StudyConsole
 from src.core.formatting import short_params
@@ -30,6 +30,7 @@ class SearchMonitor:
         self._said = {t.number for t in study.ended_trials()}
         self._rungs = {(t.number, t.rung) for t in study.trials()}
         self._said_screening = bool(screening.read_results(study.folder))
+        self._limits = study.limits()
         self._priced = False
         self._expected: float | None = None  # seconds of the whole study
         self.view = live_view.LiveView(console.console, plan.settings.progress)
@@ -62,33 +63,36 @@ class SearchMonitor:
             left = print_price(self.plan, self.console, self.study.ended_trials())
             self._expected = None if left is None else self.study.seconds_spent() + left
             self._priced = True
+        self._print_limits()
         self._print_screening()
         self._print_rungs()
         ended = self.study.ended_trials()
-        for done, trial in enumerate(ended, start=1):
+        for place, trial in enumerate(ended, start=1):
             if trial.number not in self._said:
                 self._said.add(trial.number)
-                best = stopping.best_trial(ended[:done], self.study.direction)
-                self.console.trial(trial, done, best)
+                best = stopping.best_trial(ended[:place], self.study.direction)
+                done = len(stopping.own_trials(ended[:place]))
+                self.console.trial(trial, done, self._limits.n_trials, best)
                 self._record_best(done, best)
 
     def _snapshot(self) -> live_view.Snapshot:
         """The study's progress, for the live view."""
         study, metric = self.study, self.plan.settings.study.metric
-        ended, budget = study.ended_trials(), study.study_settings.budget_minutes
+        ended, budget = study.ended_trials(), self._limits.budget_minutes
+        own = stopping.own_trials(ended)
         busy, paused = self._activities(metric)
         best = stopping.rank_trials(ended, study.direction)[:TOP]
         return live_view.Snapshot(
             title=study.name,
             unit="trials",
-            done=len(ended),
-            total=study.study_settings.n_trials,
+            done=len(own),
+            total=self._limits.n_trials,
             seconds=study.seconds_spent(),
             metric=metric,
             folder=study.folder,
             expected_seconds=self._expected,
             budget_seconds=None if budget is None else budget * 60,
-            counts=Counter(str(t.state) for t in ended),
+            counts=Counter(str(t.state) for t in own),
             activities=busy,
             paused=paused,
             workers=self.plan.workers,
@@ -128,6 +132,17 @@ class SearchMonitor:
         return len(
             worker_count.calibrations_or_estimate(plan.settings, plan.paths, plan.dataset.fingerprint, plan.workers)
         )
+
+    def _print_limits(self) -> None:
+        """Print limits that another command has changed since: they count for this one, too."""
+        now = self.study.limits()
+        if now == self._limits:
+            return
+        before = {name: getattr(self._limits, name) for name in LIMITS}
+        changed = {name: getattr(now, name) for name in LIMITS if getattr(now, name) != before[name]}
+        texts = [f"study.{name} is {value} now and was {before[name]}" for name, value in changed.items()]
+        self._limits = now
+        self.console.event(f"      another command has changed the study: {'; '.join(texts)}")
 
     def _print_screening(self) -> None:
         """Print the screening once it is over."""

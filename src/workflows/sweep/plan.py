@@ -14,7 +14,7 @@ from src.console.output import StudyConsole
 from src.core import environment, own_code
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.paths import Paths, check_writable
-from src.core.records import TrialRecord
+from src.core.records import DEFAULT_RECIPE, TrialRecord
 from src.data import dataset, unlabelled
 from src.data.dataset import PreparedDataset
 from src.search import space as spaces
@@ -28,7 +28,8 @@ from src.training.pretrained import PretrainedModel
 from src.workers import recipe_check, worker_count
 from src.workers import remote as remote_workers
 from src.workers.cost import Speed
-from src.workflows.sweep import recipes
+from src.workflows.sweep import inheritance, recipes
+from src.workflows.sweep.inheritance import Inheritance
 
 REMOTE_LAUNCHERS = ("ray", "slurm")  # whose workers may have other devices and packages than this machine
 MIN_CUT_SHOWN = 0.01  # fraction of training texts that are truncated
@@ -46,6 +47,7 @@ class SweepPlan:
     pretrained: PretrainedModel
     workers: int
     warnings: tuple[str, ...]
+    inheritance: Inheritance | None = None  # what a new study takes over from another one
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -128,7 +130,8 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         (*warnings, *environment.cleared_variables(), *data_summary.remarks(prepared)),
     )
     if study := plan.existing_study():  # what it trains with was tried out when it began
-        study.check_definition(plan.definition, partial(_advice_on_space, settings))
+        study.check_definition(plan.definition, partial(_advice, plan))
+        inheritance.check_inherited(study)
         return plan
     if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
@@ -139,14 +142,22 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     candidates = [
         (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
+    if study_settings.inherit is not None:
+        plan = replace(plan, inheritance=inheritance.plan_inheritance(settings, space, plan.definition, paths))
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, study_settings.has_tuned_threshold)
     return replace(plan, warnings=(*plan.warnings, *notes))
 
 
+def _advice(plan: SweepPlan, before: Mapping[str, Any]) -> tuple[str, str]:
+    """How to go on with a study that has the definition `before`, which is not that of the plan."""
+    first = _advice_on_space(plan.settings, before["space"])
+    return first, inheritance.way_out(plan.settings, before, plan.definition, plan.paths)
+
+
 def _advice_on_space(settings: Settings, before: Mapping[str, Any]) -> str:
     """How a study is continued that began when today's space=wide was the default."""
-    if settings.choices.get("space") != "default":
+    if settings.choices.get("space") != "default" or spaces.build_space(settings).describe() == before:
         return ""
     wide = spaces.build_space(compose.compose_settings([*settings.overrides, "space=wide"])).describe()
     return "That space is space=wide now: with it, this command continues the study. " if before == wide else ""
@@ -177,8 +188,11 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
     model = plan.settings.recipe.model
     sampler, pruner = (str(n["_target_"]).rsplit(".", 1)[-1] for n in (plan.settings.sampler, plan.settings.pruner))
     machine, trials = machine_for(plan.settings), plan.settings.study.n_trials
-    alone = devices.default_recipe_runs_alone(machine, plan.workers, trials) and not plan.space.problems_with(
-        plan.space.default_params()
+    has_default = plan.inheritance is not None and any(t.origin == DEFAULT_RECIPE for t in plan.inheritance.trials)
+    alone = (
+        devices.default_recipe_runs_alone(machine, plan.workers, trials)
+        and not plan.space.problems_with(plan.space.default_params())
+        and not has_default
     )
     return {
         **data_summary.rows(plan.dataset),
@@ -186,6 +200,7 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
         f"{model.max_tokens} tokens",
         "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
         "of each schedule",
+        **({"inherits": plan.inheritance.describe()} if plan.inheritance else {}),
         **(
             {"at the end": f"the weights of the best trials are averaged, of at most {most}"}
             if (most := plan.settings.study.average_most)
@@ -215,7 +230,7 @@ def print_price(plan: SweepPlan, console: StudyConsole, ended: Sequence[TrialRec
         return None
     speed, study = Speed.of(measured), plan.settings.study
     one = speed.training_seconds(plan.dataset.sizes, _mean_epochs(plan), len(study.rungs))
-    left: float = max(0, study.n_trials - len(ended))
+    left: float = max(0, study.n_trials - len(stopping.own_trials(ended)))
     if study.budget_epochs is not None:
         spent = stopping.epochs_spent(ended, plan.settings.recipe)
         left = min(left, max(0.0, study.budget_epochs - spent) / _mean_epochs(plan))

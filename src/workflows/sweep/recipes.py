@@ -62,9 +62,9 @@ def recipes_to_try(settings: Settings, space: Space) -> Iterator[tuple[str, Reci
         for value in parameter.values() or () if parameter.key not in arguments.LIMITS else ():
             if value != space.base.get(parameter.key) or isinstance(value, bool):
                 params = _point_with(space, {parameter.key: value})
-                yield f"space.{parameter.key} with {value}", _recipe(settings, params)
+                yield f"space.{parameter.key} with {value}", recipe_of(settings, params)
     for number, params in enumerate(settings.study.enqueue):
-        yield f"study.enqueue[{number}]", _recipe(settings, params)
+        yield f"study.enqueue[{number}]", recipe_of(settings, params)
 
 
 def _point_with(space: Space, wanted: Params) -> Params:
@@ -81,7 +81,7 @@ def _point_with(space: Space, wanted: Params) -> Params:
     return params
 
 
-def _recipe(settings: Settings, params: Params) -> Recipe:
+def recipe_of(settings: Settings, params: Params) -> Recipe:
     """The recipe of a trial with these params. Only an option of a config group has to be composed by Hydra."""
     if any("." not in key for key in params):
         overrides = [o for o in settings.overrides if not o.startswith(("worker.", "study.join="))]

@@ -8,11 +8,11 @@ from src.comparison import saved_study
 from src.console import data_summary
 from src.console.output import StudyConsole
 from src.core.errors import InvalidInput, mask_secrets
-from src.core.formatting import duration
+from src.core.formatting import duration, plural
 from src.core.paths import atomic_write
-from src.core.records import State
-from src.search import trial_lifecycle
-from src.search.study import DEFAULT_RECIPE, Study
+from src.core.records import DEFAULT_RECIPE, State
+from src.search import stopping, trial_lifecycle
+from src.search.study import Study
 from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
 from src.tracking.store import TrackingStore, open_store, tracking_uri
@@ -31,10 +31,11 @@ def search(plan: SweepPlan, launch: Launch) -> None:
     settings = plan.settings
     console = StudyConsole(settings)
     begun = plan.existing_study()
-    ended = begun.ended_trials() if begun else []
+    ended = stopping.own_trials(begun.ended_trials()) if begun else []
     console.plan(plan.space, plan.workers, {**plan_rows(plan), **(progress_rows(begun) if begun else {})}, len(ended))
     data_summary.print_labels(plan.dataset, console, every=settings.study.plan_only)
-    for warning in (*plan.warnings, *(ignored_values(plan, begun) if begun else ())):
+    left_out = [f"not taken over, {note}" for note in plan.inheritance.notes()] if plan.inheritance else []
+    for warning in (*plan.warnings, *left_out, *(ignored_values(plan, begun) if begun else ())):
         console.print(f"  note: {warning}")
     if not saved_study.study_names(plan.paths):  # so that a command in the wrong folder is noticed
         where = mask_secrets(tracking_uri(settings.tracking, plan.paths.root))
@@ -45,7 +46,7 @@ def search(plan: SweepPlan, launch: Launch) -> None:
         return
     store = open_store(settings.tracking, plan.paths.root, run_tree.known_experiment(plan.folder))
     study = plan.open_study()
-    study.create(plan.definition)
+    study.create(plan.definition, plan.inheritance.trials if plan.inheritance else ())
     saved_study.save_config(settings, study.folder)
     join.save_overrides(study, settings)
     run_tree.forget_lost_runs(study, store)
@@ -68,6 +69,9 @@ def search(plan: SweepPlan, launch: Launch) -> None:
 def progress_rows(study: Study) -> dict[str, str]:
     """The progress of a study that the command continues: paused trials, and trials that other workers hold."""
     in_progress, rows = study.trials_in_progress(), {}
+    if study.sources:
+        names = ", ".join(sorted({source.study for source in study.sources.values()}))
+        rows["inherited"] = f"{plural(len(study.sources), 'trial')} of {names}"
     waiting = [t for t in study.trials() if not State(t.state).is_final and t.number not in in_progress]
     if waiting:
         where = [f"{t.number} after {t.rung} %" if t.rung else f"{t.number} from its beginning" for t in waiting]
@@ -127,6 +131,8 @@ def _start_study_run(plan: SweepPlan, study: Study, store: TrackingStore) -> Run
     run.set_tags(
         {**recorders.common_tags(plan.dataset, study_settings.name), "kind": "study", "study.state": "RUNNING"}
     )
+    if study.sources:
+        recorders.record_inheritance(run, study)
     run.set_tags(recorders.weights_tags(plan.pretrained))
     run.set_status(State.RUNNING)
     if not run.send_to(store, retry_now=True):

@@ -1,0 +1,213 @@
+"""Plans which trials of another study a new one takes over (study.inherit): those that it would train just so.
+
+A trial fits if the new study, given the trial's settings, would train the same recipe from the same weights. So its
+space may be wider or narrower, and a setting that is searched in one of the two studies may be fixed in the other.
+"""
+
+import itertools
+import shlex
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from src.comparison import saved_study
+from src.comparison.saved_study import SavedStudy
+from src.config import compose
+from src.config.settings import Settings
+from src.core.errors import InvalidInput, mask_secrets
+from src.core.formatting import plural
+from src.core.paths import Paths
+from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, Params, State, TrialRecord
+from src.search.inheritance import InheritedTrial, Source
+from src.search.space import Space
+from src.search.study import CODE_PREFIX, LABELS_KEY, LOCATION_KEYS, Study
+from src.tracking import run_tree
+from src.tracking.run_log import RunTail
+from src.training import pretrained
+from src.workflows.sweep import recipes
+
+# what both studies must have in common, by its key in their definitions, in words
+IN_COMMON = {
+    "data": "the data",
+    LABELS_KEY: "the labels",
+    "metric": "the metric",
+    "rungs": "the rungs",
+    "rung_examples": "study.rung_examples",
+}
+MOST_REASONS = 6  # that a message lists
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What a new study takes over from another one."""
+
+    study: str
+    uid: str
+    trials: tuple[InheritedTrial, ...]
+    left_out: Mapping[str, list[int]]  # why trials do not fit -> their numbers there
+
+    def describe(self) -> str:
+        """What is taken over, in words."""
+        n_left = sum(map(len, self.left_out.values()))
+        return f"{plural(len(self.trials), 'trial')} of {self.study}" + (f"; {n_left} do not fit" if n_left else "")
+
+    def notes(self) -> list[str]:
+        """Why the other trials do not fit."""
+        return [f"{why}: {_numbers(numbers)} of {self.study}" for why, numbers in _most_common(self.left_out)]
+
+
+def plan_inheritance(settings: Settings, space: Space, definition: Mapping[str, Any], paths: Paths) -> Inheritance:
+    """Compare every ended trial of study.inherit with what the new study would train.
+
+    Args:
+        settings: of the new study.
+        space: of the new study.
+        definition: of the new study.
+        paths: of the folder that has both studies.
+
+    Raises:
+        InvalidInput: there is no such study, it is on other data or judged otherwise, or none of its trials fits.
+    """
+    name = str(settings.study.inherit)
+    parent = load_other_study(name, "study.inherit", settings, paths)
+    _check_in_common(parent, settings, definition)
+    fits: list[InheritedTrial] = []
+    left_out: dict[str, list[int]] = defaultdict(list)
+    for trial in sorted(parent.study.ended_trials(), key=lambda t: t.number):
+        params, why = _params_here(trial, parent, settings, space, paths)
+        if why:
+            left_out[why].append(trial.number)
+        else:
+            source = parent.study.sources.get(trial.number) or Source(name, parent.uid, trial.number)
+            frozen = parent.study.frozen_trial(trial.number)
+            fits.append(InheritedTrial(source, frozen, params, _origin(trial, params, space)))
+    planned = Inheritance(name, parent.uid, tuple(fits), dict(left_out))
+    if not fits:
+        why = "; ".join(planned.notes()) or "none has ended"
+        raise InvalidInput(
+            f"study.inherit is {name}, and none of its trials fits into {settings.study.name}: {why}. Widen the space, "
+            "or leave study.inherit out."
+        )
+    return planned
+
+
+def check_inherited(study: Study) -> None:
+    """Raise InvalidInput if the command asks an existing study to take over trials that it has not."""
+    name = study.study_settings.inherit
+    if name is None or name in {source.study for source in study.sources.values()}:
+        return
+    raise InvalidInput(
+        f"study.inherit is {name}, and the study {study.name} exists already without any of its trials; they are taken "
+        f"over when a study begins. Leave study.inherit out, or begin another study: study.name={study.name}-2."
+    )
+
+
+def way_out(settings: Settings, before: Mapping[str, Any], now: Mapping[str, Any], paths: Paths) -> str:
+    """How to keep the trials of a study that is defined otherwise: the command that inherits them, or nothing.
+
+    Args:
+        settings: of the command.
+        before: the definition that the study has.
+        now: the definition that the command asks for.
+        paths: of the folder with the studies.
+    """
+    if any(before.get(key) != now.get(key) for key in _keys_in_common(before, now)):
+        return ""
+    name = settings.study.name
+    new = next(f"{name}-{n}" for n in itertools.count(2) if not paths.study_dir(f"{name}-{n}").exists())
+    own = [o for o in settings.overrides if o.lstrip("+").partition("=")[0] not in ("study.name", "study.inherit")]
+    words = ["python", "-m", "src.sweep", "-m", *own, f"study.name={new}", f"study.inherit={name}"]
+    return f" A new study can take over the trials that fit: {mask_secrets(shlex.join(words))}"
+
+
+def load_other_study(name: str, setting: str, settings: Settings, paths: Paths) -> SavedStudy:
+    """A study that the command names beside its own. Raises InvalidInput if it is not there.
+
+    Args:
+        name: of the other study.
+        setting: that names it.
+        settings: of the command.
+        paths: of the folder that has both.
+    """
+    if name == settings.study.name:
+        raise InvalidInput(f"{setting} is {name}, which is this study's own name. Name another: study.name=<another>.")
+    names = saved_study.study_names(paths)
+    if name not in names:
+        raise InvalidInput(
+            f"{setting} is {name}, and there is no such study in {paths.study_dir(name).parent}; there is "
+            f"{', '.join(names) or 'none'}."
+        )
+    return saved_study.load_study(name, paths)
+
+
+def _check_in_common(parent: SavedStudy, settings: Settings, now: Mapping[str, Any]) -> None:
+    before = parent.study.optuna_study.user_attrs["definition"]
+    names = {
+        key: IN_COMMON.get(key, f"the file {key.removeprefix(CODE_PREFIX)}") for key in _keys_in_common(before, now)
+    }
+    if differ := [name for key, name in names.items() if before.get(key) != now.get(key)]:
+        shown = [
+            f"{key} was {before.get(key)} and is {now.get(key)}"
+            for key in ("metric", "rungs", "rung_examples")
+            if before.get(key) != now.get(key)
+        ]
+        raise InvalidInput(
+            f"study.inherit is {parent.name}, whose scores do not compare with those of {settings.study.name}: "
+            f"{' and '.join(differ)} differ{f' ({chr(59).join(shown)})' if shown else ''}. A study takes trials over "
+            "from one on the same data with the same metric and rungs; from others it can learn where to begin: "
+            f"study.learn_from=[{parent.name}]."
+        )
+
+
+def _keys_in_common(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The keys of two definitions that must be equal, or scores do not compare."""
+    return [*IN_COMMON, *sorted(key for key in {*before, *now} if key.startswith(CODE_PREFIX))]
+
+
+def _params_here(
+    trial: TrialRecord, parent: SavedStudy, settings: Settings, space: Space, paths: Paths
+) -> tuple[Params, str]:
+    """The trial's settings in the new study's space, and why it does not fit; empty if it does."""
+    if trial.state == State.FAIL:
+        return {}, "failed there"
+    run = run_tree.trial_run(parent.study, trial.number)
+    yaml = run.read_text("config.yaml")
+    if yaml is None:
+        return {}, "has no config on record"
+    there = compose.restore_settings(yaml)
+    values = there.flatten()
+    params: Params = {}
+    for parameter in space.parameters:
+        if parameter not in space.active_parameters(params):
+            continue
+        if parameter.key not in values or not parameter.contains(values[parameter.key]):
+            return {}, f"{parameter.key}={values.get(parameter.key)} is not in {parameter}"
+        params[parameter.key] = parameter.typed(values[parameter.key])
+    recipe = recipes.recipe_of(settings, params)
+    before, now = there.recipe.identity(), recipe.identity()
+    for key in sorted({*before, *now} - set(LOCATION_KEYS)):
+        if before.get(key) != now.get(key):
+            return {}, f"{key} is {before.get(key)} there and {now.get(key)} here"
+    weights = RunTail(run.folder).read().tags.get("model.weights")
+    if weights is not None and weights != pretrained.resolve(recipe.model, paths.cache_dir).fingerprint:
+        return {}, f"the weights of {recipe.model.checkpoint} are others here"
+    return params, ""
+
+
+def _origin(trial: TrialRecord, params: Params, space: Space) -> str:
+    """Where the trial comes from, for the new study. Its default recipe may be another one."""
+    if params == space.default_params():
+        return DEFAULT_RECIPE
+    return ENQUEUED if trial.origin in (DEFAULT_RECIPE, LEARNED) else trial.origin
+
+
+def _most_common(left_out: Mapping[str, list[int]]) -> list[tuple[str, list[int]]]:
+    """The reasons that most trials have; the others together."""
+    ordered = sorted(left_out.items(), key=lambda item: -len(item[1]))
+    rest = sorted(number for _, numbers in ordered[MOST_REASONS:] for number in numbers)
+    return [*ordered[:MOST_REASONS], *([("other reasons", rest)] if rest else [])]
+
+
+def _numbers(numbers: list[int]) -> str:
+    return f"{'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, numbers))}"
