@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from src.comparison.pick import describe, pick_trial
 from src.comparison.saved_study import CONFIG_FILE, SavedStudy
 from src.config import compose
 from src.config.settings import PER_LABEL, ComparisonSettings, Settings
 from src.core.cache import content_key
 from src.core.errors import InvalidInput
 from src.core.record_files import read_record, without_schema, write_json
-from src.core.records import DEFAULT_RECIPE, Params, Record, TrainingResult, TrialRecord
+from src.core.records import DEFAULT_RECIPE, Params, Record, State, TrainingResult, TrialRecord
 from src.search import stopping
 from src.tracking import run_tree
 from src.training.pretrained import BEST_DIR
@@ -44,6 +45,7 @@ class Contender(Record):
     note: str = ""
     form: str = SINGLE  # of a recipe
     recipe: str = ""  # of a form: the key of its recipe
+    violates: str = ""  # constraints of the study that the trial is not within
 
     @property
     def is_recipe(self) -> bool:
@@ -74,6 +76,8 @@ class Contenders:
     temperature: float = 1.0  # of the students' soft labels
     has_thresholds: bool = False  # whether decision thresholds are chosen on validation
     thresholds_per_label: bool = False  # one for each label
+    picked: str = ""  # the name of the recipe that compare.pick takes on; empty: the best of the candidates wins
+    pick: str = ""  # how it was picked, as typed
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
@@ -91,8 +95,13 @@ class Contenders:
 
     @property
     def candidates(self) -> list[Contender]:
-        """The recipes from which the winner is selected: tuned ones, best first, then the default recipe."""
-        return [*self.tuned_recipes, *(c for c in self.contenders if c.kind == DEFAULT)]
+        """The recipes from which the winner is selected: tuned ones, best first, then the default recipe.
+
+        It is only the picked one, if there is one. A default recipe outside the study's constraints is not among them.
+        """
+        if self.picked:
+            return [c for c in self.recipes if c.name == self.picked]
+        return [*self.tuned_recipes, *(c for c in self.contenders if c.kind == DEFAULT and not c.violates)]
 
     @property
     def tuned_recipes(self) -> list[Contender]:
@@ -120,6 +129,7 @@ class Contenders:
         forms = () if self.forms == (SINGLE,) else (*self.forms, self.deliver, *filter(None, [self.unlabelled]))
         forms = (*forms, "tuned threshold") if self.has_thresholds else forms
         forms = (*forms, "per label") if self.thresholds_per_label else forms
+        forms = (*forms, f"picked {self.picked}") if self.picked else forms
         return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds), *forms)
 
     @property
@@ -149,6 +159,8 @@ class Contenders:
             stored.get("temperature", 1.0),
             stored.get("has_thresholds", False),
             stored.get("thresholds_per_label", False),
+            stored.get("picked", ""),
+            stored.get("pick", ""),
         )
 
 
@@ -243,30 +255,34 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         for name in study.study_settings.baselines
         if name not in judged
     )
-    ranked = stopping.rank_trials(study.trials(), study.direction)
-    tried = next((t for t in ranked if t.origin == DEFAULT_RECIPE), None)
+    complete = [t for t in study.trials() if t.state == State.COMPLETE]
+    ranked = stopping.rank_trials(complete, study.direction)
+    tried = next((t for t in complete if t.origin == DEFAULT_RECIPE), None)
+    picked = None if settings.pick is None else pick_trial(settings.pick, study)
     # The config may have changed since: values of what is searched change nothing in a study that has begun.
     yaml = _trial_config(saved, tried) if tried else (study.folder / CONFIG_FILE).read_text(encoding="utf-8")
     default = _recipe(saved, "default", DEFAULT, yaml, tried)
     tuned: list[Contender] = []
-    for trial in ranked:
+    for trial in ranked if picked is None else [picked]:
         if len(tuned) == settings.top_k:
             break
         recipe = _recipe(saved, f"trial-{trial.number}", TUNED, _trial_config(saved, trial), trial)
         if recipe.key not in {c.key for c in (default, *tuned)}:
             tuned.append(recipe)
-    if not tuned and not study.end_reason():
+    if not tuned and picked is None and not study.end_reason():
         n_ended = len(stopping.own_trials(study.ended_trials()))
         raise InvalidInput(
             f"The study {saved.name} is not over, and no trial with tuned settings is COMPLETE yet: {n_ended} of "
             f"{study.limits().n_trials} trials have ended. Continue it with the same command, and compare then."
         )
-    if not tuned:
+    if not tuned and picked is None:
         raise InvalidInput(
             f"The study {saved.name} has no COMPLETE trial with tuned settings: there is nothing to compare with the "
             "default recipe. Continue the search: python -m src.sweep -m study.n_trials=<more>."
         )
     notes = [] if study.end_reason() else ["the study is not over; its search may find other settings yet"]
+    if default.violates:
+        notes.append(f"the default recipe is not within study.constraints ({default.violates}), so it cannot win")
     return Contenders(
         (*baselines, default, *tuned),
         fresh_seeds(saved, settings.seeds),
@@ -278,6 +294,8 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         settings.deliver.temperature,
         saved.settings.study.has_tuned_threshold,
         saved.settings.study.threshold == PER_LABEL,
+        "" if picked is None else tuned[0].name if tuned else default.name,
+        "" if settings.pick is None else f"compare.pick={describe(settings.pick)}",
     )
 
 
@@ -322,7 +340,9 @@ def _recipe(saved: SavedStudy, name: str, kind: str, yaml: str, trial: TrialReco
     recipe = {k: v for k, v in settings.recipe.identity().items() if k not in ("seed", "model.name")}
     key = content_key(json.dumps([recipe, objective], sort_keys=True, default=str), saved.dataset.fingerprint)
     about = "" if trial is None else f"trial {trial.number}"
-    return Contender(name, kind, key, about, yaml, trial.number if trial else None, trial.score if trial else None)
+    violates = "" if trial is None else " and ".join(trial.violates)
+    number, score = (trial.number, trial.score) if trial else (None, None)
+    return Contender(name, kind, key, about, yaml, number, score, violates=violates)
 
 
 def _trial_config(saved: SavedStudy, trial: TrialRecord) -> str:

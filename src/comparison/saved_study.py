@@ -99,8 +99,9 @@ def save_config(settings: Settings, folder: Path) -> None:
 
     What is declared of a metric of the user's own is saved beside it: who reads a score needs no code.
     """
-    if own_code.is_own(settings.study.metric):
-        write_json(folder / METRIC_FILE, asdict(METRICS[settings.study.metric]))
+    own = [asdict(METRICS[name]) for name in settings.study.measured if own_code.is_own(name)]
+    if own:
+        write_json(folder / METRIC_FILE, {**own[0], "further": own[1:]})
     atomic_write(folder / CONFIG_FILE, f"{SCHEMA_KEY}: {SCHEMA}\n{settings.yaml}")
 
 
@@ -114,8 +115,10 @@ def load_study(name: str | None, paths: Paths) -> SavedStudy:
             "first: python -m src.sweep -m"
         )
     settings = _saved_settings(folder)
-    if settings.study.metric not in METRICS and (declared := read_json(folder / METRIC_FILE, {})):
-        register(Metric(**{**declared, "tasks": tuple(declared["tasks"])}))
+    if declared := read_json(folder / METRIC_FILE, {}):
+        for metric in (*declared.pop("further", []), declared):
+            if metric["name"] not in METRICS:
+                register(Metric(**{**metric, "tasks": tuple(metric["tasks"])}))
     space = spaces.build_space(settings)
     study = Study(settings, space, direction_of(settings.study.metric), folder)
     if not study.exists():

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 
+from src.config import objectives
 from src.config.settings import (
     BASELINES_OF_NUMBERS,
     WEIGHTINGS,
@@ -21,6 +22,7 @@ from src.config.settings import (
     DeliverySettings,
     LossSettings,
     ModelSettings,
+    PickRule,
     PromotionSettings,
     PublicationSettings,
     Recipe,
@@ -75,7 +77,9 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
         InvalidInput: values are missing, of a wrong type or out of range, or keys are unknown.
     """
     reader = _Reader(cfg, overrides)
-    read: dict[str, Any] = {name: reader.read(kind, name) for name, kind in GROUPS.items()}
+    read: dict[str, Any] = {
+        name: reader.study() if name == "study" else reader.read(kind, name) for name, kind in GROUPS.items()
+    }
     plain = {name: reader.group(name) for name in PLAIN_GROUPS}
     workers, worker, progress = reader.workers(), reader.worker(), reader.progress()
     screening = reader.read(ScreeningSettings, "screening") or ScreeningSettings()
@@ -115,7 +119,13 @@ def _for_task(study: StudySettings, data: DataSettings) -> StudySettings:
     baselines = (
         [BASELINES_OF_NUMBERS.get(name, name) for name in study.baselines] if data.is_regression else study.baselines
     )
-    return replace(study, metric=ALIASES.get(study.metric, study.metric), baselines=baselines)
+    return replace(
+        study,
+        metric=ALIASES.get(study.metric, study.metric),
+        baselines=baselines,
+        further_metrics=[ALIASES.get(name, name) for name in study.further_metrics],
+        constraints={ALIASES.get(name, name): bounds for name, bounds in study.constraints.items()},
+    )
 
 
 def read_code(cfg: DictConfig) -> tuple[str, ...]:
@@ -130,6 +140,7 @@ def read_comparison_settings(cfg: DictConfig) -> ComparisonSettings:
     values = {**reader.group("compare"), **reader.study_and_registry()}
     values |= {"workers": reader.workers(), "progress": reader.progress(), "code": reader.code()}
     values |= {"deliver": reader.read(DeliverySettings, "deliver") or DeliverySettings()}
+    values["pick"] = reader.pick(values.get("pick"))
     settings = reader.read(ComparisonSettings, "compare", values)
     if settings is not None:
         reader.problems += _comparison_problems(settings, reader.group("worker").get("home"))
@@ -255,6 +266,24 @@ class _Reader:
             f"marks, in a file ['no', 'yes'], on a command line \"{key}=['no','yes']\"."
         )
         return str(value)
+
+    def study(self) -> StudySettings | None:
+        """The group study."""
+        values, problems = objectives.with_objectives(self.group("study"))
+        self.problems += problems
+        if problems or not values:
+            return None
+        study = self.read(StudySettings, "study", values)
+        self.problems += objectives.problems_with(study) if study else []
+        return study
+
+    def pick(self, pick: Any) -> int | str | PickRule | None:
+        """compare.pick; None, and a problem is noted, if it is nothing that a trial can be picked by."""
+        try:
+            return objectives.as_pick(pick)
+        except ValueError as error:
+            self.problems.append(str(error))
+            return None
 
     def worker(self) -> WorkerSettings:
         """The group worker, without the keys that say which worker a job is."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from src.core import own_code
+from src.core.metric import COSTS
 from src.core.records import Params
 from src.core.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -124,11 +125,31 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """What a value may be at least and at most; None: anything."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    min: float | None = None
+    max: float | None = None
+
+    def violation(self, name: str, value: float) -> str:
+        """In words, that the value is out of bounds; empty if it is not."""
+        if self.max is not None and value > self.max:
+            return f"{name} {value:.4g} is above {self.max:g}"
+        return f"{name} {value:.4g} is below {self.min:g}" if self.min is not None and value < self.min else ""
+
+    def excesses(self, value: float) -> dict[str, float]:
+        """By how much the value is out of bounds, by bound; 0 or less where it is within."""
+        excesses = {} if self.max is None else {"max": value - self.max}
+        return excesses if self.min is None else {**excesses, "min": self.min - value}
+
+
+@dataclass(frozen=True)
 class StudySettings:
     """The group study: the metric, the stopping criteria, and how trials are evaluated."""
 
     name: str
-    metric: str
+    metric: str  # the first, if there are several: trials are judged at rungs by it, and compared
     direction: str | None
     n_trials: int
     budget_minutes: float | None
@@ -152,6 +173,43 @@ class StudySettings:
     average: int | str = 0  # so many trials' weights are averaged at most; auto, or 0 (studies of earlier versions)
     inherit: str | None = None  # name of a study whose ended trials a new study takes over
     learn_from: list[str] = field(default_factory=list)  # names of studies whose best settings are tried first
+    further_metrics: list[str] = field(default_factory=list)  # further objectives: metrics, or core.metric.COSTS
+    constraints: dict[str, Bounds] = field(default_factory=dict)  # by metric or cost
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The metrics and costs that are searched for, the first of them by which trials are judged."""
+        return (self.metric, *self.further_metrics)
+
+    @property
+    def has_several_objectives(self) -> bool:
+        """Whether there is more than one objective."""
+        return bool(self.further_metrics)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Every metric and cost that objectives and constraints depend on."""
+        return tuple(dict.fromkeys([*self.objectives, *self.constraints]))
+
+    @property
+    def constraint_texts(self) -> tuple[str, ...]:
+        """The constraints, in words."""
+        return tuple(
+            f"{name} at {'least' if which == 'min' else 'most'} {value:g}"
+            for name, bounds in self.constraints.items()
+            for which, value in (("min", bounds.min), ("max", bounds.max))
+            if value is not None
+        )
+
+    @property
+    def needs_speed(self) -> bool:
+        """Whether each trial's speed has to be measured with care."""
+        return "ms_per_1000_texts" in self.measured
+
+    @property
+    def extra_metrics(self) -> tuple[str, ...]:
+        """The metrics of validation among them, beside the first."""
+        return tuple(name for name in self.measured[1:] if name not in COSTS)
 
     @property
     def has_tuned_threshold(self) -> bool:
@@ -161,7 +219,9 @@ class StudySettings:
     @property
     def average_most(self) -> int:
         """The largest number of trials whose weights are averaged when the study ends; 0: none are."""
-        return AVERAGE_MOST if self.average == "auto" else int(self.average)
+        if self.average == "auto":
+            return 0 if self.has_several_objectives else AVERAGE_MOST
+        return int(self.average)
 
     @property
     def keep_until_end(self) -> int:
@@ -294,6 +354,15 @@ class DeliverySettings:
 
 
 @dataclass(frozen=True)
+class PickRule:
+    """Of the front's trials that are near to the best of some objectives, the best of another one."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    within: dict[str, float]  # objective -> the largest difference to the front's best value
+    then: str  # the objective that decides among these
+
+
+@dataclass(frozen=True)
 class ComparisonSettings:
     """The settings of `compare`; all others are the study's."""
 
@@ -307,6 +376,7 @@ class ComparisonSettings:
     progress: str = "auto"
     code: tuple[str, ...] = ()  # modules of the working folder, those of the study
     deliver: DeliverySettings = field(default_factory=DeliverySettings)
+    pick: int | str | PickRule | None = None  # the trial to take on; None: the best `top_k` by the first objective
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from src.config.settings import Settings
 from src.core import messages
-from src.core.formatting import duration, plural, short_params
+from src.core.formatting import duration, plural, short, short_params
+from src.core.metric import COSTS
 from src.core.records import AverageRecord, Calibration, ScreeningResult, State, TrainingResult, TrialRecord
 from src.search.space import Space
 from src.search.stopping import rank_trials
@@ -97,7 +98,8 @@ class StudyConsole(Console):
         """
         study = self.study
         left = max(0, study.n_trials - ended)
-        self.print(f"Study {study.name}: {study.metric} on the validation split, {study.n_trials} trials"
+        metrics = " and ".join(study.objectives)
+        self.print(f"Study {study.name}: {metrics} on the validation split, {study.n_trials} trials"
                  + (f" ({ended} done, {left} to go)" if ended else "")
                  + f", {plural(workers, 'worker')}")  # fmt: skip
         rows = {**facts, **{f"search {key}": text for key, text in space.describe().items()}}
@@ -139,7 +141,10 @@ class StudyConsole(Console):
         values = short_params(trial.params, "  ")
         score = "" if trial.score is None else f"{trial.score:.4f}"
         mark = " *" if best is not None and best.number == trial.number else ""
-        tail = f"  ({trial.result.reason})" if trial.result.reason else ""
+        if trial.state == State.COMPLETE:
+            values = "  ".join([*(_value(trial.result, name) for name in self.study.measured[1:]), values])
+        notes = "; ".join(filter(None, [trial.result.reason or "", *trial.violates]))
+        tail = f"  ({notes})" if notes else ""
         spent = f"{trial.result.seconds:.0f} s"
         self.event(
             f"[{done}/{total}] trial {trial.number:<3} {trial.state:<8} {score:>6}{mark:<2} {spent:>6}  {values}{tail}"
@@ -169,6 +174,14 @@ class StudyConsole(Console):
         for name, result in baselines.items():
             rows.append((f"baseline {name}", *_cells(result, metrics), result.reason or ""))
         self.print()
+        self.table([*columns, Column("settings", wrap=True)], rows)
+
+    def front(self, front: Sequence[TrialRecord]) -> None:
+        """Print the trials that no other one is better than in one objective and as good in the others."""
+        names = self.study.objectives
+        self.print(f"\nFront of {' and '.join(names)}: no trial is better in one of them and as good in the others")
+        columns = [Column("trial", right=True), *(Column(name, right=True) for name in names)]
+        rows = [(str(t.number), *(objective_text(t, name) for name in names), short_params(t.params)) for t in front]
         self.table([*columns, Column("settings", wrap=True)], rows)
 
     def ending(self, reason: str | None, counts: Mapping[str, int], seconds: float) -> None:
@@ -205,6 +218,17 @@ def _screening_row(screened: ScreeningResult) -> list[str]:
     probe = "" if screened.probe is None else f"{screened.probe:.4f}"
     note = "searched" if screened.kept else "" if result.state != State.FAIL else result.reason or "failed"
     return [screened.model, score, interval, probe, *_cells(result, []), note]
+
+
+def objective_text(trial: TrialRecord, name: str) -> str:
+    """A trial's value of an objective; empty if it has none."""
+    value = trial.result.value_of(name)
+    return "" if value is None else f"{value:.1f}" if name in COSTS else f"{value:.4f}"
+
+
+def _value(result: TrainingResult, name: str) -> str:
+    value = result.value_of(name)
+    return f"{name}={'' if value is None else short(value)}"
 
 
 def _cells(row: TrainingResult, metrics: Sequence[str]) -> list[str]:

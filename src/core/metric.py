@@ -24,6 +24,12 @@ ALIASES = {
     "neg_mean_squared_error": "mse",
     "neg_mean_absolute_error": "mae",
 }  # other common names of a metric
+# what a model costs: objectives and constraints of a study beside its metric
+COSTS = {
+    "ms_per_1000_texts": "milliseconds for 1,000 texts, on one processor thread or one GPU",
+    "megabytes": "of the weights on disk, 10**6 bytes",
+    "seconds": "of training and evaluation, without waiting",
+}
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,8 @@ def metric_names(n_labels: int, metric: str = "", kind: str = SINGLE_LABEL) -> t
 
 
 def direction_of(metric: str) -> str:
-    """Maximize or minimize: the direction in which the metric gets better."""
-    return METRICS[metric].direction
+    """Maximize or minimize: the direction in which the metric, or one of COSTS, gets better."""
+    return MINIMIZE if metric in COSTS else METRICS[metric].direction
 
 
 def gain(score: float, direction: str) -> float:

@@ -39,6 +39,11 @@ class Paths:
         """The folder of the calibrations with this key."""
         return self.cache_dir / "calibration" / key
 
+    @property
+    def speed_dir(self) -> Path:
+        """The folder of the locks of measurements of models' speed."""
+        return self.cache_dir / "speed"
+
     def training_dir(self, name: str) -> Path:
         """A single training's scratch folder (python -m src.train)."""
         return self.root / "mlruns" / "trainings" / name

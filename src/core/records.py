@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, model_serializer, model_validator
 
-from src.core.metric import gain
+from src.core.metric import COSTS, gain
 from src.core.record_files import NewerRecord, with_schema, without_schema
 
 Nested = TypeVar("Nested")
@@ -109,6 +109,14 @@ class TrainingResult(Record):
     megabytes: float | None = None  # of the weights on disk
     ms_per_1000_texts: float | None = None  # milliseconds of one processor thread, or one GPU
     reason: str | None = None  # why it was pruned or failed
+    training_seconds: float | None = None  # of training and evaluation; `seconds` of a trial has its waiting, too
+
+    def value_of(self, metric: str) -> float | None:
+        """Its value of a metric of validation, or of one of core.metric.COSTS; None if it has none."""
+        if metric in COSTS:
+            value: float | None = getattr(self, "training_seconds" if metric == "seconds" else metric)
+            return value
+        return self.metrics.get(metric)
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,12 @@ class TrialRecord(Record):
     origin: str = SAMPLER  # sampler, default recipe, enqueued or learned
     source_study: str | None = None  # of an inherited trial: the study that trained it; of a learned one: its study
     source_trial: int | None = None  # its number there
+    violates: tuple[str, ...] = ()  # constraints of the study, in words
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it is within the study's constraints, as far as is known."""
+        return not self.violates
 
     @property
     def is_inherited(self) -> bool:

@@ -46,6 +46,8 @@ def search_figures(record: SearchRecord) -> dict[str, Figure]:
     builders: dict[str, Callable[[], Figure]] = {"history": lambda: optimization_history(record)}
     if record.screening:
         builders["screening"] = lambda: screened_models(record.screening, record.metric)
+    if record.front:
+        builders["front"] = lambda: front_of_objectives(record)
     if record.importances:
         builders["importances"] = lambda: parameter_importances(record)
     if len(record.trials_in_state(State.COMPLETE)) > 1 and record.space:
@@ -85,7 +87,7 @@ def optimization_history(record: SearchRecord) -> Figure:
                     zorder=3,
                 )
     best: list[float] = []
-    finished = [t for t in scored if t.state == State.COMPLETE]
+    finished = [t for t in scored if t.state == State.COMPLETE and t.is_feasible]
     for trial in finished:
         best.append(max([*best[-1:], trial.score or 0.0], key=lambda score: gain(score, record.direction)))
     if finished:
@@ -101,6 +103,37 @@ def optimization_history(record: SearchRecord) -> Figure:
     axes.xaxis.get_major_locator().set_params(integer=True)
     if scored:
         axes.legend(frameon=False, loc="best", fontsize=8)
+    return figure
+
+
+@rc_context(STYLE)
+def front_of_objectives(record: SearchRecord) -> Figure:
+    """The first objective over each of the others: finished trials, those on the front, those out of bounds."""
+    first, *others = record.objectives
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(others), sharey=True, squeeze=False)[0]
+    trials = [t for t in record.trials_in_state(State.COMPLETE) if t.score is not None]
+    on_front = {t.number for t in trials if t.number in record.front}
+    kinds = (
+        ("on the front", [t for t in trials if t.number in on_front], BLUE, "o"),
+        ("others", [t for t in trials if t.is_feasible and t.number not in on_front], GREY, "o"),
+        ("out of bounds", [t for t in trials if not t.is_feasible], RED, "x"),
+    )
+    for axes, name in zip(panels, others, strict=True):
+        for label, chosen, colour, marker in kinds:
+            points = [(t.result.value_of(name), t.score) for t in chosen]
+            if points:
+                axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, label=label, zorder=3)
+        if len(others) == 1:
+            line = sorted((t.result.value_of(name) or 0.0, t.score or 0.0) for t in kinds[0][1])
+            axes.plot(*zip(*line, strict=True), color=BLUE, linewidth=0.9)
+        for trial in trials:
+            place = (trial.result.value_of(name), trial.score)
+            axes.annotate(str(trial.number), place, textcoords="offset points", xytext=(4, 3), fontsize=7)
+        axes.set(xlabel=name)
+    panels[0].set(ylabel=f"validation {first}")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{first} and {' and '.join(others)}", fontsize=10)
     return figure
 
 

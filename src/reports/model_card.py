@@ -205,6 +205,8 @@ def _protocol(judged: JudgedSearch) -> dict[str, Any]:
     winner = verdict.recipe_of(verdict.winner)
     return {
         "budget": describe_budget(record),
+        **({"objectives": ", ".join(record.objectives)} if record.objectives else {}),
+        **({"constraints": ", ".join(record.constraints)} if record.constraints else {}),
         "trials": describe_trials(record),
         "sampler": record.sampler,
         "pruner": record.pruner,
@@ -212,8 +214,12 @@ def _protocol(judged: JudgedSearch) -> dict[str, Any]:
         "score": f"{record.metric} on validation, {record.direction}d; the weights of the best evaluation are kept",
         "seed of the search": record.seed,
         "fresh seeds": ", ".join(map(str, verdict.seeds)),
-        "selection": f"best mean {verdict.metric} on validation over the fresh seeds, among {verdict.chosen_among} "
-        f"candidates (the search's best settings and the default recipe): {winner.name}"
+        "selection": (
+            f"{verdict.pick}: {winner.name}"
+            if verdict.pick
+            else f"best mean {verdict.metric} on validation over the fresh seeds, among {verdict.chosen_among} "
+            f"candidates (the search's best settings and the default recipe): {winner.name}"
+        )
         + (f", {winner.about}" if winner.about else ""),
         "form": verdict.form_reason,
         "optimism of the search": "" if winner.optimism is None else f"{winner.optimism:+z.4f}",

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from src.core.formatting import duration, short, short_params
-from src.core.records import ScreeningResult, State, TrialRecord
+from src.core.metric import COSTS, gain
+from src.core.records import DEFAULT_RECIPE, LEARNED, ScreeningResult, State, TrialRecord
 from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis
 from src.reports.model_card import change_row, confusion_rows, describe_budget, describe_trials, slice_rows
@@ -83,6 +84,12 @@ def _text(
         ],
         trials=[_trial_row(record, t) for t in record.trials],
         metrics=metrics,
+        front=[
+            (t.number, *(_objective(t, name) for name in record.objectives), short_params(t.params))
+            for t in record.trials
+            if t.number in record.front
+        ],
+        learned=_learned_rows(record),
         baselines=[
             (name, *(f"{o.metrics[m]:.4f}" if m in o.metrics else "" for m in metrics))
             for name, o in record.baselines.items()
@@ -118,6 +125,28 @@ def _screening_row(screened: ScreeningResult) -> tuple[str, ...]:
     )
 
 
+def _objective(trial: TrialRecord, name: str) -> str:
+    value = trial.result.value_of(name)
+    return "" if value is None else f"{value:.1f}" if name in COSTS else f"{value:.4f}"
+
+
+def _learned_rows(record: SearchRecord) -> list[tuple[str, str, str]]:
+    """What learned settings gave: the best of them, the default recipe, and the best of all other trials."""
+    learned = record.learned_trials
+    if not learned:
+        return []
+    default = [t for t in record.trials if t.origin == DEFAULT_RECIPE]
+    others = [t for t in record.trials if t.origin not in (LEARNED, DEFAULT_RECIPE)]
+    names = ("best of the learned settings", "default recipe", "best of the other trials")
+    rows = []
+    for name, trials in zip(names, (learned, default, others), strict=True):
+        finished = [t for t in trials if t.state == State.COMPLETE and t.score is not None]
+        best = max(finished, key=lambda t: gain(t.score or 0.0, record.direction), default=None)
+        which = "" if best is None else f"trial {best.number}" + (f" ({best.note})" if best.note else "")
+        rows.append((name, which, "none finished" if best is None else f"{best.score:.4f}"))
+    return rows
+
+
 def _was_compared(verdict: Verdict, trial: int) -> bool:
     """Whether this trial's settings were compared."""
     return any(f"trial {trial}" == c.about or f"trial-{trial}" == c.name for c in verdict.contenders)
@@ -132,6 +161,8 @@ def _search_facts(record: SearchRecord) -> dict[str, str]:
         "sampler": record.sampler,
         "pruner": record.pruner,
         "judged at": ", ".join(f"{rung:.0%}" for rung in record.rungs) + " of each trial's schedule",
+        **({"objectives": ", ".join(record.objectives)} if record.objectives else {}),
+        **({"constraints": ", ".join(record.constraints)} if record.constraints else {}),
         "seed": str(record.seed),
     }
 
@@ -149,7 +180,8 @@ def _trial_row(record: SearchRecord, trial: TrialRecord) -> tuple[object, ...]:
         "" if trial.result.share is None else f"{trial.result.share:.0%}",
         "" if seen is None else round(seen),
         duration(trial.result.seconds) if State(trial.state).is_final else "",
-        settings + (f" ({trial.result.reason})" if trial.result.reason else ""),
+        settings
+        + (f" ({notes})" if (notes := "; ".join([trial.result.reason or "", *trial.violates]).strip("; ")) else ""),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src.core.records import (
+    LEARNED,
     AverageRecord,
     ScreeningResult,
     State,
@@ -92,11 +93,19 @@ class SearchRecord:
     commit: str | None  # git commit of Trialbook's code
     average: AverageRecord | None = None  # of the best trials' weights
     screening: tuple[ScreeningResult, ...] = ()  # of the searched models, before the search
+    objectives: tuple[str, ...] = ()  # metrics and costs, if there are several
+    front: tuple[int, ...] = ()  # trials that no other is better than in one objective and as good in the others
+    constraints: tuple[str, ...] = ()  # in words
     code: str = ""  # how the modules of own code are typed, with a blank before; empty without any
 
     def trials_in_state(self, state: State) -> list[TrialRecord]:
         """The trials in this state."""
         return [t for t in self.trials if t.state == state]
+
+    @property
+    def learned_trials(self) -> list[TrialRecord]:
+        """The trials with settings of other studies."""
+        return [t for t in self.trials if t.origin == LEARNED]
 
     @property
     def best_trial(self) -> TrialRecord | None:

@@ -1,12 +1,16 @@
-"""Trials that a study takes over from another one: they are known to its sampler and pruner from the beginning."""
+"""What a study has from others: trials that it takes over, and settings that it tries first.
 
-from collections.abc import Iterable
+Trials that are taken over are known to the study's sampler and pruner from the beginning.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from src.core.records import Params
+from src.config.settings import Bounds
+from src.core.records import Params, TrainingResult
 from src.search.asha import PROMOTED_ATTR
 from src.search.space import Space
 
@@ -34,6 +38,14 @@ class InheritedTrial:
     origin: str  # there: SAMPLER, DEFAULT_RECIPE, ...
 
 
+@dataclass(frozen=True)
+class LearnedTrial:
+    """Settings of another study's trial that a new study tries first."""
+
+    source: Source
+    params: Params
+
+
 def source_of(trial: FrozenTrial) -> Source | None:
     """Where an inherited trial was trained; None for a trial of the study itself."""
     return _source(trial, INHERITED_ATTR)
@@ -54,9 +66,21 @@ def own_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if INHERITED_ATTR not in t.user_attrs]
 
 
-def to_frozen_trial(inherited: InheritedTrial, space: Space) -> FrozenTrial:
+def excesses_of(result: TrainingResult, constraints: Mapping[str, Bounds]) -> dict[str, float]:
+    """By how much a trial is out of each bound, as Optuna's samplers read it: 0 or less where it is within."""
+    values = {name: result.value_of(name) for name in constraints}
+    return {
+        f"{name}.{bound}": excess
+        for name, value in values.items() if value is not None
+        for bound, excess in constraints[name].excesses(value).items()
+    }  # fmt: skip
+
+
+def to_frozen_trial(inherited: InheritedTrial, space: Space, constraints: Mapping[str, Bounds]) -> FrozenTrial:
     """The trial to add to a new study: with its scores, its times, and the parameters of the study's space."""
     there = inherited.trial
+    complete = there.state == TrialState.COMPLETE
+    excesses = excesses_of(TrainingResult(**there.user_attrs["outcome"]), constraints) if complete else {}
     attributes = {key: there.user_attrs[key] for key in COPIED_ATTRS if key in there.user_attrs}
     added = create_trial(
         state=there.state,
@@ -65,6 +89,7 @@ def to_frozen_trial(inherited: InheritedTrial, space: Space) -> FrozenTrial:
         distributions={p.key: p.distribution for p in space.parameters if p.key in inherited.params},
         user_attrs={**attributes, "origin": inherited.origin, INHERITED_ATTR: asdict(inherited.source)},
         intermediate_values=there.intermediate_values,
+        constraints=excesses or None,
     )
     added.datetime_start, added.datetime_complete = there.datetime_start, there.datetime_complete
     return added

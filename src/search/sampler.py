@@ -74,15 +74,18 @@ class StudyView:
     """The study as a sampler sees it.
 
     A paused trial is RUNNING for Optuna, and samplers learn nothing from running trials. So a trial that was judged at
-    a rung and has not ended is shown as pruned there. With `most`, a costly sampler is shown only so many ended trials:
-    the best tenth, and the latest.
+    a rung and has not ended is shown as pruned there. With several objectives, pruned trials are not shown. With
+    `most`, a costly sampler is shown only so many ended trials: the best tenth, and the latest.
     """
 
     def __init__(self, study: Study, most: int | None = None) -> None:
         self._study = study
         pauses = isinstance(study.pruner, Asha)
         trials = [self._as_pruned(t) if pauses else t for t in study.get_trials(deepcopy=False)]
-        self._trials = trials if most is None else best_and_latest(trials, most, study.direction.name.lower())
+        if len(study.directions) > 1:  # Optuna's samplers cannot rank a trial without all values
+            trials = [t for t in trials if t.state != TrialState.PRUNED]
+        direction = study.directions[0].name.lower()
+        self._trials = trials if most is None else best_and_latest(trials, most, direction)
 
     @staticmethod
     def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
@@ -112,13 +115,29 @@ class StudyView:
         return getattr(self._study, name)
 
 
+class _FirstObjective:
+    """A study as if its first objective were the only one."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self.direction, self.directions = study.directions[0], study.directions[:1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+
+def pruners_view(study: Study) -> Any:
+    """The study as a pruner sees it: trials are judged at rungs by the first objective, whose values are reported."""
+    return study if len(study.directions) == 1 else _FirstObjective(study)
+
+
 def best_and_latest(trials: list[FrozenTrial], most: int, direction: str) -> list[FrozenTrial]:
     """All trials without an end, and `most` of the ended ones: the best tenth of these, then the latest."""
     ended = [t for t in trials if t.state in FINAL_STATES]
     if len(ended) <= most:
         return trials
-    scored = [t for t in ended if t.state == TrialState.COMPLETE and t.value is not None]
-    best = heapq.nlargest(most // 10, scored, key=lambda t: gain(t.value or 0.0, direction))
+    scored = [t for t in ended if t.state == TrialState.COMPLETE and t.values]
+    best = heapq.nlargest(most // 10, scored, key=lambda t: gain(t.values[0], direction))
     unended = [t for t in trials if t.state not in FINAL_STATES]
     chosen = {t.number: t for t in (*best, *ended[len(best) - most :], *unended)}
     return [chosen[number] for number in sorted(chosen)]

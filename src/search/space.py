@@ -59,6 +59,16 @@ class Parameter:
             return int(value)
         return float(value) if isinstance(self.distribution, FloatDistribution) else value
 
+    def encode(self, value: Any) -> list[float]:
+        """The value as numbers between 0 and 1: one of a range, one for each of several choices."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return [float(value == choice) for choice in choices]
+            case FloatDistribution(low=low, high=high, log=log) | IntDistribution(low=low, high=high, log=log):
+                ends = [math.log(v) if log else float(v) for v in (low, high, value)]
+                return [(ends[2] - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0]
+        return []
+
     def bounds(self) -> list[Any]:
         """The outermost values: both ends of a range, or every choice."""
         match self.distribution:
@@ -138,6 +148,11 @@ class Space:
             for key, value in params.items()
             if key not in by_key or not by_key[key].contains(value)
         ]
+
+    def encode(self, params: Mapping[str, Any]) -> list[float]:
+        """A point as numbers, for a model that predicts from it. Settings that it does not have are -1."""
+        missing = {p.key: [-1.0] * len(p.encode(p.bounds()[0])) for p in self.parameters}
+        return [x for p in self.parameters for x in (p.encode(params[p.key]) if p.key in params else missing[p.key])]
 
     def is_finite(self) -> bool:
         """Whether the space has a finite number of points."""

@@ -8,17 +8,17 @@ from src.core.records import State, TrialRecord
 
 
 def rank_trials(trials: Sequence[TrialRecord], direction: str) -> list[TrialRecord]:
-    """The COMPLETE trials, best score first; of equal scores the earlier trial first."""
+    """The COMPLETE trials within the constraints, best score first; of equal scores the earlier trial first."""
     return sorted(_complete_trials(trials), key=lambda t: _sort_key(t, direction))
 
 
 def best_trial(trials: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
-    """The COMPLETE trial with the best score, or None."""
+    """The COMPLETE trial within the constraints with the best score, or None."""
     return min(_complete_trials(trials), key=lambda t: _sort_key(t, direction), default=None)
 
 
 def _complete_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    return [t for t in trials if t.state == State.COMPLETE and t.score is not None]
+    return [t for t in trials if t.state == State.COMPLETE and t.score is not None and t.is_feasible]
 
 
 def _sort_key(trial: TrialRecord, direction: str) -> tuple[float, int]:

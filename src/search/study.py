@@ -15,15 +15,16 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from src.config.settings import LIMITS, Settings, StorageSettings, StudySettings
+from src.config.settings import LIMITS, Bounds, Settings, StorageSettings, StudySettings
 from src.core import own_code
 from src.core.errors import InvalidInput, mask_secrets
+from src.core.metric import direction_of
 from src.core.paths import atomic_write
 from src.core.record_files import SCHEMA, SCHEMA_KEY, check_schema, read_json, read_record, write_json
-from src.core.records import DEFAULT_RECIPE, ENQUEUED, SAMPLER, State, TrainingResult, TrialRecord
+from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, SAMPLER, Params, State, TrainingResult, TrialRecord
 from src.search import inheritance, stopping
 from src.search.asha import Asha, last_rung
-from src.search.inheritance import InheritedTrial, Source
+from src.search.inheritance import LEARNED_ATTR, InheritedTrial, LearnedTrial, Source
 from src.search.instantiate import instantiate
 from src.search.sampler import FINAL_STATES, UniquePointSampler, is_exhausted
 from src.search.space import Space
@@ -52,7 +53,7 @@ class Study:
         self.leases = open_leases(settings.storage, settings.study.name, folder)
         self.storage: BaseStorage = open_storage(settings.storage, folder)
         self._optuna_study: optuna.Study | None = None
-        self._ended = _EndedTrials()
+        self._ended = _EndedTrials(settings.study)
         self.weights_deleted: set[int] = set()  # ended trials whose weights are known to be deleted
 
     @property
@@ -69,6 +70,11 @@ class Study:
     def study_settings(self) -> StudySettings:
         """The group study of the settings."""
         return self.settings.study
+
+    @property
+    def directions(self) -> list[str]:
+        """The direction of each objective."""
+        return [self.direction, *(direction_of(name) for name in self.study_settings.further_metrics)]
 
     def limits(self) -> StudySettings:
         """The group study with the limits of the newest command: they count for every process that searches."""
@@ -131,37 +137,53 @@ class Study:
         study = load_optuna_study(self.name, self.storage)
         return study is not None and "definition" in study.user_attrs
 
-    def create(self, definition: Mapping[str, Any], inherited: Sequence[InheritedTrial] = ()) -> None:
+    def create(
+        self,
+        definition: Mapping[str, Any],
+        inherited: Sequence[InheritedTrial] = (),
+        learned: Sequence[LearnedTrial] = (),
+    ) -> None:
         """Create the study if it does not exist, enqueue its first trials, and set its limits. Safe to repeat.
 
-        Enqueued are the default recipe and study.enqueue.
+        Enqueued are the default recipe, what was learned, and study.enqueue.
 
         Args:
             definition: of today's config.
             inherited: trials of another study that a new study takes over.
+            learned: settings of other studies that a new study tries first.
         """
         with self.lock:
             if not self.check_definition(definition):
-                self._create(definition, inherited)
+                self._create(definition, inherited, learned)
             if not (self.folder / UID_FILE).exists():
                 atomic_write(self.folder / UID_FILE, str(self.optuna_study.user_attrs["uid"]))
             known = self.optuna_study.get_trials(deepcopy=False)
             have = [t.system_attrs.get("fixed_params", t.params) for t in known]
             first = self.space.default_params()
             has_default = any(t.user_attrs.get("origin") == DEFAULT_RECIPE for t in known)
-            starts = [] if has_default or self.space.problems_with(first) else [(first, DEFAULT_RECIPE)]
-            starts += [(dict(params), ENQUEUED) for params in self.study_settings.enqueue]
+            starts: list[tuple[Params, dict[str, Any]]] = []
+            if not has_default and not self.space.problems_with(first):
+                starts.append((first, {"origin": DEFAULT_RECIPE}))
+            starts += [(t.params, {"origin": LEARNED, LEARNED_ATTR: asdict(t.source)}) for t in self.learned()]
+            starts += [(dict(params), {"origin": ENQUEUED}) for params in self.study_settings.enqueue]
             room = max(0, self.study_settings.n_trials - len(inheritance.own_trials(known)))
-            for params, origin in [s for s in starts if s[0] not in have][:room]:
-                self.optuna_study.enqueue_trial(params, user_attrs={"origin": origin})
+            for params, attributes in [s for s in starts if s[0] not in have][:room]:
+                self.optuna_study.enqueue_trial(params, user_attrs=attributes)
             limits = {name: getattr(self.study_settings, name) for name in LIMITS}
             if self.optuna_study.user_attrs.get(LIMITS_ATTR) != limits:
                 self.optuna_study.set_user_attr(LIMITS_ATTR, limits)
 
-    def _create(self, definition: Mapping[str, Any], inherited: Sequence[InheritedTrial]) -> None:
+    def learned(self) -> list[LearnedTrial]:
+        """The settings of other studies that this one tries first, as chosen when it began."""
+        stored = self.optuna_study.user_attrs.get(LEARNED_ATTR, [])
+        return [LearnedTrial(Source(**one["source"]), one["params"]) for one in stored]
+
+    def _create(
+        self, definition: Mapping[str, Any], inherited: Sequence[InheritedTrial], learned: Sequence[LearnedTrial]
+    ) -> None:
         """Create the study with its inherited trials. It exists once its definition is there, which comes last."""
         study = load_optuna_study(self.name, self.storage) or optuna.create_study(
-            study_name=self.name, storage=self.storage, direction=self.direction
+            study_name=self.name, storage=self.storage, directions=self.directions
         )
         if "uid" not in study.user_attrs:
             study.set_user_attr("uid", uuid.uuid4().hex)
@@ -172,7 +194,9 @@ class Study:
         have = {inheritance.source_of(t) for t in study.get_trials(deepcopy=False)}
         for trial in inherited:
             if trial.source not in have:
-                study.add_trial(inheritance.to_frozen_trial(trial, self.space))
+                study.add_trial(inheritance.to_frozen_trial(trial, self.space, self.study_settings.constraints))
+        if learned:
+            study.set_user_attr(LEARNED_ATTR, [asdict(trial) for trial in learned])
         study.set_user_attr("definition", dict(definition))
 
     def trials(self) -> list[TrialRecord]:
@@ -189,7 +213,7 @@ class Study:
         return [ended.records[number] for _, number in ended.order]
 
     def _trial_record(self, trial: FrozenTrial) -> TrialRecord:
-        return self._ended.record_of(trial) if trial.state in FINAL_STATES else _to_record(trial)
+        return self._ended.record_of(trial) if trial.state in FINAL_STATES else _to_record(trial, self.study_settings)
 
     def baseline_results(self) -> dict[str, TrainingResult]:
         """The results of the baselines that have been evaluated, in the study's order."""
@@ -198,8 +222,21 @@ class Study:
         return {name: result for name, result in results.items() if result is not None}
 
     def best_trial(self) -> TrialRecord | None:
-        """The COMPLETE trial with the best score, or None."""
+        """The COMPLETE trial within the constraints with the best score, or None.
+
+        With several objectives the score is the first, and the trial is on the front.
+        """
+        if self.study_settings.has_several_objectives:
+            return next(iter(self.front()), None)
         return stopping.best_trial(self.trials(), self.direction)
+
+    def front(self) -> list[TrialRecord]:
+        """The trials than which no other is better in one objective and as good in the others, best score first.
+
+        With one objective, these are the best trials.
+        """
+        numbers = {t.number for t in self.optuna_study.best_trials}
+        return [t for t in stopping.rank_trials(self.trials(), self.direction) if t.number in numbers]
 
     def stop_reason(self) -> str | None:
         """Why no further trial starts or continues, or None."""
@@ -351,7 +388,8 @@ class Study:
 class _EndedTrials:
     """Caches the records of ended trials, which do not change. Threads may share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, study: StudySettings) -> None:
+        self._study = study
         self.records = dict[int, TrialRecord]()
         self.order = list[tuple[datetime, int]]()  # when they ended, and their numbers
 
@@ -359,7 +397,7 @@ class _EndedTrials:
         if (known := self.records.get(trial.number)) is not None:
             return known
         assert trial.datetime_complete is not None
-        record = _to_record(trial)
+        record = _to_record(trial, self._study)
         if (first := self.records.setdefault(trial.number, record)) is record:
             insort(self.order, (trial.datetime_complete, trial.number))
         return first
@@ -411,7 +449,8 @@ def study_definition(
     recipe = {k: v for k, v in settings.recipe.identity().items() if k not in searched and k not in LOCATION_KEYS}
     return {
         "space": space.describe(),
-        "metric": settings.study.metric,
+        "metric": list(settings.study.objectives) if settings.study.has_several_objectives else settings.study.metric,
+        **({"constraints": constraints} if (constraints := _plain(settings.study.constraints)) else {}),
         "rungs": list(settings.study.rungs),
         "rung_examples": settings.study.rung_examples,
         "data": fingerprint,
@@ -423,11 +462,15 @@ def study_definition(
     }
 
 
-def _to_record(trial: FrozenTrial) -> TrialRecord:
+def _to_record(trial: FrozenTrial, study: StudySettings) -> TrialRecord:
     state = State[trial.state.name]
     result = replace(TrainingResult(**{"state": state, **trial.user_attrs.get("outcome", {})}), state=state)
+    violates: list[str] = []
     if state == State.COMPLETE:
-        result = replace(result, score=trial.value)
+        result = replace(result, score=trial.values[0])
+        values = {name: result.value_of(name) for name in study.constraints}
+        texts = [study.constraints[name].violation(name, v) for name, v in values.items() if v is not None]
+        violates = [text for text in texts if text]
     rung, source = last_rung(trial), inheritance.source_of(trial) or inheritance.learned_from(trial)
     return TrialRecord(
         number=trial.number,
@@ -439,7 +482,13 @@ def _to_record(trial: FrozenTrial) -> TrialRecord:
         origin=str(trial.user_attrs.get("origin", SAMPLER)),
         source_study=source.study if source else None,
         source_trial=source.trial if source else None,
+        violates=tuple(violates),
     )
+
+
+def _plain(constraints: Mapping[str, Bounds]) -> dict[str, dict[str, float]]:
+    """Constraints as plain data, without the bounds that there are not."""
+    return {name: {k: v for k, v in asdict(bounds).items() if v is not None} for name, bounds in constraints.items()}
 
 
 def _brief(value: Any) -> str:

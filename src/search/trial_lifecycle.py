@@ -30,7 +30,7 @@ from src.core.metric import gain
 from src.core.records import DEFAULT_RECIPE, SAMPLER, Evaluation, Params, State, StopDecision, TrainingResult
 from src.search import inheritance, stopping
 from src.search.asha import PROMOTED_ATTR, Asha, last_rung, promoted_rungs
-from src.search.sampler import FINAL_STATES, is_exhausted
+from src.search.sampler import FINAL_STATES, is_exhausted, pruners_view
 from src.search.study import Study
 from src.training import checkpoints
 
@@ -141,8 +141,8 @@ def _report_score(study: Study, claimed: ClaimedTrial, evaluation: Evaluation) -
     score, percent = evaluation.metrics[study.study_settings.metric], round(evaluation.share * 100)
     with study.lock:
         frozen = _own_trial(study, claimed)
-        if percent not in frozen.intermediate_values:
-            claimed.trial.report(score, percent)
+        if percent not in frozen.intermediate_values:  # Trial.report is for one objective only
+            study.storage.set_trial_intermediate_value(study.trial_id(claimed.number), percent, score)
         if evaluation.share >= 1:
             return None
         if study.pauses_trials:
@@ -155,7 +155,8 @@ def _report_score(study: Study, claimed: ClaimedTrial, evaluation: Evaluation) -
             return StopDecision(
                 State.PAUSED, f"paused at {percent} % of its schedule with {study.study_settings.metric} {score:.4f}"
             )
-        if not claimed.trial.should_prune():
+        judged = study.frozen_trial(claimed.number)
+        if not study.optuna_study.pruner.prune(pruners_view(study.optuna_study), judged):
             return None
         pruner = type(study.optuna_study.pruner).__name__
         return StopDecision(
@@ -193,7 +194,13 @@ def release_trial(study: Study, claimed: ClaimedTrial) -> None:
 def finish_trial(study: Study, claimed: ClaimedTrial, result: TrainingResult) -> None:
     """End the trial that this process works on. Raises StorageUnavailable if another process has taken it over."""
     with study.lock:
-        _end(study, _own_trial(study, claimed), result)
+        frozen = _own_trial(study, claimed)
+        if result.state == State.COMPLETE:
+            if missing := [name for name in study.study_settings.measured[1:] if result.value_of(name) is None]:
+                result = dataclasses.replace(result, state=State.FAIL, reason=f"it has no {' and no '.join(missing)}")
+            for name, excess in inheritance.excesses_of(result, study.study_settings.constraints).items():
+                claimed.trial.set_constraint(name, excess)
+        _end(study, frozen, result)
 
 
 def end_trial(study: Study, number: int, result: TrainingResult) -> None:
@@ -348,10 +355,15 @@ def _end(study: Study, frozen: FrozenTrial, result: TrainingResult) -> None:
 def _store_final_state(study: Study, frozen: FrozenTrial, result: TrainingResult) -> None:
     """Make the stored result final, and delete the checkpoints that the trial could have continued from."""
     state = TrialState[result.state]
-    value = result.score if state == TrialState.COMPLETE else None
-    if state == TrialState.PRUNED:  # the last one, as by Optuna's tell, which reads the trial before and after
-        value = frozen.intermediate_values.get(last_rung(frozen) or 0)
-    known = value is not None and not math.isnan(value)
-    study.storage.set_trial_state_values(study.trial_id(frozen.number), state, [value] if known else None)
+    values: list[float | None] = []
+    if state == TrialState.COMPLETE:
+        further = study.study_settings.further_metrics
+        values = [result.score, *(result.value_of(name) for name in further)]
+    elif state == TrialState.PRUNED and not study.study_settings.has_several_objectives:
+        # the last one, as by Optuna's tell, which reads the trial before and after
+        values = [frozen.intermediate_values.get(last_rung(frozen) or 0)]
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    complete = known if known and len(known) == len(values) else None
+    study.storage.set_trial_state_values(study.trial_id(frozen.number), state, complete)
     checkpoints.delete_checkpoints(study.training_folder(frozen.number))
     study.release(frozen)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from src.config.settings import PER_LABEL, WEIGHTINGS, LossSettings, Settings
+from src.config.settings import PER_LABEL, WEIGHTINGS, LossSettings, Settings, StudySettings
 from src.core import own_code, own_metrics
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.task import Task, labels_of
@@ -49,6 +49,7 @@ def check_study(settings: Settings, space: Space, options: Mapping[str, list[str
 def check_task(settings: Settings, task: Task) -> str:
     """Returns the metric's direction. Raises InvalidInput for what does not go with the data's labels."""
     study, n_labels = settings.study, len(task.label_names)
+    objectives.check_measured(study, task)
     if task.is_regression:
         InvalidInput.raise_if_any(_of_labels_only(settings))
         if study.rung_examples is not None and study.rung_examples < MIN_RUNG_NUMBERS:
@@ -101,8 +102,8 @@ def try_own_code(settings: Settings, train: pd.DataFrame, n_labels: int) -> None
     Raises:
         InvalidInput: one of them raises an error, or returns what it should not.
     """
-    if own_code.is_own(settings.study.metric):
-        own_metrics.try_metric(settings.study.metric, labels_of(train), n_labels)
+    for name in filter(own_code.is_own, settings.study.measured):
+        own_metrics.try_metric(name, labels_of(train), n_labels)
     for name in filter(own_code.is_own, settings.study.baselines):
         own_baseline.try_baseline(name, train, n_labels)
 
@@ -190,8 +191,25 @@ def _study_problems(settings: Settings, space: Space) -> list[str]:
     if sampler in ("BruteForceSampler", "GridSampler") and not space.is_finite():
         open_ended = [p.key for p in space.parameters if p.values() is None]
         problems.append(f"sampler=grid needs a finite space; give {', '.join(open_ended)} a step or choices.")
+    if study.has_several_objectives:
+        problems += _several_objectives_problems(study, sampler, str(settings.pruner.get("_target_", "")))
     if sampler == "CmaEsSampler" and not any(p.values() is None or len(p.values() or ()) > 1 for p in space.parameters):
         problems.append("sampler=cmaes needs at least one range of numbers to search.")
+    return problems
+
+
+def _several_objectives_problems(study: StudySettings, sampler: str, pruner: str) -> list[str]:
+    """What does not go with several objectives."""
+    problems = []
+    if sampler == "CmaEsSampler":
+        problems.append("sampler=cmaes searches for one metric; with several take tpe, gp, nsgaii or nsgaiii.")
+    if "Hyperband" in pruner:
+        problems.append("pruner=hyperband judges by one metric; with several take median, asha, halving or none.")
+    if study.direction is not None:
+        problems.append(
+            f"study.direction is {study.direction!r}, and there are {len(study.objectives)} metrics, each with its own "
+            "direction. Leave it out."
+        )
     return problems
 
 

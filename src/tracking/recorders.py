@@ -72,6 +72,20 @@ def save_trials_view(store: TrackingStore, study: Study) -> None:
         ui_views.SortOrder("metrics.`score`", descending=study.direction == MAXIMIZE),
     )
     ui_views.save_view(store, trials_view_key(study), name, runs, order, columns)
+    if study.study_settings.has_several_objectives:
+        values = [f"metrics.`{_metric_in_mlflow(objective)}`" for objective in study.study_settings.objectives]
+        front = f"{runs} and tags.trial.front = 'true'"
+        ui_views.save_view(
+            store, f"{trials_view_key(study)}-front", f"{study.name}: front", front, order, [*values, *searched]
+        )
+
+
+def _metric_in_mlflow(objective: str) -> str:
+    """The name under which a trial's run has its final value of an objective."""
+    names = {
+        "ms_per_1000_texts": "model/ms_per_1000_texts", "megabytes": "model/megabytes", "seconds": "training_seconds",
+    }  # fmt: skip
+    return names.get(objective, f"validation/{objective}")
 
 
 def trials_view_key(study: Study) -> str:
@@ -122,6 +136,7 @@ def final_metrics(result: TrainingResult) -> dict[str, float | None]:
         "seconds": result.seconds,
         "model/megabytes": result.megabytes,
         "model/ms_per_1000_texts": result.ms_per_1000_texts,
+        "training_seconds": result.training_seconds,
     }
 
 

@@ -13,7 +13,7 @@ from src.tracking.store import TrackingStore
 REPRODUCIBLE_KINDS = ("trial", "repeat", "refit", "student", "train")
 CODE_TAG = "code.sha256."  # before the path of each file of own code
 CALIBRATION = "validation/calibration_error"  # computed afterwards from the best weights
-NOT_COMPARED = ("seconds", "model/ms_per_1000_texts", CALIBRATION)  # timings differ from run to run
+NOT_COMPARED = ("seconds", "training_seconds", "model/ms_per_1000_texts", CALIBRATION)  # timings differ from run to run
 
 Curves = Mapping[str, Mapping[int, float]]  # metric -> step -> value
 

@@ -255,7 +255,7 @@ def evaluate_untuned(
         folder: for the Trainer's files.
     """
     began = time.monotonic()
-    evaluation = evaluate_untrained(recipe, checkpoint, data, folder, objective.metric)
+    evaluation = evaluate_untrained(recipe, checkpoint, data, folder, objective.metrics)
     return TrainingResult(
         state=State.COMPLETE,
         score=evaluation.metrics[objective.metric],
@@ -275,7 +275,7 @@ def _result(
 ) -> TrainingResult:
     """The result for `probabilities` [n_examples, n_labels]; `seconds`: of predicting them with one thread."""
     labels = labels_of(validation)
-    values = metrics.compute_metrics(labels, probabilities, objective.metric)
+    values = metrics.compute_metrics(labels, probabilities, *objective.metrics)
     ms = seconds / len(validation) * 1e6
     if are_numbers(labels):
         return TrainingResult(State.COMPLETE, values[objective.metric], values, ms_per_1000_texts=ms)

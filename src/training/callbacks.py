@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -66,6 +67,12 @@ class Objective:
     )
     trains_on_validation: bool = True  # a refit: whether it does
     soft_labels: Path | None = None  # a refit: further texts with soft labels, see training/soft_labels.py
+    extra_metrics: tuple[str, ...] = ()  # that every evaluation computes, too
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that every evaluation computes beside the usual ones."""
+        return (self.metric, *self.extra_metrics)
 
     def better_than(self, new: float, old: float | None) -> bool:
         """Whether `new` is better than `old`; anything is better than None."""
@@ -102,6 +109,7 @@ class RungCallback(TrainerCallback):
         self.ms_per_1000_texts: float | None = None
         self.stop: StopDecision | None = None
         self.share_done, self.steps_done = 0.0, 0
+        self._seconds_before, self._began = 0.0, time.monotonic()  # of training, before this process
 
     # --- what the Trainer calls ---
 
@@ -164,6 +172,7 @@ class RungCallback(TrainerCallback):
         values = {
             "best": asdict(self.best) if self.best else None,
             "ms_per_1000_texts": self.ms_per_1000_texts,
+            "seconds": self._training_seconds(),
             "pending": pending,
             "share": self.share_done,
             "rung": self.rung_of_step.get(state.global_step),
@@ -178,7 +187,11 @@ class RungCallback(TrainerCallback):
         progress = checkpoints.read_progress(checkpoint)
         self.best = Evaluation(**progress["best"]) if progress["best"] else None
         self.ms_per_1000_texts, self.share_done = progress["ms_per_1000_texts"], progress["share"]
+        self._seconds_before = progress.get("seconds", 0.0)  # an earlier version did not store them
         return _RestoreLoggedLoss(self.trainer, **progress["pending"])
+
+    def _training_seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._began
 
     def result(self, seconds: float) -> TrainingResult:
         """The result of the training, which took `seconds`."""
@@ -195,6 +208,7 @@ class RungCallback(TrainerCallback):
             seconds=seconds,
             megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
             ms_per_1000_texts=self.ms_per_1000_texts,
+            training_seconds=self._training_seconds(),
             reason=(ended.reason or None) if ended else None,
         )
 

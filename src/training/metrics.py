@@ -48,8 +48,8 @@ def _combined_metrics(n_labels: int) -> evaluate.CombinedEvaluations:
     return evaluate.combine([SklearnMetric(config_name=name) for name in names])
 
 
-def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str = "") -> dict[str, float]:
-    """Metrics of every evaluation, and `metric`, but for the loss, which the Trainer computes.
+def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, *more: str) -> dict[str, float]:
+    """Metrics of every evaluation, and `more`, but for the loss, which the Trainer computes.
 
     Two labels: f1, precision and recall of label 1. More: their macro averages, named f1_macro and so on. See
     core.metric.metric_names for texts with several labels.
@@ -57,20 +57,19 @@ def compute_metrics(labels: np.ndarray, probabilities: np.ndarray, metric: str =
     Args:
         labels: [n_examples] or [n_examples, n_labels]; floats of a regression.
         probabilities: [n_examples, n_labels]; of a regression the predicted numbers, [n_examples, 1].
-        metric: of the study.
+        more: metrics, such as that of the study.
     """
-    if are_numbers(labels):
-        names = metric_names(1, metric, REGRESSION)
-        return {name: score_of(name, labels, probabilities) for name in names if name != "loss"}
-    if has_several(labels):
-        names = metric_names(probabilities.shape[1], metric, MULTI_LABEL)
+    if are_numbers(labels) or has_several(labels):
+        kind = REGRESSION if are_numbers(labels) else MULTI_LABEL
+        names = dict.fromkeys([*metric_names(probabilities.shape[1], kind=kind), *filter(None, more)])
         return {name: score_of(name, labels, probabilities) for name in names if name != "loss"}
     computed: dict[str, Any] = _combined_metrics(probabilities.shape[1]).compute(
         predictions=probabilities.argmax(axis=1), references=labels
     )
     values = {name: float(value) for name, value in computed.items()}
-    if metric and metric != "loss" and metric not in values:
-        values[metric] = score_of(metric, labels, probabilities)
+    for metric in more:
+        if metric and metric != "loss" and metric not in values:
+            values[metric] = score_of(metric, labels, probabilities)
     return values
 
 

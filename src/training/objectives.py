@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from src.config.settings import BASELINES_OF_NUMBERS
+from src.config.settings import BASELINES_OF_NUMBERS, StudySettings
 from src.core import own_code
 from src.core.errors import InvalidInput, did_you_mean
-from src.core.metric import METRICS, MINIMIZE, direction_of, known_metrics
+from src.core.metric import COSTS, METRICS, MINIMIZE, direction_of, known_metrics
 from src.core.own_code import OwnBaseline, OwnMetric
 from src.core.task import REGRESSION, Task
 
@@ -43,6 +43,24 @@ def resolve_direction(metric: str, requested: str | None, task: Task) -> str:
             f"{'smaller' if natural == MINIMIZE else 'larger'}: leave study.direction out, or write {natural}."
         )
     return natural
+
+
+def check_measured(study: StudySettings, task: Task) -> None:
+    """Raise InvalidInput for a further objective or a constraint that cannot be measured, or bounds without a sense."""
+    known, problems = [*COSTS, *known_metrics(task)], []
+    for name in (*study.further_metrics, *study.constraints):
+        where = "study.constraints" if name in study.constraints else "study.metric"
+        if name not in known and own_code.is_own(name):
+            own_code.find(name, OwnMetric)
+        elif name not in known:
+            problems.append(
+                f"{where} has {name!r}{_why_unknown(name, task)}; {_in_words(task)} it may have "
+                f"{', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    for name, bounds in study.constraints.items():
+        if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
+            problems.append(f"study.constraints.{name} has a min of {bounds.min:g}, above its max of {bounds.max:g}.")
+    InvalidInput.raise_if_any(problems)
 
 
 def _why_unknown(metric: str, task: Task) -> str:

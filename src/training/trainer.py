@@ -97,7 +97,7 @@ def fine_tune(
         data = replace(data, train=stratified_subset(data.train, objective.train_examples, "screening.examples"))
     if objective.refit_share is not None:
         data = _refit_data(data, objective)
-    trainer = _build_trainer(recipe, checkpoint, data, folder, objective.metric)
+    trainer = _build_trainer(recipe, checkpoint, data, folder, objective.metrics)
     rung_callback = _callback_of(trainer, objective, callback, folder)
     start = last_checkpoint(folder)
     if start is not None:
@@ -203,13 +203,13 @@ def _calibration(
 
 
 def evaluate_untrained(
-    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, metric: str = ""
+    recipe: Recipe, checkpoint: PretrainedModel, data: TokenizedData, folder: Path, extra: Sequence[str] = ()
 ) -> Evaluation:
-    """Evaluate the model without fine-tuning on the whole validation split, by the usual metrics and `metric`.
+    """Evaluate the model without fine-tuning on the whole validation split, by the usual metrics and `extra`.
 
     A head that it lacks is random, from the seed.
     """
-    trainer = _build_trainer(recipe, checkpoint, data, folder, metric)
+    trainer = _build_trainer(recipe, checkpoint, data, folder, extra)
     metrics_with_prefix = trainer.evaluate()
     shutil.rmtree(folder, ignore_errors=True)
     return Evaluation(0, 1.0, 0, strip_eval_prefix(metrics_with_prefix), metrics_with_prefix["eval_runtime"])
@@ -297,7 +297,7 @@ def _build_trainer(
     checkpoint: PretrainedModel,
     data: TokenizedData,
     folder: Path,
-    metric: str = "",
+    extra: Sequence[str] = (),
     **more: Any,
 ) -> "_ClassifierTrainer":
     devices.keep_freed_memory()
@@ -311,7 +311,7 @@ def _build_trainer(
         data_collator=DataCollatorWithPadding(data.tokenizer),
         compute_metrics=lambda p: trainer.compute_and_keep(p.label_ids, p.predictions),
     )
-    trainer.eval_order, trainer.metric = by_length, metric
+    trainer.eval_order, trainer.extra_metrics = by_length, extra
     trainer.task, trainer.training_loss = data.task, _training_loss(recipe, data)
     trainer.scale = NumberScale.of(np.asarray(data.train["labels"][:])) if data.task.is_regression else None
     if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
@@ -356,7 +356,7 @@ class _ClassifierTrainer(Trainer):
     It keeps the logits of its last evaluation.
     """
 
-    metric: str  # of the study
+    extra_metrics: Sequence[str]  # beside the usual ones
     task: Task
     training_loss: Loss | None  # None: the mean cross-entropy, or a regression's squared error
     scale: NumberScale | None  # of a regression
@@ -366,7 +366,7 @@ class _ClassifierTrainer(Trainer):
     def compute_and_keep(self, labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """Metrics of an evaluation. Its logits are kept until the next one."""
         self.logits = logits
-        return metrics.compute_metrics(labels, self._answers(logits.astype(np.float64)), self.metric)
+        return metrics.compute_metrics(labels, self._answers(logits.astype(np.float64)), *self.extra_metrics)
 
     def validation_probabilities(self) -> np.ndarray:
         """Probabilities of the last evaluation, [n_examples, n_labels], in the order of the validation split."""

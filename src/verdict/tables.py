@@ -89,12 +89,15 @@ def sentences(verdict: Verdict) -> list[str]:
         if other_recipe and (other.kind != "baseline" or other.name == verdict.best_baseline):
             role = "the best baseline, " if other.kind == "baseline" else ""
             words.append(_decision(verdict, against, f"{role}{against.other}"))
-    if verdict.contender(verdict.winner).kind == "default":
+    if verdict.contender(verdict.winner).kind == "default" and not verdict.pick:
         words.append("The winner is the default recipe: no tuned settings did better on fresh seeds.")
     recipe, top = verdict.recipe_of(verdict.winner), verdict.search_top
     chosen = f"the best in the search was {top}" if top != recipe.name else "as in the search"
     optimism = "" if recipe.optimism is None else f"; optimism of the search: {recipe.optimism:+z.4f}"
-    words.append(f"Best of {verdict.chosen_among} candidates on fresh seeds: {recipe.name} ({chosen}){optimism}.")
+    if verdict.pick:
+        words.append(f"{recipe.name} was picked from the study's trials ({verdict.pick}){optimism}.")
+    else:
+        words.append(f"Best of {verdict.chosen_among} candidates on fresh seeds: {recipe.name} ({chosen}){optimism}.")
     if (threshold := verdict.contender(verdict.winner).threshold) is not None:
         words.append(
             f"{verdict.winner} answers {_from_which_probability(threshold, verdict.task)} on, as chosen on "
@@ -103,11 +106,11 @@ def sentences(verdict: Verdict) -> list[str]:
         )
     if verdict.form_reason:
         words.append(f"The weights to register are {describe_weights(verdict)}: {verdict.form_reason}.")
+    widened = "" if verdict.pick else f", differences widened for the choice among {verdict.chosen_among}"
     asked = f"a margin of {verdict.margin:g} was asked" if verdict.margin else "no margin was asked"
     words.append(
         f"{verdict.test_examples} test examples, {len(verdict.seeds)} fresh seeds; 95 % intervals over examples and "
-        f"seeds, differences widened for the choice among {verdict.chosen_among}; {asked}. This test split has been "
-        f"opened {plural(verdict.openings, 'time')}."
+        f"seeds{widened}; {asked}. This test split has been opened {plural(verdict.openings, 'time')}."
     )
     return words
 

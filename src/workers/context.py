@@ -55,7 +55,10 @@ class WorkerContext:
             )
         metric, requested = settings.study.metric, settings.study.direction
         direction = objectives.resolve_direction(metric, requested, self.dataset.task)
-        self.objective = Objective(metric, direction, settings.study.rungs, settings.study.rung_examples)
+        study = settings.study
+        self.objective = Objective(
+            metric, direction, study.rungs, study.rung_examples, extra_metrics=study.extra_metrics
+        )
         self._tokenized_data: dict[tuple[str, int], tuple[PretrainedModel, TokenizedData]] = {}
 
     @property

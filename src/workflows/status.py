@@ -109,6 +109,8 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
     trials = study.trials()
     held = study.trials_in_progress()
     states = {t.number: _state(t, held) for t in trials}
+    several = saved.settings.study.has_several_objectives
+    fronts = {t.number: "on the front" for t in study.front()} if several else {}
     counts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
     console.print(f"Study {saved.name}, {metric}: {state_of(saved)}")
     console.print(f"Trials: {counts or 'none'}; {duration(study.seconds_spent())} of searching.\n")
@@ -125,7 +127,7 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
                 _trial_position(trial),
                 f"{trial.result.seconds:.0f} s" if State(trial.state).is_final else "",
                 short_params(trial.params),
-                trial.result.reason or trial.note,
+                "; ".join(filter(None, [trial.result.reason or trial.note, *trial.violates, fronts.get(trial.number)])),
             )
         )
     console.table([*columns, Column("settings", wrap=True), Column("", wrap=True)], rows, soft_wrap=False)

@@ -264,6 +264,17 @@ STUDY = [
     Case("a ready-made baseline without labels of these data", ["study.baselines=[ready_made]"]),
     Case("a point to start with that is outside the space", ["study.enqueue=[{optimizer.learning_rate: 5.0}]"]),
     Case("a point to start with whose setting is not searched", ["study.enqueue=[{model.max_tokens: 9}]"]),
+    Case("no metric", ["study.metric=[]"]),
+    Case("a metric twice", ["study.metric=[accuracy,accuracy]"]),
+    Case("a cost before the metric", ["study.metric=[megabytes,accuracy]"]),
+    Case("an unknown metric among several", ["study.metric=[accuracy,megabites]"]),
+    Case("a direction for several metrics", ["study.metric=[accuracy,megabytes]", "study.direction=maximize"]),
+    Case("a sampler of one metric for several", ["study.metric=[accuracy,megabytes]", "sampler=cmaes"]),
+    Case("a pruner of one metric for several", ["study.metric=[accuracy,megabytes]", "pruner=hyperband"]),
+    Case("a constraint without bounds", ["study.constraints={megabytes:{}}"]),
+    Case("a constraint that is a number", ["study.constraints={megabytes:100}"]),
+    Case("a constraint on something unknown", ["study.constraints={gigabytes:{max:1}}"]),
+    Case("a constraint that nothing can be within", ["study.constraints={f1:{min:0.9,max:0.8}}"]),
 ]
 SPACE = [
     Case("an empty space", ["space=empty"]),
@@ -437,6 +448,30 @@ STARTED = [
         lambda f: (f / "mlruns/studies/mine/trials/0000").mkdir(parents=True),
         "the study mine in another storage",
     ),
+    Case("trials of a study that is not there", ["study.inherit=nobody"], begun, "the study mine, begun"),
+    Case("its own trials", ["study.name=mine", "study.inherit=mine"]),
+    Case(
+        "trials of a study on other data",
+        ["study.inherit=mine", "data.max_examples=90"],
+        begun,
+        "the study mine, begun",
+    ),
+    Case(
+        "trials of a study for another metric",
+        ["study.inherit=mine", "study.metric=f1"],
+        begun,
+        "the study mine, begun",
+    ),
+    Case("trials of a study that has none", ["study.inherit=mine"], begun, "the study mine, begun"),
+    Case("settings of a study that is not there", ["study.learn_from=[nobody]"]),
+    Case("settings of a study without a list", ["study.learn_from=mine"]),
+    Case(
+        "settings of a study that searched other keys",
+        ["study.learn_from=[mine]", "~space.model"],
+        begun,
+        "the study mine, begun",
+    ),
+    Case("settings of a study without a complete trial", ["study.learn_from=[mine]"], begun, "the study mine, begun"),
     Case("settings of its own for a study that it joins", ["study.join=mine", "data.max_examples=90"], base=()),
     Case(
         "a comparison before anything was trained", ["study.name=mine"], begun, "the study mine, begun", "compare", ()
@@ -446,6 +481,7 @@ STARTED = [
 VERBS = [
     Case("a comparison without a study", verb="compare", base=()),
     Case("a study that was not searched", ["study.name=mine"], verb="compare", base=()),
+    Case("an unknown way to pick a trial", ["compare.pick=elbow"], verb="compare", base=()),
     Case("too few fresh seeds", ["compare.seeds=3"], verb="compare", base=()),
     Case("no candidates", ["compare.top_k=0"], verb="compare", base=()),
     Case("a margin below zero", ["compare.margin=-0.1"], verb="compare", base=()),

@@ -155,7 +155,7 @@ def test_a_training_uses_its_loss_and_is_judged_by_the_plain_one(tmp_path: Path)
     assert results["weighted"].metrics["recall"] > results["plain"].metrics["recall"]
     assert first_losses["plain"] != pytest.approx(first_losses["weighted"])
     settings, checkpoint, data = tiny_training(cache, "loss.class_weights={positive: 50}", "loss.focal_gamma=2")
-    weighted = evaluate_untrained(settings.recipe, checkpoint, data, tmp_path / "a", "roc_auc")
+    weighted = evaluate_untrained(settings.recipe, checkpoint, data, tmp_path / "a", ["roc_auc"])
     settings, checkpoint, data = tiny_training(cache)
     assert (
         weighted.metrics["loss"]

@@ -113,7 +113,7 @@ def test_a_head_of_another_regression_is_not_taken_over(tmp_path: Path) -> None:
 def test_an_untuned_model_is_judged_on_the_scale(tmp_path: Path) -> None:
     settings, checkpoint, data = training_on(tmp_path, 100.0, 1000.0)
     true = np.asarray(data.validation["labels"][:])
-    untrained = evaluate_untrained(settings.recipe, checkpoint, data, tmp_path / "scratch", "mae")
+    untrained = evaluate_untrained(settings.recipe, checkpoint, data, tmp_path / "scratch", ["mae"])
     assert untrained.metrics["mae"] < 3 * np.abs(true - true.mean()).mean()
     numbers = np.asarray(data.train["labels"][:])
     classifier = inference.untuned_classifier(checkpoint, settings.recipe.model, data.task, 1, numbers)

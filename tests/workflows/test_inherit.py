@@ -171,9 +171,15 @@ def test_trials_pass_on_what_they_inherited(searched: tuple[Place, Done]) -> Non
     [
         (["study.inherit=nobody", "study.name=x"], "study.inherit is nobody, and there is no such study in"),
         (["study.inherit=x", "study.name=x"], "study.inherit is x, which is this study's own name"),
-        (["study.inherit=a", "study.name=x", "study.metric=f1"], "the metric differ (metric was accuracy and is f1)"),
+        (
+            ["study.inherit=a", "study.name=x", "study.metric=f1"],
+            "study.inherit is a, which has another metric (metric was accuracy and is f1)",
+        ),
         (["study.inherit=a", "study.name=x", "study.rungs=[0.5,1.0]"], "rungs was [1.0] and is [0.5, 1.0]"),
-        (["study.inherit=a", "study.name=x", "data.split_seed=1"], "the data differ"),
+        (
+            ["study.inherit=a", "study.name=x", "data.split_seed=1"],
+            "study.inherit is a, which has other data, so its scores do not compare",
+        ),
         (["study.inherit=a", "study.name=x", "seed=7"], "seed is 42 there and 7 here: trials 0, 1, 2, 3 of a"),
         (["study.inherit=b", "study.name=a"], "the study a exists already without any of its trials"),
     ],

@@ -160,7 +160,9 @@ def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
     rows = {
         "contenders": ", ".join(names),
         "fresh seeds": f"{', '.join(map(str, comparison.seeds))}: {trainings} trainings, {len(plan.remaining())} to go",
-        "choice": f"the best of {candidates} by mean validation {console.study.metric}",
+        "choice": f"{candidates}, by {comparison.pick}"
+        if comparison.pick
+        else f"the best of {candidates} by mean validation {console.study.metric}{_others(plan)}",
         "forms": _forms(plan),
         **({"threshold": _threshold(plan)} if comparison.has_thresholds else {}),
         "then": f"the {dataset.sizes['test']} sealed test examples; a margin of {plan.settings.margin:g} is asked",
@@ -173,6 +175,12 @@ def print_plan(plan: ComparisonPlan, console: StudyConsole) -> None:
     limits = evaluate.data_limits(dataset, console.study.metric)
     for note in (*comparison.notes, *without, *limits):
         console.print(f"  note: {note}")
+
+
+def _others(plan: ComparisonPlan) -> str:
+    """How to choose by the other objectives of the study, too; empty if it has one."""
+    study = plan.saved_study.settings.study
+    return f" alone; compare.pick=knee weighs {', '.join(study.objectives)}" if study.has_several_objectives else ""
 
 
 def _forms(plan: ComparisonPlan) -> str:

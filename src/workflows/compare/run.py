@@ -96,7 +96,8 @@ def _train_and_select(plan: ComparisonPlan, launch: Launch, console: StudyConsol
             launch(plan.workers)
     _restore_ledger(plan, console)
     selection = Selection.read(plan.folder, plan.contenders) or _select(plan)
-    console.print(f"\nBest of {len(plan.contenders.candidates)} on fresh-seed validation: {selection.winner}.")
+    best = f"Best of {len(plan.contenders.candidates)} on fresh-seed validation: {selection.winner}."
+    console.print(f"\n{f'{selection.winner}: {plan.contenders.pick}.' if plan.contenders.pick else best}")
     if not selection.is_opened:
         _make_forms(plan, selection, launch, console)
         selection = _open(plan, selection)

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +52,7 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
     waiting = _end_runs(study, store, trials)
     trial_lifecycle.delete_old_weights(study)
     reason = study.end_reason()
-    console.result(trials, study.baseline_results(), study.direction)
-    own = stopping.own_trials(trials)
-    counts = Counter(str(t.state) for t in own) | Counter({"inherited": len(trials) - len(own)})
-    console.ending(reason, counts, study.seconds_spent())
+    _print_result(study, store, console, trials, reason)
     best = study.best_trial()
     if best is not None and not _deliver_model(plan, study, run, store, console, best):
         waiting = "its model could not be logged"
@@ -67,16 +64,59 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
         )
     if problem := report.try_write_report(SavedStudy(plan.settings, study, plan.paths), store):
         console.print(f"  note: {problem}")
-    ended = study.ended_trials()
-    if failing := stopping.failure_streak(ended, study.study_settings) or stopping.only_failures(ended):
+    _raise_if_failed(study, reason)
+    if best is not None:
+        pick = " compare.pick=knee" if study.study_settings.has_several_objectives else ""
+        console.print(f"\nNext: python -m src.compare study.name={study.name}{pick}{plan.settings.code_argument}")
+
+
+def _print_result(
+    study: Study, store: TrackingStore, console: StudyConsole, trials: list[TrialRecord], reason: str | None
+) -> None:
+    """Print the best trials, the front of several objectives, and why the study is over."""
+    console.result(trials, study.baseline_results(), study.direction)
+    if study.study_settings.has_several_objectives and (front := study.front()):
+        console.front(front)
+        _tag_front(study, store, front)
+    own = stopping.own_trials(trials)
+    counts = Counter(str(t.state) for t in own) | Counter({"inherited": len(trials) - len(own)})
+    console.ending(reason, counts, study.seconds_spent())
+
+
+def _raise_if_failed(study: Study, reason: str | None) -> None:
+    """Raise CommandFailed if trials failed, if none is within the constraints, or if the study is not over.
+
+    `reason`: why the study is over; None if it is not.
+    """
+    ended = stopping.own_trials(study.ended_trials())
+    if failing := stopping.failure_streak(ended, study.limits()) or stopping.only_failures(ended):
         why = with_full_stop(f"The study {study.name} ended: {failing}")
         raise CommandFailed(f"{why} Tracebacks are on the runs (error.txt).")
+    if reason and study.best_trial() is None and (nearest := _nearest_infeasible(study.trials())):
+        raise CommandFailed(
+            f"No trial of {study.name} is within study.constraints: the nearest, trial {nearest.number}, has "
+            f"{' and '.join(nearest.violates)}. Loosen them, or search where models are smaller or texts shorter."
+        )
     if not reason:
         raise CommandFailed(
             f"The study {study.name} is not done: its workers ended early. The same command continues it."
         )
-    if best is not None:
-        console.print(f"\nNext: python -m src.compare study.name={study.name}{plan.settings.code_argument}")
+
+
+def _nearest_infeasible(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The complete trial that violates the fewest constraints, if there is none within them."""
+    complete = [t for t in trials if t.state == State.COMPLETE and t.violates]
+    return min(complete, key=lambda t: (len(t.violates), t.number), default=None)
+
+
+def _tag_front(study: Study, store: TrackingStore, front: Sequence[TrialRecord]) -> None:
+    """Tag the runs of trials with whether they are on the front, for its view in MLflow's UI."""
+    numbers = {t.number for t in front}
+    for trial in stopping.own_trials(study.trials()):
+        if trial.state == State.COMPLETE:
+            run = run_tree.trial_run(study, trial.number)
+            run.set_tags({"trial.front": str(trial.number in numbers).lower()})
+            run.send_to(store, retry_now=True)
 
 
 def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> str | None:

@@ -27,13 +27,13 @@ from src.tracking.run_log import RunTail
 from src.training import pretrained
 from src.workflows.sweep import recipes
 
-# what both studies must have in common, by its key in their definitions, in words
+# what both studies must have in common: its key in their definitions, and how it is called where it is not the same
 IN_COMMON = {
-    "data": "the data",
-    LABELS_KEY: "the labels",
-    "metric": "the metric",
-    "rungs": "the rungs",
-    "rung_examples": "study.rung_examples",
+    "data": "other data",
+    LABELS_KEY: "other labels",
+    "metric": "another metric",
+    "rungs": "other rungs",
+    "rung_examples": "another study.rung_examples",
 }
 MOST_REASONS = 6  # that a message lists
 
@@ -144,18 +144,18 @@ def load_other_study(name: str, setting: str, settings: Settings, paths: Paths) 
 def _check_in_common(parent: SavedStudy, settings: Settings, now: Mapping[str, Any]) -> None:
     before = parent.study.optuna_study.user_attrs["definition"]
     names = {
-        key: IN_COMMON.get(key, f"the file {key.removeprefix(CODE_PREFIX)}") for key in _keys_in_common(before, now)
+        key: IN_COMMON.get(key, f"another {key.removeprefix(CODE_PREFIX)}") for key in _keys_in_common(before, now)
     }
     if differ := [name for key, name in names.items() if before.get(key) != now.get(key)]:
-        shown = [
+        shown = "; ".join(
             f"{key} was {before.get(key)} and is {now.get(key)}"
             for key in ("metric", "rungs", "rung_examples")
             if before.get(key) != now.get(key)
-        ]
+        )
         raise InvalidInput(
-            f"study.inherit is {parent.name}, whose scores do not compare with those of {settings.study.name}: "
-            f"{' and '.join(differ)} differ{f' ({chr(59).join(shown)})' if shown else ''}. A study takes trials over "
-            "from one on the same data with the same metric and rungs; from others it can learn where to begin: "
+            f"study.inherit is {parent.name}, which has {' and '.join(differ)}{f' ({shown})' if shown else ''}, so its "
+            f"scores do not compare with those of {settings.study.name}. A study takes trials over from one on the "
+            "same data with the same metric and rungs; from others it can learn where to begin: "
             f"study.learn_from=[{parent.name}]."
         )
 

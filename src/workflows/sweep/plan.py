@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from src.config import compose
-from src.config.settings import EPOCHS_KEY, ModelSettings, Settings
+from src.config.settings import EPOCHS_KEY, ModelSettings, Settings, StudySettings
 from src.console import data_summary
 from src.console.output import StudyConsole
 from src.core import environment, own_code
 from src.core.errors import InvalidInput, mask_secrets
+from src.core.metric import direction_of
 from src.core.paths import Paths, check_writable
 from src.core.records import DEFAULT_RECIPE, TrialRecord
 from src.data import dataset, unlabelled
 from src.data.dataset import PreparedDataset
 from src.search import space as spaces
 from src.search import stopping, validate
+from src.search.inheritance import LearnedTrial
 from src.search.space import Space
 from src.search.storages import connect
 from src.search.study import Study, data_fingerprint, refuse_foreign_study, study_definition
@@ -28,10 +30,11 @@ from src.training.pretrained import PretrainedModel
 from src.workers import recipe_check, worker_count
 from src.workers import remote as remote_workers
 from src.workers.cost import Speed
-from src.workflows.sweep import inheritance, recipes
+from src.workflows.sweep import inheritance, learning, recipes
 from src.workflows.sweep.inheritance import Inheritance
 
 REMOTE_LAUNCHERS = ("ray", "slurm")  # whose workers may have other devices and packages than this machine
+SPEED = "of a trial's model, on one thread or GPU while other trainings wait: the least of five times"
 MIN_CUT_SHOWN = 0.01  # fraction of training texts that are truncated
 
 
@@ -48,6 +51,7 @@ class SweepPlan:
     workers: int
     warnings: tuple[str, ...]
     inheritance: Inheritance | None = None  # what a new study takes over from another one
+    learned: tuple[LearnedTrial, ...] = ()  # settings of other studies that a new study tries first
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -132,6 +136,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     if study := plan.existing_study():  # what it trains with was tried out when it began
         study.check_definition(plan.definition, partial(_advice, plan))
         inheritance.check_inherited(study)
+        learning.check_learned(study)
         return plan
     if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
@@ -142,11 +147,20 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     candidates = [
         (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
-    if study_settings.inherit is not None:
-        plan = replace(plan, inheritance=inheritance.plan_inheritance(settings, space, plan.definition, paths))
+    plan = _with_other_studies(plan)
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, study_settings.has_tuned_threshold)
     return replace(plan, warnings=(*plan.warnings, *notes))
+
+
+def _with_other_studies(plan: SweepPlan) -> SweepPlan:
+    """The plan of a new study with what it has from others (study.inherit and study.learn_from)."""
+    settings, space, paths = plan.settings, plan.space, plan.paths
+    if settings.study.inherit is not None:
+        plan = replace(plan, inheritance=inheritance.plan_inheritance(settings, space, plan.definition, paths))
+    if settings.study.learn_from:
+        plan = replace(plan, learned=learning.plan_learning(settings, space, paths))
+    return plan
 
 
 def _advice(plan: SweepPlan, before: Mapping[str, Any]) -> tuple[str, str]:
@@ -187,7 +201,8 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
     """The lines of the plan about data and model."""
     model = plan.settings.recipe.model
     sampler, pruner = (str(n["_target_"]).rsplit(".", 1)[-1] for n in (plan.settings.sampler, plan.settings.pruner))
-    machine, trials = machine_for(plan.settings), plan.settings.study.n_trials
+    study = plan.settings.study
+    machine, trials = machine_for(plan.settings), study.n_trials
     has_default = plan.inheritance is not None and any(t.origin == DEFAULT_RECIPE for t in plan.inheritance.trials)
     alone = (
         devices.default_recipe_runs_alone(machine, plan.workers, trials)
@@ -199,8 +214,12 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
         "model": f"{model.checkpoint} ({plan.pretrained.source}, {plan.pretrained.megabytes:.0f} MB), at most "
         f"{model.max_tokens} tokens",
         "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
-        "of each schedule",
+        "of each schedule" + (f" by {study.metric} alone" if study.has_several_objectives else ""),
+        **({"objectives": _objectives(study)} if study.has_several_objectives else {}),
+        **({"constraints": ", ".join(study.constraint_texts)} if study.constraints else {}),
+        **({"speed": SPEED} if study.needs_speed else {}),
         **({"inherits": plan.inheritance.describe()} if plan.inheritance else {}),
+        **({"learns": learning.describe(plan.learned)} if plan.learned else {}),
         **(
             {"at the end": f"the weights of the best trials are averaged, of at most {most}"}
             if (most := plan.settings.study.average_most)
@@ -217,6 +236,10 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
             else {}
         ),
     }
+
+
+def _objectives(study: StudySettings) -> str:
+    return ", ".join(f"{name} ({direction_of(name)}d)" for name in study.objectives)
 
 
 def print_price(plan: SweepPlan, console: StudyConsole, ended: Sequence[TrialRecord]) -> float | None:

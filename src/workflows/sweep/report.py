@@ -178,6 +178,9 @@ def search_record(saved: SavedStudy) -> SearchRecord:
         n_trials=study.limits().n_trials,
         limits=study.limits().limits,
         average=average.load_average(study),
+        objectives=study_settings.objectives if study_settings.has_several_objectives else (),
+        front=tuple(t.number for t in study.front()) if study_settings.has_several_objectives else (),
+        constraints=study_settings.constraint_texts,
         screening=screening.read_results(study.folder),
         workers=len({s.worker for s in entries}),
         seed=study_settings.seed,
@@ -284,8 +287,6 @@ def training_overrides(overrides: tuple[str, ...]) -> list[str]:
     search = (
         "study.",
         "space",
-        "~space",
-        "+space",
         "sampler",
         "pruner",
         "screening.",
@@ -296,4 +297,4 @@ def training_overrides(overrides: tuple[str, ...]) -> list[str]:
         "worker.gpus",
         "worker.home",
     )
-    return [o for o in overrides if not o.startswith(search) or o.startswith("study.metric=")]
+    return [o for o in overrides if not o.lstrip("+~").startswith(search) or o.startswith("study.metric=")]

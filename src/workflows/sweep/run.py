@@ -46,7 +46,7 @@ def search(plan: SweepPlan, launch: Launch) -> None:
         return
     store = open_store(settings.tracking, plan.paths.root, run_tree.known_experiment(plan.folder))
     study = plan.open_study()
-    study.create(plan.definition, plan.inheritance.trials if plan.inheritance else ())
+    study.create(plan.definition, plan.inheritance.trials if plan.inheritance else (), plan.learned)
     saved_study.save_config(settings, study.folder)
     join.save_overrides(study, settings)
     run_tree.forget_lost_runs(study, store)
@@ -123,7 +123,7 @@ def _start_study_run(plan: SweepPlan, study: Study, store: TrackingStore) -> Run
         run.log_params({f"space.{k}": v for k, v in plan.space.describe().items()})
         run.log_params(
             {
-                "study.metric": study_settings.metric,
+                "study.metric": ", ".join(study_settings.objectives),
                 "study.direction": plan.direction,
                 "study.seed": study_settings.seed,
             }
