@@ -14,8 +14,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks import common, quality, scale, search
+from benchmarks import portfolio as portfolios
 
 README, FIGURES = common.HERE / "README.md", common.HERE / "figures"
+PICTURES = common.HERE.parent / "docs" / "pictures"
 SCALE = common.HERE.parent / "docs" / "scale.md"
 STYLE = {"svg.hashsalt": "trialbook", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 NAMES = {
@@ -47,9 +49,90 @@ def main() -> None:
 def page(draw: bool = False) -> str:
     """The whole text; with `draw`, the figures are written too."""
     parts = [HEAD]
-    for make in (delivered, searches, schedulers, trial, step, workers, packing, memory, view, coordination):
+    for make in (
+        delivered,
+        front,
+        portfolio,
+        searches,
+        schedulers,
+        trial,
+        step,
+        workers,
+        packing,
+        memory,
+        view,
+        coordination,
+    ):
         parts += make(draw)
     return "\n".join(parts).rstrip() + "\n"
+
+
+# --- a front ---
+
+
+def front(draw: bool) -> Iterable[str]:
+    """The front of accuracy and speed of two models."""
+    record = _read("front")
+    if record is None:
+        return
+    trials = sorted(record["trials"], key=lambda t: t["ms_per_1000_texts"])
+    if draw:
+        _draw_front(trials)
+    yield "## A front of accuracy and speed\n"
+    yield (
+        "One study of MiniLM and all-mpnet-base-v2 on SST-2, 1,000 training and 872 validation sentences, with"
+        " `study.metric=[accuracy,ms_per_1000_texts]`."
+        " A sentence is cut after 8 to 64 tokens. Scores are those of one seed.\n"
+    )
+    yield from _circumstances(record)
+    rows = [
+        [str(t["number"]), _model(t), str(t["params"]["model.max_tokens"]), f"{t['accuracy']:.4f}",
+         f"{t['ms_per_1000_texts']:.0f}"]
+        for t in trials if t["on_front"]
+    ]  # fmt: skip
+    yield _table(["trial on the front", "model", "tokens", "accuracy", "ms for 1,000 texts"], rows)
+    yield f"The other {len(trials) - len(rows)} of {len(trials)} trials are behind it.\n"
+    yield "![Accuracy and speed of the trials](../docs/pictures/front.svg)\n"
+
+
+def _model(trial: dict[str, Any]) -> str:
+    return str(trial["params"]["model"]).removesuffix("_local")
+
+
+def _draw_front(trials: Sequence[dict[str, Any]]) -> None:
+    figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
+    for model, colour in (("minilm", "#0072b2"), ("mpnet", "#d55e00")):
+        for on_front, filled in ((True, colour), (False, "none")):
+            chosen = [t for t in trials if _model(t) == model and t["on_front"] == on_front]
+            points = [(t["ms_per_1000_texts"], t["accuracy"]) for t in chosen]
+            label = f"{model}{', on the front' if on_front else ''}"
+            if points:
+                axes.scatter(*zip(*points, strict=True), edgecolors=colour, facecolors=filled, label=label, zorder=3)
+            for trial, place in zip(chosen, points, strict=True):
+                tokens = str(trial["params"]["model.max_tokens"])
+                axes.annotate(tokens, place, textcoords="offset points", xytext=(4, 3), fontsize=7)
+    line = [(t["ms_per_1000_texts"], t["accuracy"]) for t in trials if t["on_front"]]
+    axes.step(*zip(*line, strict=True), where="post", color="#8a8f98", linewidth=0.9)
+    axes.set(xscale="log", xlabel="milliseconds for 1,000 texts, one thread", ylabel="validation accuracy")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(PICTURES / "front.svg", metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+# --- a portfolio ---
+
+
+def portfolio(_draw: bool) -> Iterable[str]:
+    """Whether settings that were good on other sets are a better start than random ones."""
+    records = portfolios.records()
+    if not records:
+        return
+    yield "## A portfolio of settings\n"
+    about = portfolios.__doc__ or ""
+    yield about[about.index("The settings are") :]
+    yield from _circumstances(next(iter(records.values())))
+    yield from portfolios.summary()
+    yield ""
 
 
 # --- what is delivered ---

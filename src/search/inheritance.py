@@ -80,7 +80,8 @@ def to_frozen_trial(inherited: InheritedTrial, space: Space, constraints: Mappin
     """The trial to add to a new study: with its scores, its times, and the parameters of the study's space."""
     there = inherited.trial
     complete = there.state == TrialState.COMPLETE
-    excesses = excesses_of(TrainingResult(**there.user_attrs["outcome"]), constraints) if complete else {}
+    stored = there.user_attrs.get("outcome", {"state": there.state.name})
+    excesses = excesses_of(TrainingResult(**stored), constraints) if complete else {}
     attributes = {key: there.user_attrs[key] for key in COPIED_ATTRS if key in there.user_attrs}
     added = create_trial(
         state=there.state,

@@ -37,6 +37,7 @@ CLOCK_DIFFERENCE_SECONDS = 60.0  # between two machines; a larger one means that
 LABELS_KEY = "data.label_names"  # in a study's definition
 CODE_PREFIX = "code."  # there, before the path of each file of the user's own code; its sha256
 LIMITS_ATTR = "limits"  # attribute of a study: the limits that the newest command has set
+BEGUN_ATTR = "begun_with"  # attribute of a study: study.inherit and study.learn_from as they were when it began
 UID_FILE = "uid"  # in a study's folder, for studies that have inherited its trials
 
 
@@ -132,6 +133,18 @@ class Study:
             )
         return True
 
+    def check_beginning(self) -> None:
+        """Raise InvalidInput if the command names other studies to build on than those that this one began with."""
+        begun = self.optuna_study.user_attrs.get(BEGUN_ATTR, {})
+        for key, verb in (("inherit", "took over"), ("learn_from", "learned from")):
+            asked, before = getattr(self.study_settings, key), begun.get(key)
+            if asked and asked != before:
+                raise InvalidInput(
+                    f"study.{key} is {asked}, and the study {self.name}, which exists already, {verb} "
+                    f"{before or 'nothing'} when it began; later it does not count. Leave study.{key} out, or begin "
+                    f"another study: study.name={self.name}-2."
+                )
+
     def exists(self) -> bool:
         """Whether the study was created completely."""
         study = load_optuna_study(self.name, self.storage)
@@ -195,6 +208,8 @@ class Study:
         for trial in inherited:
             if trial.source not in have:
                 study.add_trial(inheritance.to_frozen_trial(trial, self.space, self.study_settings.constraints))
+        settings = self.study_settings
+        study.set_user_attr(BEGUN_ATTR, {"inherit": settings.inherit, "learn_from": settings.learn_from})
         if learned:
             study.set_user_attr(LEARNED_ATTR, [asdict(trial) for trial in learned])
         study.set_user_attr("definition", dict(definition))

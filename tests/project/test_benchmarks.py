@@ -1,5 +1,6 @@
 """The benchmarks' own reckoning. What they measure is measured by running them, not here."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,20 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import bare, common, coordination, curves, packing, pages, quality, scale, schedulers, search, step
+from benchmarks import (
+    bare,
+    common,
+    coordination,
+    curves,
+    packing,
+    pages,
+    portfolio,
+    quality,
+    scale,
+    schedulers,
+    search,
+    step,
+)
 from src.training import pretrained
 from src.training.trainer import _EpochSampler
 from tests.support.data import settings_of
@@ -183,3 +197,11 @@ def test_the_summary_has_every_record_of_a_draw_that_trialbook_has_run() -> None
         record = json.loads(file.read_text())
         assert any(record["peer"] in line and f"{record['accuracy']:.4f}" in line for line in lines), file
     assert sum("records" in line for line in lines) >= 2
+
+
+def test_random_settings_of_a_portfolio_are_averaged_over_all_draws() -> None:
+    """The mean over every draw, counted one by one."""
+    scores = [0.5, 0.1, 0.9, 0.4, 0.7]  # the first is the default recipe's
+    for n in (2, 3, 4):
+        every = [max([scores[0], *draw]) for draw in itertools.combinations(scores[1:], n - 1)]
+        assert portfolio.mean_best(scores, n) == pytest.approx(np.mean(every))

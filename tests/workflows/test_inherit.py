@@ -164,6 +164,26 @@ def test_trials_pass_on_what_they_inherited(searched: tuple[Place, Done]) -> Non
     assert done.code == 0, done.err
     sources = [(t.source_study, t.source_trial) for t in study_of(place, "f").trials()]
     assert sources == [*[("a", n) for n in range(4)], ("b", 4), ("b", 5), (None, None)]
+    again = place.sweep(*PARENT, WIDER, "space.model.dropout.high=0.4", "study.n_trials=1", "study.name=f",
+                        "study.inherit=b")  # fmt: skip
+    assert again.code == 0, again.err
+
+
+def test_constraints_hold_for_inherited_trials(searched: tuple[Place, Done]) -> None:
+    place, _ = searched
+    bound = "study.constraints={f1_macro:{min:0.6}}"
+    done = place.sweep(*PARENT, bound, "study.n_trials=1", "study.name=g", "study.inherit=a")
+    assert done.code == 2, "f1_macro was not computed there"
+    assert "has no f1_macro: trials 0, 1, 2, 3 of a" in done.err
+    done = place.sweep(
+        *PARENT, "study.constraints={f1:{min:0.6}}", "study.n_trials=1", "study.name=g", "study.inherit=a"
+    )
+    assert done.code == 0, done.err
+    trials = study_of(place, "g").trials()
+    assert [bool(t.violates) for t in trials[:4]] == [t.result.metrics["f1"] < 0.6 for t in trials[:4]]
+    assert trials[0].violates == ("f1 0 is below 0.6",)
+    speed = ["study.constraints={ms_per_1000_texts:{max:9000}}", "study.name=h", "study.inherit=a"]
+    assert "the speed was not measured with care" in place.sweep(*PARENT, *speed).err
 
 
 @pytest.mark.parametrize(
@@ -181,7 +201,7 @@ def test_trials_pass_on_what_they_inherited(searched: tuple[Place, Done]) -> Non
             "study.inherit is a, which has other data, so its scores do not compare",
         ),
         (["study.inherit=a", "study.name=x", "seed=7"], "seed is 42 there and 7 here: trials 0, 1, 2, 3 of a"),
-        (["study.inherit=b", "study.name=a"], "the study a exists already without any of its trials"),
+        (["study.inherit=b", "study.name=a"], "the study a, which exists already, took over nothing when it began"),
     ],
 )
 def test_what_cannot_be_inherited_is_refused(searched: tuple[Place, Done], words: list[str], says: str) -> None:

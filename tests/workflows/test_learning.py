@@ -78,7 +78,8 @@ def test_what_it_gave_stands_in_the_report(sources: Place, learning: Done) -> No
         (["study.learn_from=[a]", "space.trainer.num_train_epochs.low=9", "space.trainer.num_train_epochs.high=12"],
          "none of their complete trials has settings inside the space of x"),
         (["study.learn_from=a"], "study.learn_from is 'a'; it is a list, typed 'study.learn_from=[a,...]'"),
-        (["study.learn_from=[b]", "study.name=a"], "the study a began without it"),
+        (["study.learn_from=[b]", "study.name=a"],
+         "the study a, which exists already, learned from nothing when it began"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learned_from_is_refused(sources: Place, words: list[str], says: str) -> None:

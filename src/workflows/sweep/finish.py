@@ -19,7 +19,7 @@ from src.core.records import AverageRecord, State, TrialRecord
 from src.search import stopping, trial_lifecycle
 from src.search.study import Study
 from src.tracking import logged_model, recorders, run_tree, ui_views
-from src.tracking.run_log import RunLog
+from src.tracking.run_log import RunLog, RunTail
 from src.tracking.store import TrackingStore
 from src.training.pretrained import BEST_DIR
 from src.workers import remote
@@ -114,9 +114,10 @@ def _tag_front(study: Study, store: TrackingStore, front: Sequence[TrialRecord])
     numbers = {t.number for t in front}
     for trial in stopping.own_trials(study.trials()):
         if trial.state == State.COMPLETE:
-            run = run_tree.trial_run(study, trial.number)
-            run.set_tags({"trial.front": str(trial.number in numbers).lower()})
-            run.send_to(store, retry_now=True)
+            run, on_front = run_tree.trial_run(study, trial.number), str(trial.number in numbers).lower()
+            if RunTail(run.folder).read().tags.get("trial.front") != on_front:
+                run.set_tags({"trial.front": on_front})
+                run.send_to(store, retry_now=True)
 
 
 def _end_runs(study: Study, store: TrackingStore, trials: list[TrialRecord]) -> str | None:

@@ -21,7 +21,7 @@ from src.core.paths import Paths
 from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, Params, State, TrialRecord
 from src.search.inheritance import InheritedTrial, Source
 from src.search.space import Space
-from src.search.study import CODE_PREFIX, LABELS_KEY, LOCATION_KEYS, Study
+from src.search.study import CODE_PREFIX, LABELS_KEY, LOCATION_KEYS
 from src.tracking import run_tree
 from src.tracking.run_log import RunTail
 from src.training import pretrained
@@ -90,17 +90,6 @@ def plan_inheritance(settings: Settings, space: Space, definition: Mapping[str, 
             "or leave study.inherit out."
         )
     return planned
-
-
-def check_inherited(study: Study) -> None:
-    """Raise InvalidInput if the command asks an existing study to take over trials that it has not."""
-    name = study.study_settings.inherit
-    if name is None or name in {source.study for source in study.sources.values()}:
-        return
-    raise InvalidInput(
-        f"study.inherit is {name}, and the study {study.name} exists already without any of its trials; they are taken "
-        f"over when a study begins. Leave study.inherit out, or begin another study: study.name={study.name}-2."
-    )
 
 
 def way_out(settings: Settings, before: Mapping[str, Any], now: Mapping[str, Any], paths: Paths) -> str:
@@ -189,10 +178,23 @@ def _params_here(
     for key in sorted({*before, *now} - set(LOCATION_KEYS)):
         if before.get(key) != now.get(key):
             return {}, f"{key} is {before.get(key)} there and {now.get(key)} here"
+    if why := _without_values(trial, parent, settings):
+        return {}, why
     weights = RunTail(run.folder).read().tags.get("model.weights")
     if weights is not None and weights != pretrained.resolve(recipe.model, paths.cache_dir).fingerprint:
         return {}, f"the weights of {recipe.model.checkpoint} are others here"
     return params, ""
+
+
+def _without_values(trial: TrialRecord, parent: SavedStudy, settings: Settings) -> str:
+    """Why a complete trial has no value of an objective or a constraint of the new study; empty if it has all."""
+    study = settings.study
+    if trial.state != State.COMPLETE:
+        return ""
+    if study.needs_speed and not parent.settings.study.needs_speed:
+        return "the speed was not measured with care (ms_per_1000_texts was no metric there)"
+    missing = [name for name in study.measured[1:] if trial.result.value_of(name) is None]
+    return f"has no {' and no '.join(missing)}" if missing else ""
 
 
 def _origin(trial: TrialRecord, params: Params, space: Space) -> str:

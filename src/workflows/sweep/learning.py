@@ -20,7 +20,6 @@ from src.core.records import Params, State, TrialRecord
 from src.search.inheritance import LearnedTrial, Source
 from src.search.portfolio import choose_portfolio
 from src.search.space import Space
-from src.search.study import Study
 from src.workflows.sweep.inheritance import load_other_study
 
 MOST_LEARNED = 4  # settings; never more than half of study.n_trials
@@ -76,16 +75,6 @@ def describe(learned: Sequence[LearnedTrial]) -> str:
     """The chosen settings, in words."""
     sources = ", ".join(f"trial {t.source.trial} of {t.source.study}" for t in learned)
     return f"{plural(len(learned), 'setting')}, tried after the default recipe: {sources}"
-
-
-def check_learned(study: Study) -> None:
-    """Raise InvalidInput if the command asks an existing study to learn from others that it did not learn from."""
-    if study.study_settings.learn_from and not study.learned():
-        raise InvalidInput(
-            f"study.learn_from is {study.study_settings.learn_from}, and the study {study.name} began without it; what "
-            f"is learned is tried when a study begins. Leave it out, or begin another study: "
-            f"study.name={study.name}-2."
-        )
 
 
 def _key_problem(other: SavedStudy, space: Space) -> str:

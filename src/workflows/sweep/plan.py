@@ -135,8 +135,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     )
     if study := plan.existing_study():  # what it trains with was tried out when it began
         study.check_definition(plan.definition, partial(_advice, plan))
-        inheritance.check_inherited(study)
-        learning.check_learned(study)
+        study.check_beginning()
         return plan
     if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
