@@ -10,7 +10,7 @@ from typing import Any
 from src.config.settings import Settings
 from src.core import own_code
 from src.core.errors import mask_secrets
-from src.core.formatting import short_params
+from src.core.formatting import plural, short_params
 from src.core.metric import MAXIMIZE
 from src.core.records import AverageRecord, ScreeningResult, State, TrainingResult, TrialRecord, WeightChange
 from src.core.task import Task, Threshold
@@ -20,6 +20,7 @@ from src.reports.search_record import JudgedSearch, SearchRecord, WeightInspecti
 from src.search.study import Study
 from src.tracking import environment, logged_model, run_reader, ui_views
 from src.tracking.run_log import RunLog, Table, read_run_id
+from src.tracking.run_tree import known_experiment
 from src.tracking.store import TrackingStore
 from src.training import classification_head
 from src.training.pretrained import BEST_DIR, PretrainedModel
@@ -53,7 +54,12 @@ def record_inheritance(run: RunLog, study: Study) -> None:
     names = sorted({source.study for source in study.sources.values()})
     runs = [read_run_id(study.folder.parent / name / "run") or "" for name in names]
     run.set_tags({"inherited.from": ", ".join(names), "inherited.run": ", ".join(runs)})
-    run.set_tags({"inherited.trials": len(inherited)})
+    links = [
+        f"[{name}](#/experiments/{known_experiment(study.folder.parent / name)}/runs/{run_id})" if run_id else name
+        for name, run_id in zip(names, runs, strict=True)
+    ]
+    note = f"{plural(len(inherited), 'trial')} of {' and '.join(links)} taken over: see inherited.json."
+    run.set_tags({"inherited.trials": len(inherited), "mlflow.note.content": note})
     columns = ("trial", "study", "trial there", "run", "state", "score", "settings")
     rows = [
         (t.number, t.source_study, t.source_trial, t.run_id, t.state, t.score, short_params(t.params))

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ import pytest
 from src.core.errors import StorageUnavailable
 from src.core.records import Evaluation, State, TrainingResult
 from src.search import trial_lifecycle
+from src.search.inheritance import InheritedTrial, Source
 from src.search.storages.leases import PostgresLeases
+from src.search.study import Study
 from tests.support import servers
+from tests.support.data import settings_of
 from tests.support.processes import PROCESSES
 from tests.support.studies import claim_and_hang, make_thirty, open_book, wait_for
 
@@ -21,7 +25,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with servers.postgres("leases", "exact", "killed", "stale", "kept", connections=60) as url:
+    with servers.postgres("leases", "exact", "killed", "stale", "kept", "several", connections=60) as url:
         yield url
 
 
@@ -62,6 +66,32 @@ def test_only_one_has_a_thing_for_itself(server: str) -> None:
             assert (twice, too) == (False, False)
     with other.try_exclusive("baselines/majority") as got:
         assert got
+
+
+def test_several_objectives_constraints_and_inherited_trials_are_stored_there(server: str, tmp_path: Path) -> None:
+    words = [f"storage.url={server}/several", "study.n_trials=3", "pruner=none", "study.metric=[accuracy,megabytes]"]
+    parent = open_book(tmp_path / "s", *words)
+    result = TrainingResult(State.COMPLETE, 0.9, {"accuracy": 0.9}, megabytes=300.0)
+    while (claim := trial_lifecycle.claim_trial(parent)) is not None:
+        trial_lifecycle.finish_trial(parent, claim, result)
+    settings = settings_of("study.name=child", *words, "study.constraints={megabytes:{max:100}}")
+    child = Study(settings, parent.space, "maximize", tmp_path / "child")
+    inherited = [
+        InheritedTrial(Source("s", "uid", t.number), parent.frozen_trial(t.number), dict(t.params), t.origin)
+        for t in parent.trials()
+    ]
+    child.create({"space": child.space.describe()}, inherited)
+    child.create({"space": child.space.describe()}, inherited)
+    assert [(t.number, t.source_trial, t.violates) for t in child.trials()] == [
+        (number, number, ("megabytes 300 is above 100",)) for number in range(3)
+    ]
+    assert child.best_trial() is None
+    claim = trial_lifecycle.claim_trial(child)
+    assert claim is not None
+    assert claim.number == 3
+    trial_lifecycle.finish_trial(child, claim, replace(result, megabytes=50.0))
+    assert [t.number for t in child.front()] == [3]
+    assert child.limits().n_trials == 3
 
 
 def test_four_workers_in_folders_of_their_own_make_the_exact_total(server: str, tmp_path: Path) -> None:
