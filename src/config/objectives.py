@@ -1,5 +1,6 @@
 """Reads what a study is searched for (its metrics and constraints), and which trial a comparison picks."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,8 +48,14 @@ def _bounds_problems(constraints: Any) -> list[str]:
 
 
 def problems_with(study: StudySettings) -> list[str]:
-    """Constraints that say nothing."""
-    return [
+    """Constraints that say nothing, or are no numbers."""
+    problems = [
+        f"study.constraints.{name} has {value}; a bound is a number."
+        for name, bounds in study.constraints.items()
+        for value in (bounds.min, bounds.max)
+        if value is not None and not math.isfinite(value)
+    ]
+    return problems + [
         f"study.constraints.{name} has no min and no max; it is typed 'study.constraints={{{name}:{{max:<number>}}}}'."
         for name, bounds in study.constraints.items()
         if bounds.min is None and bounds.max is None

@@ -99,7 +99,7 @@ class StudyConsole(Console):
         study = self.study
         left = max(0, study.n_trials - ended)
         metrics = " and ".join(study.objectives)
-        self.print(f"Study {study.name}: {metrics} on the validation split, {study.n_trials} trials"
+        self.print(f"Study {study.name}: {metrics} on the validation split, {plural(study.n_trials, 'trial')}"
                  + (f" ({ended} done, {left} to go)" if ended else "")
                  + f", {plural(workers, 'worker')}")  # fmt: skip
         rows = {**facts, **{f"search {key}": text for key, text in space.describe().items()}}
@@ -179,7 +179,7 @@ class StudyConsole(Console):
     def front(self, front: Sequence[TrialRecord]) -> None:
         """Print the trials that no other one is better than in one objective and as good in the others."""
         names = self.study.objectives
-        self.print(f"\nFront of {' and '.join(names)}: no trial is better in one of them and as good in the others")
+        self.print(f"\nFront of {', '.join(names)}: no other trial is as good in all of them and better in one")
         columns = [Column("trial", right=True), *(Column(name, right=True) for name in names)]
         rows = [(str(t.number), *(objective_text(t, name) for name in names), short_params(t.params)) for t in front]
         self.table([*columns, Column("settings", wrap=True)], rows)

@@ -133,6 +133,7 @@ class TrialRecord(Record):
     source_study: str | None = None  # of an inherited trial: the study that trained it; of a learned one: its study
     source_trial: int | None = None  # its number there
     violates: tuple[str, ...] = ()  # constraints of the study, in words
+    further_gains: tuple[float, ...] = ()  # of further objectives, larger is better: they rank trials of equal scores
 
     @property
     def is_feasible(self) -> bool:

@@ -30,8 +30,8 @@ Key = tuple[tuple[str, str], ...]  # of a point
 FINAL_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def derived_seed(seed: int, number: int, attempt: int = 0) -> int:
-    """A 32-bit seed from study seed, trial number and attempt: the same after any interruption."""
+def derived_seed(seed: int, number: int | str, attempt: int = 0) -> int:
+    """A 32-bit seed from study seed, trial number (or a study's name) and attempt: the same after any interruption."""
     digest = hashlib.sha256(f"{seed}/{number}/{attempt}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 

@@ -8,7 +8,10 @@ from src.core.records import State, TrialRecord
 
 
 def rank_trials(trials: Sequence[TrialRecord], direction: str) -> list[TrialRecord]:
-    """The COMPLETE trials within the constraints, best score first; of equal scores the earlier trial first."""
+    """The COMPLETE trials within the constraints, best score first.
+
+    Of equal scores, the better one in further objectives is first, or else the earlier trial.
+    """
     return sorted(_complete_trials(trials), key=lambda t: _sort_key(t, direction))
 
 
@@ -21,8 +24,8 @@ def _complete_trials(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [t for t in trials if t.state == State.COMPLETE and t.score is not None and t.is_feasible]
 
 
-def _sort_key(trial: TrialRecord, direction: str) -> tuple[float, int]:
-    return -gain(trial.score or 0.0, direction), trial.number
+def _sort_key(trial: TrialRecord, direction: str) -> tuple[float, ...]:
+    return -gain(trial.score or 0.0, direction), *(-further for further in trial.further_gains), trial.number
 
 
 def stop_reason(
@@ -41,7 +44,7 @@ def stop_reason(
     """
     own = own_trials(ended)
     if len(own) >= study.n_trials:
-        return f"all {study.n_trials} trials are done"
+        return f"all {study.n_trials} trials are done" if study.n_trials > 1 else "its only trial is done"
     if is_over_budget(study, spent_seconds):
         return f"the budget of {study.budget_minutes:g} minutes is spent"
     if study.budget_epochs is not None and spent_epochs >= study.budget_epochs:

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from src.config.settings import LIMITS, Bounds, Settings, StorageSettings, StudySettings
 from src.core import own_code
 from src.core.errors import InvalidInput, mask_secrets
-from src.core.metric import direction_of
+from src.core.metric import direction_of, gain
 from src.core.paths import atomic_write
 from src.core.record_files import SCHEMA, SCHEMA_KEY, check_schema, read_json, read_record, write_json
 from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, SAMPLER, Params, State, TrainingResult, TrialRecord
@@ -26,7 +26,7 @@ from src.search import inheritance, stopping
 from src.search.asha import Asha, last_rung
 from src.search.inheritance import LEARNED_ATTR, InheritedTrial, LearnedTrial, Source
 from src.search.instantiate import instantiate
-from src.search.sampler import FINAL_STATES, UniquePointSampler, is_exhausted
+from src.search.sampler import FINAL_STATES, UniquePointSampler, derived_seed, is_exhausted
 from src.search.space import Space
 from src.search.storages.connect import load_optuna_study, open_leases, open_storage
 from src.search.storages.database import has_database
@@ -94,7 +94,10 @@ class Study:
             if study is None:
                 raise LookupError(f"there is no study {self.name}")
             check_schema(study.user_attrs.get(SCHEMA_KEY, 1), f"The study {self.name}")
-            study.sampler = UniquePointSampler(self.settings.sampler, self.space, self.study_settings.seed, study)
+            seed = self.study_settings.seed
+            if any(study.user_attrs.get(BEGUN_ATTR, {}).values()):  # else it would repeat the draws of those studies
+                seed = derived_seed(seed, self.name)
+            study.sampler = UniquePointSampler(self.settings.sampler, self.space, seed, study)
             study.pruner = instantiate(self.settings.pruner, "pruner")
             study.get_trials(deepcopy=False)  # fills Optuna's cache of finished trials before the lock is taken
             self.leases.is_held(self.lease_name(0))  # opens the connection for leases before the lock is taken
@@ -168,8 +171,9 @@ class Study:
         with self.lock:
             if not self.check_definition(definition):
                 self._create(definition, inherited, learned)
-            if not (self.folder / UID_FILE).exists():
-                atomic_write(self.folder / UID_FILE, str(self.optuna_study.user_attrs["uid"]))
+            uid = str(self.optuna_study.user_attrs["uid"])
+            if read_record(self.folder / UID_FILE, str) != uid:
+                atomic_write(self.folder / UID_FILE, uid)
             known = self.optuna_study.get_trials(deepcopy=False)
             have = [t.system_attrs.get("fixed_params", t.params) for t in known]
             first = self.space.default_params()
@@ -239,10 +243,8 @@ class Study:
     def best_trial(self) -> TrialRecord | None:
         """The COMPLETE trial within the constraints with the best score, or None.
 
-        With several objectives the score is the first, and the trial is on the front.
+        With several objectives the score is the first; of equal scores the others decide, so the trial is on the front.
         """
-        if self.study_settings.has_several_objectives:
-            return next(iter(self.front()), None)
         return stopping.best_trial(self.trials(), self.direction)
 
     def front(self) -> list[TrialRecord]:
@@ -481,11 +483,13 @@ def _to_record(trial: FrozenTrial, study: StudySettings) -> TrialRecord:
     state = State[trial.state.name]
     result = replace(TrainingResult(**{"state": state, **trial.user_attrs.get("outcome", {})}), state=state)
     violates: list[str] = []
+    further: list[float] = []
     if state == State.COMPLETE:
         result = replace(result, score=trial.values[0])
         values = {name: result.value_of(name) for name in study.constraints}
         texts = [study.constraints[name].violation(name, v) for name, v in values.items() if v is not None]
         violates = [text for text in texts if text]
+        further = [gain(v, direction_of(m)) for m, v in zip(study.further_metrics, trial.values[1:], strict=True)]
     rung, source = last_rung(trial), inheritance.source_of(trial) or inheritance.learned_from(trial)
     return TrialRecord(
         number=trial.number,
@@ -498,6 +502,7 @@ def _to_record(trial: FrozenTrial, study: StudySettings) -> TrialRecord:
         source_study=source.study if source else None,
         source_trial=source.trial if source else None,
         violates=tuple(violates),
+        further_gains=tuple(further),
     )
 
 

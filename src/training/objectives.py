@@ -1,8 +1,9 @@
 """What a study can be run for and compared with, by name. Light: no heavy import."""
 
+import math
 from collections.abc import Sequence
 
-from src.config.settings import BASELINES_OF_NUMBERS, StudySettings
+from src.config.settings import BASELINES_OF_NUMBERS, Bounds, StudySettings
 from src.core import own_code
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.metric import COSTS, METRICS, MINIMIZE, direction_of, known_metrics
@@ -60,7 +61,18 @@ def check_measured(study: StudySettings, task: Task) -> None:
     for name, bounds in study.constraints.items():
         if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
             problems.append(f"study.constraints.{name} has a min of {bounds.min:g}, above its max of {bounds.max:g}.")
+        low, high = (0.0, math.inf) if name in COSTS or name not in METRICS else (METRICS[name].low, METRICS[name].high)
+        if (bounds.max is not None and bounds.max < low) or (bounds.min is not None and bounds.min > high):
+            problems.append(
+                f"study.constraints.{name} has {_bounds_in_words(bounds)}, and {name} lies between {low:g} and "
+                f"{high:g}: nothing can be within."
+            )
     InvalidInput.raise_if_any(problems)
+
+
+def _bounds_in_words(bounds: Bounds) -> str:
+    values = {"a min of": bounds.min, "a max of": bounds.max}
+    return " and ".join(f"{words} {value:g}" for words, value in values.items() if value is not None)
 
 
 def _why_unknown(metric: str, task: Task) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from src.comparison import contenders
 from src.comparison.contenders import Contenders, SeedRun
@@ -14,17 +15,25 @@ from src.core.paths import atomic_write
 from src.core.records import State, StopDecision, TrainingResult
 from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
+from src.tracking.store import TrackingStore
 from src.training import checkpoints
 from src.training.callbacks import Objective, TrainingCallback, refit_objective
 from src.verdict.records import REFIT, STUDENT
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, train_within_memory
+from src.workers.model_speed import SpeedLock, speed_lock, train_and_measure
 
 
 class SeedRunCallback(TrackingCallback):
-    """A training outside the search: only a signal ends it early."""
+    """A training outside the search: only a signal ends it early. It waits while a model's speed is measured."""
+
+    def __init__(self, run: RunLog, store: TrackingStore, lock: SpeedLock | None) -> None:
+        super().__init__(run, store)
+        self._speed_lock = lock
 
     def should_stop(self, step: int) -> StopDecision | None:  # noqa: ARG002
         """After a signal."""
+        if self._speed_lock is not None:
+            self._speed_lock.wait_while_measured()
         return _pause_if_requested()
 
 
@@ -49,8 +58,10 @@ def train(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun, worker_t
     run.set_tags(worker_tags)
     run.set_status(State.RUNNING)
     run.send_to(context.store)
-    callback = SeedRunCallback(run, context.store)
-    result = attempt_training(settings.recipe, context, callback, seed_run.training_dir, objective)
+    lock, folder = speed_lock(context) if objective.refit_share is None else None, seed_run.training_dir
+    callback = SeedRunCallback(run, context.store, lock)
+    train = partial(attempt_training, settings.recipe, context, callback, folder, objective)
+    result = train_and_measure(context, folder, lock, train)
     recorders.record_result(run, result)
     if result.state != State.PAUSED:
         atomic_write(seed_run.folder / "outcome.json", result.to_json())

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, ReadWriteLock, Timeout
 
 from src.core.messages import notify
-from src.core.records import TrainingResult
+from src.core.records import State, TrainingResult
 from src.core.texts import texts_of
 from src.training import devices, inference
 from src.training.pretrained import BEST_DIR
@@ -68,6 +68,29 @@ class SpeedLock:
                 yield True
             finally:
                 self._shared.release()
+
+
+def train_and_measure(
+    context: WorkerContext, folder: Path, lock: SpeedLock | None, train: Callable[[], TrainingResult]
+) -> TrainingResult:
+    """The result of a training, with the speed of its weights.
+
+    Args:
+        context: of this worker.
+        folder: of the training.
+        lock: of this machine; None: nothing is measured.
+        train: trains, and asks `lock` after each step.
+    """
+    if lock is None:
+        return train()
+    with lock.training():
+        result = train()
+    return measure_speed_alone(context, result, folder, lock) if result.state == State.COMPLETE else result
+
+
+def speed_lock(context: WorkerContext) -> SpeedLock | None:
+    """The lock of this machine, if the study needs the speed of its models; else None."""
+    return SpeedLock(context.paths.speed_dir) if context.settings.study.needs_speed else None
 
 
 def measure_speed_alone(

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from src.training.pretrained import PretrainedModel
 from src.training.trainer import failure_reason
 from src.workers import remote, screening, timeline
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, measure_speed_once, save_speed
-from src.workers.model_speed import SpeedLock, measure_speed_alone
+from src.workers.model_speed import SpeedLock, speed_lock, train_and_measure
 from src.workers.remote import RemoteSync
 from src.workers.timeline import TimelineWriter
 
@@ -47,11 +47,11 @@ class TrialCallback(TrackingCallback):
         remote_sync: RemoteSync | None,
         *,
         save_speed: Callable[[Calibration], None] | None = None,
-        speed_lock: SpeedLock | None = None,
+        lock: SpeedLock | None = None,
     ) -> None:
         super().__init__(run, store)
         self.study, self.trial, self.remote, self._save_speed = study, trial, remote_sync, save_speed
-        self._speed_lock = speed_lock
+        self._speed_lock = lock
         self._budget_checked = time.monotonic()
 
     def on_speed_measured(self, calibration: Calibration) -> None:
@@ -221,16 +221,12 @@ class SearchWorker:
         if run.send_to(context.store):
             trial_lifecycle.save_run_id(trial, run.ensure_run_id(context.store))
         folder = study.training_folder(trial.number)
-        speed_lock = SpeedLock(context.paths.speed_dir) if study.study_settings.needs_speed else None
+        lock = speed_lock(context)
         saves_speed = partial(save_speed, context) if runs_alone else None
-        callback = TrialCallback(
-            run, context.store, study, trial, remote_sync, save_speed=saves_speed, speed_lock=speed_lock
-        )
+        callback = TrialCallback(run, context.store, study, trial, remote_sync, save_speed=saves_speed, lock=lock)
         with study.leases.keep_alive(study.lease_name(trial.number)):
-            with speed_lock.training() if speed_lock else nullcontext():
-                result = attempt_training(settings.recipe, context, callback, folder)
-            if speed_lock is not None and result.state == State.COMPLETE:
-                result = measure_speed_alone(context, result, folder, speed_lock)
+            train = partial(attempt_training, settings.recipe, context, callback, folder)
+            result = train_and_measure(context, folder, lock, train)
         if remote_sync is not None:
             remote_sync.upload_training(study, trial.number)
         self._record_end(trial, run, result)

@@ -10,7 +10,7 @@ import pandas as pd
 from src.comparison import saved_study
 from src.comparison.launch_lock import is_being_compared
 from src.comparison.saved_study import SavedStudy
-from src.console.output import Column, Console
+from src.console.output import Column, Console, objective_text
 from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.formatting import duration, plural, short_params
 from src.core.paths import Paths
@@ -73,7 +73,7 @@ def _row(saved: SavedStudy) -> Row:
     trials = study.trials()
     ended = [t for t in trials if State(t.state).is_final]
     own = own_trials(ended)
-    best, metric = best_trial(ended, study.direction), saved.settings.study.metric
+    best, metric = best_trial(ended, study.direction), ", ".join(saved.settings.study.objectives)
     verdict = load_verdict(saved.comparison_dir)
     return Row(
         saved.name,
@@ -112,10 +112,13 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
     several = saved.settings.study.has_several_objectives
     fronts = {t.number: "on the front" for t in study.front()} if several else {}
     counts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
-    console.print(f"Study {saved.name}, {metric}: {state_of(saved)}")
+    measured = saved.settings.study.measured[1:]
+    console.print(f"Study {saved.name}, {', '.join(saved.settings.study.objectives)}: {state_of(saved)}")
+    if bounds := saved.settings.study.constraint_texts:
+        console.print(f"Constraints: {', '.join(bounds)}")
     console.print(f"Trials: {counts or 'none'}; {duration(study.seconds_spent())} of searching.\n")
     best = best_trial(trials, study.direction)
-    columns = [Column(name, right=name != "state") for name in ("trial", "state", metric, "at", "took")]
+    columns = [Column(name, right=name != "state") for name in ("trial", "state", metric, *measured, "at", "took")]
     rows = []
     for trial in trials:
         score = trial.score if trial.score is not None else trial.rung_score
@@ -124,6 +127,7 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
                 f"{trial.number}{' *' if best is not None and trial.number == best.number else ''}",
                 states[trial.number],
                 "" if score is None else f"{score:.4f}",
+                *(objective_text(trial, name) if trial.state == State.COMPLETE else "" for name in measured),
                 _trial_position(trial),
                 f"{trial.result.seconds:.0f} s" if State(trial.state).is_final else "",
                 short_params(trial.params),

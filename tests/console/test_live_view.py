@@ -128,7 +128,7 @@ def test_who_wants_no_view_gets_none(place: Place, progress: str) -> None:
     assert terminal.end() == 0, terminal.text
     assert b"\x1b[1A" not in terminal.raw  # the cursor never went up
     assert ("[1/1] trial" in terminal.text) == (progress == "lines")
-    assert "is over: all 1 trials are done" in terminal.text
+    assert "is over: its only trial is done" in terminal.text
 
 
 def test_without_a_terminal_there_are_lines(finished: tuple[Place, object]) -> None:

@@ -68,6 +68,22 @@ def test_samplers_know_the_constraints(tmp_path: Path, sampler: str) -> None:
     assert shown[0].startswith("megabytes ")
 
 
+def test_of_equal_scores_the_better_one_in_the_others_is_the_best_and_keeps_its_weights(tmp_path: Path) -> None:
+    study = open_study(tmp_path, SEVERAL, "study.n_trials=3", "pruner=none", "study.keep_checkpoints=1")
+    for megabytes in (30.0, 10.0, 20.0):
+        claim = trial_lifecycle.claim_trial(study)
+        assert claim is not None
+        (study.training_folder(claim.number) / "best").mkdir(parents=True)
+        result = TrainingResult(State.COMPLETE, 0.5, {"accuracy": 0.5}, megabytes=megabytes)
+        trial_lifecycle.finish_trial(study, claim, result)
+    trial_lifecycle.delete_old_weights(study)
+    best = study.best_trial()
+    assert best is not None
+    assert best.number == 1
+    assert [t.number for t in study.front()] == [1]
+    assert [f.parent.parent.name for f in tmp_path.glob("trials/*/training/best")] == ["0001"]
+
+
 def test_a_trial_without_a_value_fails(tmp_path: Path) -> None:
     study = open_study(tmp_path, "study.metric=[accuracy,ms_per_1000_texts]", "study.n_trials=2")
     claim = trial_lifecycle.claim_trial(study)

@@ -274,6 +274,8 @@ STUDY = [
     Case("a constraint without bounds", ["study.constraints={megabytes:{}}"]),
     Case("a constraint that is a number", ["study.constraints={megabytes:100}"]),
     Case("a constraint on something unknown", ["study.constraints={gigabytes:{max:1}}"]),
+    Case("a constraint without a number", ["study.constraints={megabytes:{max:nan}}"]),
+    Case("a constraint beyond what the metric can be", ["study.constraints={accuracy:{min:1.5}}"]),
     Case("a constraint that nothing can be within", ["study.constraints={f1:{min:0.9,max:0.8}}"]),
 ]
 SPACE = [

@@ -59,7 +59,7 @@ def test_all_ended_trials_are_known_and_none_counts(searched: tuple[Place, Done]
     assert [(t.source_study, t.source_trial) for t in inherited] == [("a", n) for n in range(4)]
     assert len(child.trials()) == 4 + 2
     assert child.end_reason() == "all 2 trials are done"
-    assert "inherits                         4 trials of a" in done.out
+    assert "inherits                         4 trials of a, 4 of them with weights" in done.out
     assert "[2/2] trial 5" in done.out
     assert "Trials: 2 COMPLETE, 4 inherited" in done.out
 
@@ -127,7 +127,7 @@ def test_a_narrower_space_takes_what_lies_in_it(searched: tuple[Place, Done]) ->
     assert done.code == 0, done.err
     longer = [t.number for t in study_of(place, "a").trials() if t.params["trainer.num_train_epochs"] == 3]
     assert longer
-    assert f"{4 - len(longer)} trials of a; {len(longer)} do not fit" in done.out
+    assert f"trials of a, {4 - len(longer)} of them with weights; {len(longer)} more do" in done.out
     assert "not taken over, trainer.num_train_epochs=3 is not in 2 .. 2: trial" in done.out
 
 
@@ -152,7 +152,7 @@ def test_settings_that_were_fixed_there_have_that_value(searched: tuple[Place, D
     fixed = ["~space.model", "model.dropout=0.1", "study.plan_only=true"]
     done = place.sweep(*PARENT, *fixed, "study.name=e", "study.inherit=a")
     assert done.code == 0, done.err
-    assert "1 trial of a; 3 do not fit" in done.out  # the default recipe has this dropout
+    assert "1 trial of a, 1 of them with weights; 3 more do not fit" in done.out  # the default recipe has this dropout
     assert "model.dropout is " in done.out
 
 

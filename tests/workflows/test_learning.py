@@ -60,6 +60,15 @@ def test_the_best_settings_come_right_after_the_default_recipe(sources: Place, l
     assert f"learned from {trials[1].source_study}, trial {trials[1].source_trial}" in learning.out
 
 
+def test_the_sampler_draws_something_else_than_in_the_sources(sources: Place, learning: Done) -> None:
+    """Though they have the same study.seed."""
+    assert learning.code == 0
+    known = [dict(t.params) for name in ("a", "b") for t in study_of(sources, name).trials()]
+    assert not [t.number for t in study_of(sources, "c").trials() if t.origin == "sampler" and dict(t.params) in known]
+    here = {t.params["model.dropout"] for t in study_of(sources, "c").trials() if t.origin == "sampler"}
+    assert not here & {params["model.dropout"] for params in known}
+
+
 def test_what_it_gave_stands_in_the_report(sources: Place, learning: Done) -> None:
     assert learning.code == 0
     (run,) = [r for r in runs_of(sources, "study") if r.data.tags["study"] == "c"]

@@ -66,7 +66,10 @@ def test_every_trial_has_every_value(searched: tuple[Place, Done]) -> None:
 def test_the_front_is_in_the_table_the_report_mlflow_and_status(searched: tuple[Place, Done]) -> None:
     place, done = searched
     front = {t.number for t in study_of(place).front()}
-    assert "no trial is better in one of them and as good in the others" in done.out
+    assert (
+        "Front of accuracy, ms_per_1000_texts, f1_macro: no other trial is as good in all of them and better in one"
+        in done.out
+    )
     tagged = {int(r.data.tags["trial.number"]) for r in runs_of(place, "trial") if r.data.tags["trial.front"] == "true"}
     assert tagged == front
     (run,) = runs_of(place, "study")
@@ -134,7 +137,7 @@ def test_a_study_with_nothing_within_its_constraints_fails_and_says_by_how_much(
     write_letters(place.folder / "letters.csv")
     done = place.sweep(*LETTERS, *INLINE, BOUND, "study.name=tight", "study.n_trials=2")
     assert done.code == 1
-    assert "No trial of tight is within study.constraints: the nearest, trial 0, has ms_per_1000_texts" in done.err
+    assert "No trial of tight is within study.constraints. Of trial 0, which is nearest, ms_per_1000_texts" in done.err
     assert "(ms_per_1000_texts" in done.out
     assert study_of(place, "tight").end_reason() == "all 2 trials are done"
     refused = place.run("src.compare", "study.name=tight", *COMPARE)

@@ -96,7 +96,8 @@ def _record(study: Study, dataset: PreparedDataset, store: TrackingStore, averag
     if read_record(noted, str) != members:
         from src.training import weight_average
 
-        runs = [run_tree.trial_run(study, number).known_run_id for number in average.members]
+        ids = {t.number: t.run_id for t in study.trials()}  # of an inherited one, whose folder may be gone
+        runs = [run_tree.trial_run(study, number).known_run_id or ids.get(number) for number in average.members]
         sha256 = weight_average.weights_sha256(training_folder(study) / BEST_DIR)
         recorders.record_average(run, recorders.common_tags(dataset, study.name), average, runs, sha256)
         atomic_write(noted, members)

@@ -65,7 +65,9 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
     if problem := report.try_write_report(SavedStudy(plan.settings, study, plan.paths), store):
         console.print(f"  note: {problem}")
     _raise_if_failed(study, reason)
-    if best is not None:
+    if not reason:
+        console.print(f"\nAnother command has changed the limits of {study.name}, and goes on with it.")
+    elif best is not None:
         pick = " compare.pick=knee" if study.study_settings.has_several_objectives else ""
         console.print(f"\nNext: python -m src.compare study.name={study.name}{pick}{plan.settings.code_argument}")
 
@@ -86,6 +88,8 @@ def _print_result(
 def _raise_if_failed(study: Study, reason: str | None) -> None:
     """Raise CommandFailed if trials failed, if none is within the constraints, or if the study is not over.
 
+    It may be not over because another command has raised its limits meanwhile.
+
     `reason`: why the study is over; None if it is not.
     """
     ended = stopping.own_trials(study.ended_trials())
@@ -94,10 +98,10 @@ def _raise_if_failed(study: Study, reason: str | None) -> None:
         raise CommandFailed(f"{why} Tracebacks are on the runs (error.txt).")
     if reason and study.best_trial() is None and (nearest := _nearest_infeasible(study.trials())):
         raise CommandFailed(
-            f"No trial of {study.name} is within study.constraints: the nearest, trial {nearest.number}, has "
-            f"{' and '.join(nearest.violates)}. Loosen them, or search where models are smaller or texts shorter."
+            f"No trial of {study.name} is within study.constraints. Of trial {nearest.number}, which is nearest, "
+            f"{' and '.join(nearest.violates)}. Loosen the constraints, or search elsewhere."
         )
-    if not reason:
+    if not reason and study.limits() == study.study_settings:
         raise CommandFailed(
             f"The study {study.name} is not done: its workers ended early. The same command continues it."
         )
@@ -205,6 +209,10 @@ def _model_of(
     return _StudyModel(str(best.number), run, study.training_folder(best.number))
 
 
+def _run_id(study: Study, trial: TrialRecord) -> str | None:
+    return run_tree.trial_run(study, trial.number).known_run_id or trial.run_id
+
+
 def _has_weights(study: Study, trial: TrialRecord) -> bool:
     return (study.training_folder(trial.number) / BEST_DIR).is_dir()
 
@@ -246,7 +254,7 @@ def _where_to_look(
 ) -> Mapping[str, str]:
     return {
         **({"model": uri, "load it": recorders.load_snippet(uri, plan.dataset.task)} if uri else {}),
-        "its run": f"{run_tree.trial_run(study, best.number).known_run_id or 'not delivered yet'} in {store.address}",
+        "its run": f"{_run_id(study, best) or 'not delivered yet'} in {store.address}",
         "study's run": run.known_run_id or "not delivered yet",
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
         "browse": f"{_ui_address(store)}/{ui_views.view_path(store, recorders.trials_view_key(study))}",

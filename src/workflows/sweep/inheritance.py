@@ -25,6 +25,7 @@ from src.search.study import CODE_PREFIX, LABELS_KEY, LOCATION_KEYS
 from src.tracking import run_tree
 from src.tracking.run_log import RunTail
 from src.training import pretrained
+from src.training.pretrained import BEST_DIR
 from src.workflows.sweep import recipes
 
 # what both studies must have in common: its key in their definitions, and how it is called where it is not the same
@@ -46,11 +47,13 @@ class Inheritance:
     uid: str
     trials: tuple[InheritedTrial, ...]
     left_out: Mapping[str, list[int]]  # why trials do not fit -> their numbers there
+    n_weights: int  # how many of the trials still have their weights
 
     def describe(self) -> str:
         """What is taken over, in words."""
         n_left = sum(map(len, self.left_out.values()))
-        return f"{plural(len(self.trials), 'trial')} of {self.study}" + (f"; {n_left} do not fit" if n_left else "")
+        left = f"; {n_left} more {'does' if n_left == 1 else 'do'} not fit" if n_left else ""
+        return f"{plural(len(self.trials), 'trial')} of {self.study}, {self.n_weights} of them with weights{left}"
 
     def notes(self) -> list[str]:
         """Why the other trials do not fit."""
@@ -82,12 +85,13 @@ def plan_inheritance(settings: Settings, space: Space, definition: Mapping[str, 
             source = parent.study.sources.get(trial.number) or Source(name, parent.uid, trial.number)
             frozen = parent.study.frozen_trial(trial.number)
             fits.append(InheritedTrial(source, frozen, params, _origin(trial, params, space)))
-    planned = Inheritance(name, parent.uid, tuple(fits), dict(left_out))
+    n_weights = sum((parent.study.training_folder(fit.trial.number) / BEST_DIR).is_dir() for fit in fits)
+    planned = Inheritance(name, parent.uid, tuple(fits), dict(left_out), n_weights)
     if not fits:
         why = "; ".join(planned.notes()) or "none has ended"
         raise InvalidInput(
-            f"study.inherit is {name}, and none of its trials fits into {settings.study.name}: {why}. Widen the space, "
-            "or leave study.inherit out."
+            f"study.inherit is {name}, and none of its trials fits into {settings.study.name}: {why}. Give the "
+            "settings that they have, search a space that has them, or leave study.inherit out."
         )
     return planned
 
@@ -137,7 +141,7 @@ def _check_in_common(parent: SavedStudy, settings: Settings, now: Mapping[str, A
     }
     if differ := [name for key, name in names.items() if before.get(key) != now.get(key)]:
         shown = "; ".join(
-            f"{key} was {before.get(key)} and is {now.get(key)}"
+            f"{key} was {_spelled(before.get(key))} and is {_spelled(now.get(key))}"
             for key in ("metric", "rungs", "rung_examples")
             if before.get(key) != now.get(key)
         )
@@ -177,7 +181,7 @@ def _params_here(
     before, now = there.recipe.identity(), recipe.identity()
     for key in sorted({*before, *now} - set(LOCATION_KEYS)):
         if before.get(key) != now.get(key):
-            return {}, f"{key} is {before.get(key)} there and {now.get(key)} here"
+            return {}, f"{key} is {_spelled(before.get(key))} there and {_spelled(now.get(key))} here"
     if why := _without_values(trial, parent, settings):
         return {}, why
     weights = RunTail(run.folder).read().tags.get("model.weights")
@@ -209,6 +213,11 @@ def _most_common(left_out: Mapping[str, list[int]]) -> list[tuple[str, list[int]
     ordered = sorted(left_out.items(), key=lambda item: -len(item[1]))
     rest = sorted(number for _, numbers in ordered[MOST_REASONS:] for number in numbers)
     return [*ordered[:MOST_REASONS], *([("other reasons", rest)] if rest else [])]
+
+
+def _spelled(value: object) -> str:
+    """The value as it is typed."""
+    return "null" if value is None else str(value)
 
 
 def _numbers(numbers: list[int]) -> str:

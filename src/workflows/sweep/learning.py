@@ -16,7 +16,8 @@ from src.core.errors import InvalidInput
 from src.core.formatting import plural
 from src.core.metric import gain
 from src.core.paths import Paths
-from src.core.records import Params, State, TrialRecord
+from src.core.records import Params, TrialRecord
+from src.search import stopping
 from src.search.inheritance import LearnedTrial, Source
 from src.search.portfolio import choose_portfolio
 from src.search.space import Space
@@ -55,7 +56,7 @@ def plan_learning(settings: Settings, space: Space, paths: Paths) -> tuple[Learn
         for trial, rank in trials:
             params = _params_here(trial, space)
             if params is not None and params != default:
-                source = Source(other.name, other.uid, trial.number)
+                source = other.study.sources.get(trial.number) or Source(other.name, other.uid, trial.number)
                 candidates.setdefault(repr(sorted(params.items())), _Candidate(source, params, index, rank))
     if not candidates:
         raise InvalidInput(
@@ -89,12 +90,17 @@ def _key_problem(other: SavedStudy, space: Space) -> str:
 
 
 def _ranked_trials(other: SavedStudy) -> list[tuple[TrialRecord, float]]:
-    """The complete trials of a study, each with its rank: 0 is the best, 1 the worst."""
-    complete = [t for t in other.study.trials() if t.state == State.COMPLETE and t.score is not None]
-    best_first = sorted(complete, key=lambda t: -gain(t.score or 0.0, other.study.direction))
+    """The complete trials of a study within its constraints, each with its rank by the first metric.
+
+    The best has 0 and the worst 1; equal ones have the mean of their ranks.
+    """
+    from scipy.stats import rankdata  # takes a second
+
+    best_first = stopping.rank_trials(other.study.trials(), other.study.direction)
     if not best_first:
         raise InvalidInput(f"study.learn_from has {other.name}, which has no complete trial yet.")
-    return [(trial, place / max(1, len(best_first) - 1)) for place, trial in enumerate(best_first)]
+    ranks = rankdata([-gain(t.score or 0.0, other.study.direction) for t in best_first]) - 1
+    return [(trial, rank / max(1, len(best_first) - 1)) for trial, rank in zip(best_first, ranks, strict=True)]
 
 
 def _params_here(trial: TrialRecord, space: Space) -> Params | None:

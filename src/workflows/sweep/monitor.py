@@ -140,7 +140,11 @@ class SearchMonitor:
             return
         before = {name: getattr(self._limits, name) for name in LIMITS}
         changed = {name: getattr(now, name) for name in LIMITS if getattr(now, name) != before[name]}
-        texts = [f"study.{name} is {value} now and was {before[name]}" for name, value in changed.items()]
+        spelled = {None: "null"}
+        texts = [
+            f"study.{name} is {spelled.get(value, value)} now and was {spelled.get(before[name], before[name])}"
+            for name, value in changed.items()
+        ]
         self._limits = now
         self.console.event(f"      another command has changed the study: {'; '.join(texts)}")
 
