@@ -114,6 +114,9 @@ def _draw_front(trials: Sequence[dict[str, Any]]) -> None:
     line = [(t["ms_per_1000_texts"], t["accuracy"]) for t in trials if t["on_front"]]
     axes.step(*zip(*line, strict=True), where="post", color="#8a8f98", linewidth=0.9)
     axes.set(xscale="log", xlabel="milliseconds for 1,000 texts, one thread", ylabel="validation accuracy")
+    axes.set_xticks([n * 1_000 for n in (2, 3, 5, 10, 20, 30, 50)])
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(PICTURES / "front.svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)

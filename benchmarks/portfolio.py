@@ -112,11 +112,15 @@ def summary() -> list[str]:
             lowered[n].append(by_chance - by_portfolio)
             cells += [f"{by_chance:.4f}", f"{by_portfolio:.4f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    is_shown = True
     for n, values in lowered.items():
         error = np.std(values, ddof=1) / np.sqrt(len(values))
+        is_shown = is_shown and np.mean(values) > 2 * error
         lines.append(
             f"\n{n} settings: the portfolio lowers the regret by {np.mean(values):.4f}, standard error {error:.4f}."
         )
+    wanted = "A portfolio would be shipped if it lowered both by more than two standard errors"
+    lines.append(f"\n{wanted}: {'it does' if is_shown else 'it does not, so there is none'}.")
     return lines
 
 

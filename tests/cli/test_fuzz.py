@@ -122,6 +122,7 @@ RECORDS = [Evaluation, TrainingResult, TrialRecord, TimelineEntry, WeightChange,
 PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "int": st.integers(), "float": st.floats(allow_nan=False), "str": st.text(), "bool": st.booleans(),
     "tuple[str, ...]": st.lists(st.text(), max_size=3).map(tuple),
+    "tuple[float, ...]": st.lists(st.floats(allow_nan=False), max_size=3).map(tuple),
     "Mapping[str, float]": st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3),
     "Mapping[str, Any]": st.dictionaries(st.text(), st.one_of(st.integers(), st.text(), st.none()), max_size=3),
 }  # fmt: skip
