@@ -345,14 +345,16 @@ def _recipe(saved: SavedStudy, name: str, kind: str, yaml: str, trial: TrialReco
     return Contender(name, kind, key, about, yaml, number, score, violates=violates)
 
 
+def config_of(saved: SavedStudy, trial: TrialRecord) -> str | None:
+    """The config of a trial's training, as YAML; None if it is not on record."""
+    kept = saved.study.inherited_config_path(trial.number)
+    if trial.is_inherited and kept.exists():
+        return kept.read_text(encoding="utf-8")
+    return run_tree.trial_run(saved.study, trial.number).read_text("config.yaml")
+
+
 def _trial_config(saved: SavedStudy, trial: TrialRecord) -> str:
-    config_yaml = run_tree.trial_run(saved.study, trial.number).read_text("config.yaml")
-    if config_yaml is None and trial.is_inherited:
-        raise InvalidInput(
-            f"Trial {trial.number} of {saved.name} is inherited from {trial.source_study}, whose folder "
-            f"{saved.study.folder.parent / str(trial.source_study)} is not there any more, or is that of another study "
-            "of this name. Its settings were kept there; put it back."
-        )
+    config_yaml = config_of(saved, trial)
     if config_yaml is None:
         raise InvalidInput(
             f"Trial {trial.number} of {saved.name} has no config on record: {saved.study.folder} is damaged."

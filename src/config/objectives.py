@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from src.config.settings import PickRule, StudySettings
-from src.core.metric import COSTS
+from src.core.metric import ALIASES, COSTS
 
 
 def with_objectives(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -18,6 +18,7 @@ def with_objectives(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str
     problems = _bounds_problems(values.get("constraints"))
     metrics = values.get("metric")
     if isinstance(metrics, list):
+        metrics = [ALIASES.get(m, m) if isinstance(m, str) else m for m in metrics]
         problems += _list_problems(metrics)
         values |= {"metric": next(iter(metrics), ""), "further_metrics": metrics[1:]}
     return values, problems
@@ -40,6 +41,9 @@ def _list_problems(metrics: list[Any]) -> list[str]:
 def _bounds_problems(constraints: Any) -> list[str]:
     if not isinstance(constraints, dict):
         return []  # of a wrong type, which is found where the settings are read
+    names = [ALIASES.get(name, name) for name in constraints]
+    if twice := [name for name in names if names.count(name) > 1]:
+        return [f"study.constraints has bounds for {twice[0]} under two names; give them together."]
     return [
         f"study.constraints.{name} is {value!r}; it has bounds, typed 'study.constraints={{{name}:{{max:<number>}}}}'."
         for name, value in constraints.items()

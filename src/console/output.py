@@ -204,10 +204,11 @@ class StudyConsole(Console):
             self.print("Nothing was averaged: the best trial has no other near enough to it whose weights are there.")
             return
         delivered = average.is_delivered(direction)
+        why = f"It is out of bounds ({'; '.join(average.violates)})" if average.violates else "That is worse"
         self.print(
             f"Average of the weights of trials {', '.join(map(str, average.members))}: {self.study.metric} "
             f"{average.score:.4f}, where they have {average.members_mean:.4f} on average. "
-            + ("It is the study's model." if delivered else "That is worse, so the best trial is the study's model.")
+            + ("It is the study's model." if delivered else f"{why}, so the best trial is the study's model.")
         )
 
 

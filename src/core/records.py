@@ -199,10 +199,11 @@ class AverageRecord(Record):
     score: float  # of study.metric
     metrics: Mapping[str, float]
     members_mean: float  # of the members' own scores
+    violates: tuple[str, ...] = ()  # constraints of the study, in words
 
     def is_delivered(self, direction: str) -> bool:
-        """Whether it is the study's model: it is not worse than its members are on average."""
-        return gain(self.score - self.members_mean, direction) >= 0
+        """Whether it is the study's model: within the constraints, and not worse than its members are on average."""
+        return not self.violates and gain(self.score - self.members_mean, direction) >= 0
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _learned_rows(record: SearchRecord) -> list[tuple[str, str, str]]:
     names = ("best of the learned settings", "default recipe", "best of the other trials")
     rows = []
     for name, trials in zip(names, (learned, default, others), strict=True):
-        finished = [t for t in trials if t.state == State.COMPLETE and t.score is not None]
+        finished = [t for t in trials if t.state == State.COMPLETE and t.score is not None and t.is_feasible]
         best = max(finished, key=lambda t: gain(t.score or 0.0, record.direction), default=None)
         which = "" if best is None else f"trial {best.number}" + (f" ({best.note})" if best.note else "")
         rows.append((name, which, "none finished" if best is None else f"{best.score:.4f}"))

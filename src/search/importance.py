@@ -13,7 +13,7 @@ def importances(study: Study) -> dict[str, float]:
     With several objectives it is the importance for the first.
     Source: PED-ANOVA (Watanabe, Bansal and Hutter 2023), as in Optuna.
     """
-    done = study.trials_in_state(TrialState.COMPLETE)
+    done = [t for t in study.trials_in_state(TrialState.COMPLETE) if t.values]
     several = study.study_settings.has_several_objectives
     # if scores are equal, PED-ANOVA gives all settings the same importance
     if len(done) < FEWEST or len({t.values[0] for t in done}) < FEWEST // 2:

@@ -36,6 +36,7 @@ class InheritedTrial:
     trial: FrozenTrial  # of the other study
     params: Params  # in the new study's space
     origin: str  # there: SAMPLER, DEFAULT_RECIPE, ...
+    config: str = ""  # of its training, as YAML
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def keep_models(study: Study, kept: Mapping[str, Params]) -> None:
         if kept_models(study.optuna_study) is not None:
             return
         known = study.optuna_study.get_trials(deepcopy=False)
-        have = [t.system_attrs.get("fixed_params") for t in known]
+        have = [t.system_attrs.get("fixed_params", t.params) for t in known]
         room = max(0, study.limits().n_trials - len(inheritance.own_trials(known)))
         for params in [params for params in kept.values() if params not in have][:room]:
             study.optuna_study.enqueue_trial(dict(params), user_attrs={"origin": ENQUEUED})

@@ -13,6 +13,7 @@ from src.core.errors import InvalidInput
 from src.core.records import Params
 
 STEP_TOLERANCE = 1e-8  # of a step, for rounding
+MISSING = -1.0  # in place of a setting that a point does not have, in numbers
 RESERVED = ("low", "high", "factor", "log", "step", "choices", "when")
 
 
@@ -60,12 +61,17 @@ class Parameter:
         return float(value) if isinstance(self.distribution, FloatDistribution) else value
 
     def encode(self, value: Any) -> list[float]:
-        """The value as numbers between 0 and 1: one of a range, one for each of several choices."""
+        """The value as numbers between 0 and 1: one of a range, one for each of several choices.
+
+        A value outside a range counts as the nearer end.
+        """
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return [float(value == choice) for choice in choices]
             case FloatDistribution(low=low, high=high, log=log) | IntDistribution(low=low, high=high, log=log):
-                ends = [math.log(v) if log else float(v) for v in (low, high, value)]
+                if not _is_number(value):
+                    return [MISSING]
+                ends = [math.log(v) if log else float(v) for v in (low, high, min(max(value, low), high))]
                 return [(ends[2] - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0]
         return []
 
@@ -151,7 +157,7 @@ class Space:
 
     def encode(self, params: Mapping[str, Any]) -> list[float]:
         """A point as numbers, for a model that predicts from it. Settings that it does not have are -1."""
-        missing = {p.key: [-1.0] * len(p.encode(p.bounds()[0])) for p in self.parameters}
+        missing = {p.key: [MISSING] * len(p.encode(p.bounds()[0])) for p in self.parameters}
         return [x for p in self.parameters for x in (p.encode(params[p.key]) if p.key in params else missing[p.key])]
 
     def is_finite(self) -> bool:

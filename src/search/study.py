@@ -118,10 +118,7 @@ class Study:
         """
         if not self.exists():
             return False
-        before = {
-            LABELS_KEY: definition.get(LABELS_KEY),
-            **self.optuna_study.user_attrs["definition"],
-        }  # of an earlier version, which did not store the labels
+        before = self.definition(definition)
         changed = [
             f"{key} was {_brief(before.get(key))} and is {_brief(definition.get(key))}"
             for key in sorted({*before, *definition})
@@ -135,6 +132,10 @@ class Study:
                 f"study.name={self.name}-2.{last}"
             )
         return True
+
+    def definition(self, now: Mapping[str, Any]) -> dict[str, Any]:
+        """The definition that the study has. What an earlier version did not store, the labels, is as in `now`."""
+        return {LABELS_KEY: now.get(LABELS_KEY), **self.optuna_study.user_attrs["definition"]}
 
     def check_beginning(self) -> None:
         """Raise InvalidInput if the command names other studies to build on than those that this one began with."""
@@ -199,19 +200,17 @@ class Study:
         self, definition: Mapping[str, Any], inherited: Sequence[InheritedTrial], learned: Sequence[LearnedTrial]
     ) -> None:
         """Create the study with its inherited trials. It exists once its definition is there, which comes last."""
-        study = load_optuna_study(self.name, self.storage) or optuna.create_study(
-            study_name=self.name, storage=self.storage, directions=self.directions
-        )
-        if "uid" not in study.user_attrs:
-            study.set_user_attr("uid", uuid.uuid4().hex)
+        if load_optuna_study(self.name, self.storage) is not None:  # a command that was killed has begun to create it
+            optuna.delete_study(study_name=self.name, storage=self.storage)
+        study = optuna.create_study(study_name=self.name, storage=self.storage, directions=self.directions)
+        study.set_user_attr("uid", uuid.uuid4().hex)
         study.set_user_attr(SCHEMA_KEY, SCHEMA)
         for place, uid in {(self.folder.parent / i.source.study, i.source.uid) for i in inherited}:
             if place.is_dir() and not (place / UID_FILE).exists():  # of an earlier version
                 atomic_write(place / UID_FILE, uid)
-        have = {inheritance.source_of(t) for t in study.get_trials(deepcopy=False)}
-        for trial in inherited:
-            if trial.source not in have:
-                study.add_trial(inheritance.to_frozen_trial(trial, self.space, self.study_settings.constraints))
+        for number, trial in enumerate(inherited):
+            atomic_write(self.inherited_config_path(number), trial.config)
+            study.add_trial(inheritance.to_frozen_trial(trial, self.space, self.study_settings.constraints))
         settings = self.study_settings
         study.set_user_attr(BEGUN_ATTR, {"inherit": settings.inherit, "learn_from": settings.learn_from})
         if learned:
@@ -335,7 +334,8 @@ class Study:
 
     def _seconds_of_trials(self) -> float:
         """How long trials ran, by the storage: periods in which several ran count once."""
-        ended = [t for t in self.trials_in_state(*FINAL_STATES) if t.datetime_start and t.datetime_complete]
+        own = inheritance.own_trials(self.trials_in_state(*FINAL_STATES))
+        ended = [t for t in own if t.datetime_start and t.datetime_complete]
         seconds, until = 0.0, datetime.min
         for trial in sorted(ended, key=lambda t: t.datetime_start or datetime.min):
             assert trial.datetime_start is not None
@@ -375,6 +375,10 @@ class Study:
         if source is not None and self.has_folder_of(source):
             return self.folder.parent / source.study / "trials" / f"{source.trial:04d}"
         return self.folder / "trials" / f"{number:04d}"
+
+    def inherited_config_path(self, number: int) -> Path:
+        """The config of an inherited trial, which stays here if the folder of its own study is deleted."""
+        return self.folder / "inherited" / f"{number:04d}.yaml"
 
     def has_folder_of(self, source: Source) -> bool:
         """Whether the folder of the study that trained an inherited trial is there, and is that of the same study."""
@@ -485,11 +489,12 @@ def _to_record(trial: FrozenTrial, study: StudySettings) -> TrialRecord:
     violates: list[str] = []
     further: list[float] = []
     if state == State.COMPLETE:
-        result = replace(result, score=trial.values[0])
+        objectives = trial.values or []  # none, if one of them was no number
+        result = replace(result, score=next(iter(objectives), None))
         values = {name: result.value_of(name) for name in study.constraints}
         texts = [study.constraints[name].violation(name, v) for name, v in values.items() if v is not None]
         violates = [text for text in texts if text]
-        further = [gain(v, direction_of(m)) for m, v in zip(study.further_metrics, trial.values[1:], strict=True)]
+        further = [gain(v, direction_of(m)) for m, v in zip(study.further_metrics, objectives[1:], strict=False)]
     rung, source = last_rung(trial), inheritance.source_of(trial) or inheritance.learned_from(trial)
     return TrialRecord(
         number=trial.number,

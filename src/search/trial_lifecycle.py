@@ -196,7 +196,8 @@ def finish_trial(study: Study, claimed: ClaimedTrial, result: TrainingResult) ->
     with study.lock:
         frozen = _own_trial(study, claimed)
         if result.state == State.COMPLETE:
-            if missing := [name for name in study.study_settings.measured[1:] if result.value_of(name) is None]:
+            values = {name: result.value_of(name) for name in study.study_settings.measured[1:]}
+            if missing := [name for name, value in values.items() if value is None or math.isnan(value)]:
                 result = dataclasses.replace(result, state=State.FAIL, reason=f"it has no {' and no '.join(missing)}")
             for name, excess in inheritance.excesses_of(result, study.study_settings.constraints).items():
                 claimed.trial.set_constraint(name, excess)

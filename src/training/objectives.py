@@ -47,7 +47,7 @@ def resolve_direction(metric: str, requested: str | None, task: Task) -> str:
 
 
 def check_measured(study: StudySettings, task: Task) -> None:
-    """Raise InvalidInput for a further objective or a constraint that cannot be measured, or bounds without a sense."""
+    """Raise InvalidInput for objectives and constraints that cannot be measured, or bounds that nothing can meet."""
     known, problems = [*COSTS, *known_metrics(task)], []
     for name in (*study.further_metrics, *study.constraints):
         where = "study.constraints" if name in study.constraints else "study.metric"

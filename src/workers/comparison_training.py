@@ -58,10 +58,11 @@ def train(context: WorkerContext, saved: SavedStudy, seed_run: SeedRun, worker_t
     run.set_tags(worker_tags)
     run.set_status(State.RUNNING)
     run.send_to(context.store)
-    lock, folder = speed_lock(context) if objective.refit_share is None else None, seed_run.training_dir
+    lock, folder = speed_lock(context), seed_run.training_dir
     callback = SeedRunCallback(run, context.store, lock)
     train = partial(attempt_training, settings.recipe, context, callback, folder, objective)
-    result = train_and_measure(context, folder, lock, train)
+    is_seed_run = objective.refit_share is None  # the speed of refits and students is that of their recipe
+    result = train_and_measure(context, folder, lock, train, measures=is_seed_run)
     recorders.record_result(run, result)
     if result.state != State.PAUSED:
         atomic_write(seed_run.folder / "outcome.json", result.to_json())

@@ -14,10 +14,12 @@ from src.core.records import State, TrainingResult
 from src.core.texts import texts_of
 from src.training import devices, inference
 from src.training.pretrained import BEST_DIR
+from src.training.trainer import failure_reason
 from src.workers.context import WorkerContext
 
 MEASURED_TEXTS = 100  # of validation
 REPEATS = 5  # the least of which counts
+LOOK_SECONDS = 0.25  # how often a training looks whether another worker measures
 LONGEST_WAIT_SECONDS = 900.0  # for the other workers' current step or evaluation
 
 
@@ -33,6 +35,8 @@ class SpeedLock:
         folder.mkdir(parents=True, exist_ok=True)
         self._shared = ReadWriteLock(folder / f"{platform.node()}.db", is_singleton=False)
         self._announced = FileLock(folder / f"{platform.node()}.lock")
+        self._looked = 0.0  # when it last looked whether another worker measures
+        self.waited_seconds = 0.0
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -46,12 +50,17 @@ class SpeedLock:
 
     def wait_while_measured(self) -> None:
         """Let another worker measure, if it is about to."""
+        began = time.monotonic()
+        if began - self._looked < LOOK_SECONDS:
+            return
+        self._looked = began
         try:
             self._announced.acquire(blocking=False)
         except Timeout:
             self._shared.release()
             with self._announced:
                 self._shared.acquire_read()
+            self.waited_seconds += time.monotonic() - began
         else:
             self._announced.release()
 
@@ -71,7 +80,11 @@ class SpeedLock:
 
 
 def train_and_measure(
-    context: WorkerContext, folder: Path, lock: SpeedLock | None, train: Callable[[], TrainingResult]
+    context: WorkerContext,
+    folder: Path,
+    lock: SpeedLock | None,
+    train: Callable[[], TrainingResult],
+    measures: bool = True,
 ) -> TrainingResult:
     """The result of a training, with the speed of its weights.
 
@@ -80,12 +93,20 @@ def train_and_measure(
         folder: of the training.
         lock: of this machine; None: nothing is measured.
         train: trains, and asks `lock` after each step.
+        measures: False for a training that only waits for the measurements of others.
     """
     if lock is None:
         return train()
     with lock.training():
         result = train()
-    return measure_speed_alone(context, result, folder, lock) if result.state == State.COMPLETE else result
+    if result.training_seconds is not None:
+        result = replace(result, training_seconds=max(0.0, result.training_seconds - lock.waited_seconds))
+    if result.state != State.COMPLETE or not measures:
+        return result
+    try:
+        return measure_speed_alone(context, result, folder, lock)
+    except Exception as error:  # memory that runs out, for example: one failed training, not the end of the worker
+        return replace(result, state=State.FAIL, reason=f"its speed could not be measured: {failure_reason(error)}")
 
 
 def speed_lock(context: WorkerContext) -> SpeedLock | None:

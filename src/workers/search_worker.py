@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -262,7 +262,8 @@ class SearchWorker:
             run = run_tree.baseline_run(study, name)
             with study.leases.try_exclusive(f"baselines/{name}") as claimed:
                 if claimed and name not in done and not (run.folder / "outcome.json").exists():
-                    with self.timeline.record(f"baseline {name}"):
+                    lock = speed_lock(self.context)
+                    with self.timeline.record(f"baseline {name}"), lock.training() if lock else nullcontext():
                         _run_baseline(self.context, name, run, self.timeline.worker)
                     if self.remote is not None:
                         self.remote.upload_folder(study, run.folder)

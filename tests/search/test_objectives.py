@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -35,6 +36,23 @@ def search(study: Study) -> list[dict[str, object]]:
         points.append(claim.params)
         trial_lifecycle.finish_trial(study, claim, result_of(claim.params))
     return points
+
+
+def test_what_a_killed_command_has_begun_to_create_is_made_anew(tmp_path: Path) -> None:
+    """With the directions and the inherited trials of the command that creates it."""
+    begun = open_study(tmp_path / "other", "study.n_trials=1")
+    search(begun)
+    settings = settings_of("study.name=s", SEVERAL, "study.n_trials=2", "pruner=none")
+    study = Study(settings, build_space(settings), "maximize", tmp_path / "s")
+    half = optuna.create_study(study_name="s", storage=study.storage, direction="minimize")
+    half.set_user_attr("uid", "0")
+    half.add_trial(begun.optuna_study.get_trials()[0])
+    assert not study.exists()
+    study.create({"space": study.space.describe()})
+    assert study.trials() == []
+    assert len(search(study)) == 2
+    assert len(study.optuna_study.directions) == 2
+    assert study.optuna_study.user_attrs["uid"] != "0"
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "nsgaiii", "gp", "random", "qmc"])

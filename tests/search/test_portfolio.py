@@ -35,3 +35,5 @@ def test_points_as_numbers() -> None:
     assert space.encode({"optimizer.learning_rate": 1e-4, "optimizer.optim": "a"}) == pytest.approx([0.5, 1, 0, -1])
     both = {"optimizer.learning_rate": 1e-3, "optimizer.optim": "b", "schedule.warmup_ratio": 0.25}
     assert space.encode(both) == pytest.approx([1, 0, 1, 0.5])
+    beyond = {"optimizer.learning_rate": 0.0, "optimizer.optim": "c", "schedule.warmup_ratio": None}
+    assert space.encode(beyond) == pytest.approx([0, 0, 0, -1])

@@ -266,6 +266,7 @@ STUDY = [
     Case("a point to start with whose setting is not searched", ["study.enqueue=[{model.max_tokens: 9}]"]),
     Case("no metric", ["study.metric=[]"]),
     Case("a metric twice", ["study.metric=[accuracy,accuracy]"]),
+    Case("a metric under two names", ["study.metric=[loss,log_loss]"]),
     Case("a cost before the metric", ["study.metric=[megabytes,accuracy]"]),
     Case("an unknown metric among several", ["study.metric=[accuracy,megabites]"]),
     Case("a direction for several metrics", ["study.metric=[accuracy,megabytes]", "study.direction=maximize"]),

@@ -2,9 +2,13 @@
 
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from src.core.records import State, TrainingResult
+from src.workers import model_speed
+from src.workers.context import WorkerContext
 from src.workers.model_speed import SpeedLock
 from tests.support.processes import PROCESSES
 from tests.support.studies import wait_for
@@ -68,6 +72,22 @@ def test_a_training_that_does_not_stop_is_not_waited_for_for_ever(
     with SpeedLock(tmp_path).training(), SpeedLock(tmp_path).measuring() as is_alone:
         assert not is_alone
     with SpeedLock(tmp_path).measuring() as is_alone:
+        assert is_alone
+
+
+def test_a_measurement_that_fails_fails_its_training_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    monkeypatch.setattr(model_speed, "measure_speed_alone", out_of_memory)
+    lock = SpeedLock(tmp_path)
+    done = TrainingResult(State.COMPLETE, 0.9, training_seconds=5.0)
+    context = cast("WorkerContext", None)
+    result = model_speed.train_and_measure(context, tmp_path, lock, lambda: done)
+    assert (result.state, result.reason) == ("FAIL", "its speed could not be measured: RuntimeError: no memory is left")
+    assert model_speed.train_and_measure(context, tmp_path, lock, lambda: done, measures=False) == done
+    assert model_speed.train_and_measure(context, tmp_path, None, lambda: done) == done
+    with lock.measuring() as is_alone:
         assert is_alone
 
 

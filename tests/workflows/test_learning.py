@@ -83,7 +83,7 @@ def test_what_it_gave_stands_in_the_report(sources: Place, learning: Done) -> No
         (["study.learn_from=[nobody]"], "study.learn_from is nobody, and there is no such study in"),
         (["study.learn_from=[x]"], "study.learn_from is x, which is this study's own name"),
         (["study.learn_from=[a]", "+space.model.max_tokens={low:8,high:64}"],
-         "study.learn_from has a, which searched other keys: nothing more there, model.max_tokens here"),
+         "study.learn_from has a, which searched other keys: it did not search model.max_tokens"),
         (["study.learn_from=[a]", "space.trainer.num_train_epochs.low=9", "space.trainer.num_train_epochs.high=12"],
          "none of their complete trials has settings inside the space of x"),
         (["study.learn_from=a"], "study.learn_from is 'a'; it is a list, typed 'study.learn_from=[a,...]'"),

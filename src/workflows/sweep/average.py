@@ -160,5 +160,11 @@ def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mappin
     metric = study.study_settings.metric
     found = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None], metric)
     metrics = {name: float(values[0]) for name, values in found.items()}
-    score = metrics[metric]
-    return AverageRecord(tuple(members), score, metrics, float(np.mean(list(members.values()))))
+    for extra in study.study_settings.extra_metrics:
+        values = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None], extra)
+        metrics[extra] = float(values[extra][0])
+    # what it costs is the same as of its members
+    bounds = {name: each for name, each in study.study_settings.constraints.items() if name in metrics}
+    violates = [text for name, each in bounds.items() if (text := each.violation(name, metrics[name]))]
+    mean = float(np.mean(list(members.values())))
+    return AverageRecord(tuple(members), metrics[metric], metrics, mean, tuple(violates))

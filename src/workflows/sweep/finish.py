@@ -16,7 +16,7 @@ from src.core.errors import CommandFailed, first_line, mask_secrets, with_full_s
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, State, TrialRecord
-from src.search import stopping, trial_lifecycle
+from src.search import inheritance, stopping, trial_lifecycle
 from src.search.study import Study
 from src.tracking import logged_model, recorders, run_tree, ui_views
 from src.tracking.run_log import RunLog, RunTail
@@ -66,7 +66,10 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
         console.print(f"  note: {problem}")
     _raise_if_failed(study, reason)
     if not reason:
-        console.print(f"\nAnother command has changed the limits of {study.name}, and goes on with it.")
+        console.print(
+            f"\nAnother command has changed the limits of {study.name}, and it is not over with the new ones. The same "
+            "command continues it."
+        )
     elif best is not None:
         pick = " compare.pick=knee" if study.study_settings.has_several_objectives else ""
         console.print(f"\nNext: python -m src.compare study.name={study.name}{pick}{plan.settings.code_argument}")
@@ -96,7 +99,7 @@ def _raise_if_failed(study: Study, reason: str | None) -> None:
     if failing := stopping.failure_streak(ended, study.limits()) or stopping.only_failures(ended):
         why = with_full_stop(f"The study {study.name} ended: {failing}")
         raise CommandFailed(f"{why} Tracebacks are on the runs (error.txt).")
-    if reason and study.best_trial() is None and (nearest := _nearest_infeasible(study.trials())):
+    if reason and study.best_trial() is None and (nearest := _nearest_infeasible(study)):
         raise CommandFailed(
             f"No trial of {study.name} is within study.constraints. Of trial {nearest.number}, which is nearest, "
             f"{' and '.join(nearest.violates)}. Loosen the constraints, or search elsewhere."
@@ -107,10 +110,21 @@ def _raise_if_failed(study: Study, reason: str | None) -> None:
         )
 
 
-def _nearest_infeasible(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The complete trial that violates the fewest constraints, if there is none within them."""
-    complete = [t for t in trials if t.state == State.COMPLETE and t.violates]
-    return min(complete, key=lambda t: (len(t.violates), t.number), default=None)
+def _nearest_infeasible(study: Study) -> TrialRecord | None:
+    """The complete trial that exceeds its bounds by the least in all, each as a share of the bound."""
+    bounds = {
+        f"{name}.{which}": abs(value)
+        for name, each in study.study_settings.constraints.items()
+        for which, value in (("min", each.min), ("max", each.max))
+        if value is not None
+    }
+
+    def excess(trial: TrialRecord) -> float:
+        excesses = inheritance.excesses_of(trial.result, study.study_settings.constraints)
+        return sum(value / (bounds[name] or 1.0) for name, value in excesses.items() if value > 0)
+
+    complete = [t for t in study.trials() if t.state == State.COMPLETE and t.violates]
+    return min(complete, key=excess, default=None)
 
 
 def _tag_front(study: Study, store: TrackingStore, front: Sequence[TrialRecord]) -> None:
@@ -254,7 +268,8 @@ def _where_to_look(
 ) -> Mapping[str, str]:
     return {
         **({"model": uri, "load it": recorders.load_snippet(uri, plan.dataset.task)} if uri else {}),
-        "its run": f"{_run_id(study, best) or 'not delivered yet'} in {store.address}",
+        "its run": f"{_run_id(study, best) or 'not delivered yet'} in {store.address}"
+        + (f", of {best.source_study}" if best.is_inherited else ""),
         "study's run": run.known_run_id or "not delivered yet",
         **({"report": "report/report.html on the study's run"} if plan.settings.study.report else {}),
         "browse": f"{_ui_address(store)}/{ui_views.view_path(store, recorders.trials_view_key(study))}",

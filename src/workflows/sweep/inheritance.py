@@ -1,4 +1,4 @@
-"""Plans which trials of another study a new one takes over (study.inherit): those that it would train just so.
+"""Plans which trials of another study a new one takes over (study.inherit): those that it would train in the same way.
 
 A trial fits if the new study, given the trial's settings, would train the same recipe from the same weights. So its
 space may be wider or narrower, and a setting that is searched in one of the two studies may be fixed in the other.
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from src.comparison import saved_study
+from src.comparison import contenders, saved_study
 from src.comparison.saved_study import SavedStudy
 from src.config import compose
-from src.config.settings import Settings
+from src.config.settings import Recipe, Settings
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.formatting import plural
 from src.core.paths import Paths
@@ -78,13 +78,13 @@ def plan_inheritance(settings: Settings, space: Space, definition: Mapping[str, 
     fits: list[InheritedTrial] = []
     left_out: dict[str, list[int]] = defaultdict(list)
     for trial in sorted(parent.study.ended_trials(), key=lambda t: t.number):
-        params, why = _params_here(trial, parent, settings, space, paths)
+        params, config, why = _params_here(trial, parent, settings, space, paths)
         if why:
             left_out[why].append(trial.number)
         else:
             source = parent.study.sources.get(trial.number) or Source(name, parent.uid, trial.number)
             frozen = parent.study.frozen_trial(trial.number)
-            fits.append(InheritedTrial(source, frozen, params, _origin(trial, params, space)))
+            fits.append(InheritedTrial(source, frozen, params, _origin(trial, params, space), config))
     n_weights = sum((parent.study.training_folder(fit.trial.number) / BEST_DIR).is_dir() for fit in fits)
     planned = Inheritance(name, parent.uid, tuple(fits), dict(left_out), n_weights)
     if not fits:
@@ -135,7 +135,7 @@ def load_other_study(name: str, setting: str, settings: Settings, paths: Paths) 
 
 
 def _check_in_common(parent: SavedStudy, settings: Settings, now: Mapping[str, Any]) -> None:
-    before = parent.study.optuna_study.user_attrs["definition"]
+    before = parent.study.definition(now)
     names = {
         key: IN_COMMON.get(key, f"another {key.removeprefix(CODE_PREFIX)}") for key in _keys_in_common(before, now)
     }
@@ -160,34 +160,36 @@ def _keys_in_common(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 def _params_here(
     trial: TrialRecord, parent: SavedStudy, settings: Settings, space: Space, paths: Paths
-) -> tuple[Params, str]:
-    """The trial's settings in the new study's space, and why it does not fit; empty if it does."""
+) -> tuple[Params, str, str]:
+    """The trial's settings in the new study's space, its config, and why it does not fit; empty if it does."""
     if trial.state == State.FAIL:
-        return {}, "failed there"
-    run = run_tree.trial_run(parent.study, trial.number)
-    yaml = run.read_text("config.yaml")
-    if yaml is None:
-        return {}, "has no config on record"
-    there = compose.restore_settings(yaml)
+        return {}, "", "failed there"
+    config = contenders.config_of(parent, trial)
+    if config is None:
+        return {}, "", "has no config on record"
+    there = compose.restore_settings(config)
     values = there.flatten()
     params: Params = {}
     for parameter in space.parameters:
         if parameter not in space.active_parameters(params):
             continue
         if parameter.key not in values or not parameter.contains(values[parameter.key]):
-            return {}, f"{parameter.key}={values.get(parameter.key)} is not in {parameter}"
+            return {}, "", f"{parameter.key}={_spelled(values.get(parameter.key))} is not in {parameter}"
         params[parameter.key] = parameter.typed(values[parameter.key])
-    recipe = recipes.recipe_of(settings, params)
+    why = _difference(trial, there, recipes.recipe_of(settings, params), parent, paths)
+    return params, config, why or _without_values(trial, parent, settings)
+
+
+def _difference(trial: TrialRecord, there: Settings, recipe: Recipe, parent: SavedStudy, paths: Paths) -> str:
+    """In what the trial's training differs from one of `recipe`, in words; empty if in nothing."""
     before, now = there.recipe.identity(), recipe.identity()
     for key in sorted({*before, *now} - set(LOCATION_KEYS)):
         if before.get(key) != now.get(key):
-            return {}, f"{key} is {_spelled(before.get(key))} there and {_spelled(now.get(key))} here"
-    if why := _without_values(trial, parent, settings):
-        return {}, why
-    weights = RunTail(run.folder).read().tags.get("model.weights")
+            return f"{key} is {_spelled(before.get(key))} there and {_spelled(now.get(key))} here"
+    weights = RunTail(run_tree.trial_run(parent.study, trial.number).folder).read().tags.get("model.weights")
     if weights is not None and weights != pretrained.resolve(recipe.model, paths.cache_dir).fingerprint:
-        return {}, f"the weights of {recipe.model.checkpoint} are others here"
-    return params, ""
+        return f"the weights of {recipe.model.checkpoint} are others here"
+    return ""
 
 
 def _without_values(trial: TrialRecord, parent: SavedStudy, settings: Settings) -> str:

@@ -82,9 +82,10 @@ def _key_problem(other: SavedStudy, space: Space) -> str:
     here, there = set(space.describe()), set(other.study.space.describe())
     if here == there:
         return ""
-    only_here, only_there = (", ".join(sorted(keys)) or "nothing more" for keys in (here - there, there - here))
+    more, missing = (", ".join(sorted(keys)) for keys in (there - here, here - there))
+    texts = [f"it searched {more}, too" if more else "", f"it did not search {missing}" if missing else ""]
     return (
-        f"study.learn_from has {other.name}, which searched other keys: {only_there} there, {only_here} here. Studies "
+        f"study.learn_from has {other.name}, which searched other keys: {' and '.join(filter(None, texts))}. Studies "
         "learn from those that searched the same keys; their ranges may differ."
     )
 

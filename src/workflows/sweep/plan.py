@@ -157,6 +157,9 @@ def _with_other_studies(plan: SweepPlan) -> SweepPlan:
     settings, space, paths = plan.settings, plan.space, plan.paths
     if settings.study.inherit is not None:
         plan = replace(plan, inheritance=inheritance.plan_inheritance(settings, space, plan.definition, paths))
+        if "NSGA" in str(settings.sampler.get("_target_")):
+            note = "NSGA breeds its generations from the study's own trials: inherited ones do not count for it"
+            plan = replace(plan, warnings=(*plan.warnings, note))
     if settings.study.learn_from:
         plan = replace(plan, learned=learning.plan_learning(settings, space, paths))
     return plan

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from src.comparison.contenders import Contenders
+from src.comparison.contenders import Contenders, config_of
 from src.comparison.saved_study import SavedStudy
 from src.config import compose
 from src.config.settings import Settings
@@ -106,17 +106,25 @@ def _collect_problem(problems: list[str], what: str) -> Iterator[None]:
 
 def _inspect_best(saved: SavedStudy, best: TrialRecord, store: TrackingStore) -> None:
     """Analyse the best trial's weights, once, and write the result to its run."""
-    file = saved.study.trial_folder(best.number) / LAYERS_FILE
+    file = _layers_file(saved, best)
     folder = saved.study.training_folder(best.number)
     if file.exists() or not (folder / BEST_DIR).is_dir():
         return
-    run = run_tree.trial_run(saved.study, best.number)
-    yaml = run.read_text("config.yaml")
+    yaml = config_of(saved, best)
     settings = compose.restore_settings(yaml) if yaml else saved.settings
+    # the run of an inherited trial belongs to another study
+    run = run_tree.study_run(saved.study) if best.is_inherited else run_tree.trial_run(saved.study, best.number)
     seen = weight_inspection.inspect_weights(settings, folder, saved.dataset, saved.paths)
     recorders.record_inspection(run, seen)
     write_json(file, {"layers": [asdict(layer) for layer in seen.layers]})
     run.send_to(store, retry_now=True)
+
+
+def _layers_file(saved: SavedStudy, best: TrialRecord) -> Path:
+    """The file with how far the best trial's weights have moved, in the folder of this study."""
+    if best.is_inherited:
+        return saved.study.inherited_config_path(best.number).with_suffix(".layers.json")
+    return saved.study.trial_folder(best.number) / LAYERS_FILE
 
 
 def judged_search(saved: SavedStudy, verdict: Verdict, store: TrackingStore) -> JudgedSearch | None:
@@ -209,7 +217,7 @@ def _layers(saved: SavedStudy, best: TrialRecord) -> tuple[WeightChange, ...]:
         layers = stored if isinstance(stored, list) else without_schema(stored)["layers"]  # a list: of schema 1
         return tuple(WeightChange(**layer) for layer in layers)
 
-    return read_record(saved.study.trial_folder(best.number) / LAYERS_FILE, parse) or ()
+    return read_record(_layers_file(saved, best), parse) or ()
 
 
 def _data_source(saved: SavedStudy) -> DataSource:
