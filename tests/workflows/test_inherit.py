@@ -143,7 +143,7 @@ def test_settings_that_were_fixed_there_have_that_value(searched: tuple[Place, D
         *PARENT, *[f"+{m}" if m.startswith("space") else m for m in more], "study.name=d", "study.inherit=a"
     )
     assert done.code == 2, "the parent's config has none"
-    assert "trainer.neftune_noise_alpha=None is not in 1 .. 5" in done.err
+    assert "trainer.neftune_noise_alpha=null is not in 1 .. 5" in done.err
     more = ["+space.model.max_tokens={low:16,high:64}", "study.n_trials=1"]
     done = place.sweep(*PARENT, *more, "study.name=d", "study.inherit=a")
     assert done.code == 0, done.err
