@@ -270,7 +270,7 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         if recipe.key not in {c.key for c in (default, *tuned)}:
             tuned.append(recipe)
     if not tuned and picked is None and not study.end_reason():
-        n_ended = len(stopping.own_trials(study.ended_trials()))
+        n_ended = len(study.own_ended_trials())
         raise InvalidInput(
             f"The study {saved.name} is not over, and no trial with tuned settings is COMPLETE yet: {n_ended} of "
             f"{study.limits().n_trials} trials have ended. Continue it with the same command, and compare then."

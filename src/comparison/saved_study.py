@@ -13,11 +13,13 @@ from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.metric import METRICS, Metric, direction_of, register
 from src.core.paths import Paths, atomic_write
 from src.core.record_files import SCHEMA, SCHEMA_KEY, read_json, write_json
+from src.core.records import TrialRecord
 from src.data import dataset
 from src.data.dataset import PreparedDataset
 from src.data.files.formats import stem_of
 from src.data.unlabelled import UnlabelledTexts, load_unlabelled
 from src.search import space as spaces
+from src.search.inheritance import Source
 from src.search.study import CODE_PREFIX, Study
 
 CONFIG_FILE = "config.yaml"  # of the study, in its folder
@@ -62,6 +64,10 @@ class SavedStudy:
     def uid(self) -> str:
         """The id that the study was given when it was created."""
         return str(self.study.optuna_study.user_attrs["uid"])
+
+    def source_of(self, trial: TrialRecord) -> Source:
+        """The trial for a study that builds on it: an inherited one is a trial of the study that trained it."""
+        return self.study.sources.get(trial.number) or Source(self.name, self.uid, trial.number)
 
     @property
     def code(self) -> dict[str, str]:

@@ -56,13 +56,13 @@ def problems_with(study: StudySettings) -> list[str]:
     problems = [
         f"study.constraints.{name} has {value}; a bound is a number."
         for name, bounds in study.constraints.items()
-        for value in (bounds.min, bounds.max)
-        if value is not None and not math.isfinite(value)
+        for value in bounds.given.values()
+        if not math.isfinite(value)
     ]
     return problems + [
         f"study.constraints.{name} has no min and no max; it is typed 'study.constraints={{{name}:{{max:<number>}}}}'."
         for name, bounds in study.constraints.items()
-        if bounds.min is None and bounds.max is None
+        if not bounds.given
     ]
 
 

@@ -132,6 +132,11 @@ class Bounds:
     min: float | None = None
     max: float | None = None
 
+    @property
+    def given(self) -> dict[str, float]:
+        """The bounds that there are, by name."""
+        return {name: value for name, value in (("min", self.min), ("max", self.max)) if value is not None}
+
     def violation(self, name: str, value: float) -> str:
         """In words, that the value is out of bounds; empty if it is not."""
         if self.max is not None and value > self.max:
@@ -140,8 +145,7 @@ class Bounds:
 
     def excesses(self, value: float) -> dict[str, float]:
         """By how much the value is out of bounds, by bound; 0 or less where it is within."""
-        excesses = {} if self.max is None else {"max": value - self.max}
-        return excesses if self.min is None else {**excesses, "min": self.min - value}
+        return {name: value - bound if name == "max" else bound - value for name, bound in self.given.items()}
 
 
 @dataclass(frozen=True)
@@ -197,8 +201,7 @@ class StudySettings:
         return tuple(
             f"{name} at {'least' if which == 'min' else 'most'} {value:g}"
             for name, bounds in self.constraints.items()
-            for which, value in (("min", bounds.min), ("max", bounds.max))
-            if value is not None
+            for which, value in bounds.given.items()
         )
 
     @property
@@ -338,6 +341,12 @@ class Settings:
     def code_argument(self) -> str:
         """What a later command has to be given so that it imports them, with a blank before; empty without any."""
         return f" {own_code.argument(self.code)}" if self.code else ""
+
+    @property
+    def compare_command(self) -> str:
+        """The command that compares the study's best settings."""
+        pick = " compare.pick=knee" if self.study.has_several_objectives else ""
+        return f"python -m src.compare study.name={self.study.name}{pick}{self.code_argument}"
 
     def flatten(self) -> Params:
         """The recipe's values by dotted key, and the options that were chosen by config group."""

@@ -12,8 +12,7 @@ from rich.text import Text
 
 from src.config.settings import Settings
 from src.core import messages
-from src.core.formatting import duration, plural, short, short_params
-from src.core.metric import COSTS
+from src.core.formatting import duration, metric_text, plural, short, short_params
 from src.core.records import AverageRecord, Calibration, ScreeningResult, State, TrainingResult, TrialRecord
 from src.search.space import Space
 from src.search.stopping import rank_trials
@@ -177,11 +176,14 @@ class StudyConsole(Console):
         self.table([*columns, Column("settings", wrap=True)], rows)
 
     def front(self, front: Sequence[TrialRecord]) -> None:
-        """Print the trials that no other one is better than in one objective and as good in the others."""
+        """Print the trials for which no other one is as good in all objectives and better in one."""
         names = self.study.objectives
         self.print(f"\nFront of {', '.join(names)}: no other trial is as good in all of them and better in one")
         columns = [Column("trial", right=True), *(Column(name, right=True) for name in names)]
-        rows = [(str(t.number), *(objective_text(t, name) for name in names), short_params(t.params)) for t in front]
+        rows = [
+            (str(t.number), *(metric_text(name, t.result.value_of(name)) for name in names), short_params(t.params))
+            for t in front
+        ]
         self.table([*columns, Column("settings", wrap=True)], rows)
 
     def ending(self, reason: str | None, counts: Mapping[str, int], seconds: float) -> None:
@@ -219,12 +221,6 @@ def _screening_row(screened: ScreeningResult) -> list[str]:
     probe = "" if screened.probe is None else f"{screened.probe:.4f}"
     note = "searched" if screened.kept else "" if result.state != State.FAIL else result.reason or "failed"
     return [screened.model, score, interval, probe, *_cells(result, []), note]
-
-
-def objective_text(trial: TrialRecord, name: str) -> str:
-    """A trial's value of an objective; empty if it has none."""
-    value = trial.result.value_of(name)
-    return "" if value is None else f"{value:.1f}" if name in COSTS else f"{value:.4f}"
 
 
 def _value(result: TrainingResult, name: str) -> str:

@@ -25,11 +25,11 @@ ALIASES = {
     "neg_mean_absolute_error": "mae",
 }  # other common names of a metric
 # what a model costs: objectives and constraints of a study beside its metric
-COSTS = {
-    "ms_per_1000_texts": "milliseconds for 1,000 texts, on one processor thread or one GPU",
-    "megabytes": "of the weights on disk, 10**6 bytes",
-    "seconds": "of training and evaluation, without waiting",
-}
+COSTS = (
+    "ms_per_1000_texts",  # milliseconds for 1,000 texts, on one processor thread or one GPU
+    "megabytes",  # of the weights on disk, 10**6 bytes
+    "seconds",  # of training and evaluation, without waiting
+)
 
 
 @dataclass(frozen=True)

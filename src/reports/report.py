@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from src.core.formatting import duration, short, short_params
-from src.core.metric import COSTS, gain
+from src.core.formatting import duration, metric_text, short, short_params
+from src.core.metric import gain
 from src.core.records import DEFAULT_RECIPE, LEARNED, ScreeningResult, State, TrialRecord
 from src.reports import figures, rendering
 from src.reports.error_analysis import ErrorAnalysis
@@ -12,6 +12,8 @@ from src.reports.model_card import change_row, confusion_rows, describe_budget, 
 from src.reports.search_record import JudgedSearch, SearchRecord
 from src.verdict import tables
 from src.verdict.records import Verdict
+
+COMPARE = "python -m src.compare study.name="
 
 
 def render_report(
@@ -85,11 +87,16 @@ def _text(
         trials=[_trial_row(record, t) for t in record.trials],
         metrics=metrics,
         front=[
-            (t.number, *(_objective(t, name) for name in record.objectives), short_params(t.params))
+            (
+                t.number,
+                *(metric_text(name, t.result.value_of(name)) for name in record.objectives),
+                short_params(t.params),
+            )
             for t in record.trials
             if t.number in record.front
         ],
         learned=_learned_rows(record),
+        compare=next((c for c in record.commands.values() if c.startswith(COMPARE)), f"{COMPARE}{record.study}"),
         baselines=[
             (name, *(f"{o.metrics[m]:.4f}" if m in o.metrics else "" for m in metrics))
             for name, o in record.baselines.items()
@@ -123,11 +130,6 @@ def _screening_row(screened: ScreeningResult) -> tuple[str, ...]:
         speed,
         "yes" if screened.kept else "no",
     )
-
-
-def _objective(trial: TrialRecord, name: str) -> str:
-    value = trial.result.value_of(name)
-    return "" if value is None else f"{value:.1f}" if name in COSTS else f"{value:.4f}"
 
 
 def _learned_rows(record: SearchRecord) -> list[tuple[str, str, str]]:

@@ -94,7 +94,7 @@ class SearchRecord:
     average: AverageRecord | None = None  # of the best trials' weights
     screening: tuple[ScreeningResult, ...] = ()  # of the searched models, before the search
     objectives: tuple[str, ...] = ()  # metrics and costs, if there are several
-    front: tuple[int, ...] = ()  # trials that no other is better than in one objective and as good in the others
+    front: tuple[int, ...] = ()  # trials for which no other one is as good in all objectives and better in one
     constraints: tuple[str, ...] = ()  # in words
     code: str = ""  # how the modules of own code are typed, with a blank before; empty without any
 

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from src.config.settings import Bounds
 from src.core.records import Params, TrainingResult
 from src.search.asha import PROMOTED_ATTR
+from src.search.constraints import excesses_of
 from src.search.space import Space
 
 INHERITED_ATTR = "inherited"  # attribute of an inherited trial: its source
@@ -65,16 +66,6 @@ def _source(trial: FrozenTrial, attribute: str) -> Source | None:
 def own_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """The trials of the study itself: without inherited ones."""
     return [t for t in trials if INHERITED_ATTR not in t.user_attrs]
-
-
-def excesses_of(result: TrainingResult, constraints: Mapping[str, Bounds]) -> dict[str, float]:
-    """By how much a trial is out of each bound, as Optuna's samplers read it: 0 or less where it is within."""
-    values = {name: result.value_of(name) for name in constraints}
-    return {
-        f"{name}.{bound}": excess
-        for name, value in values.items() if value is not None
-        for bound, excess in constraints[name].excesses(value).items()
-    }  # fmt: skip
 
 
 def to_frozen_trial(inherited: InheritedTrial, space: Space, constraints: Mapping[str, Bounds]) -> FrozenTrial:

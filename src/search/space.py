@@ -135,6 +135,18 @@ class Space:
                 params[parameter.key] = self.base[parameter.key]
         return params
 
+    def params_from(self, values: Mapping[str, Any]) -> tuple[Params, str]:
+        """The point with these values of the searched keys, and why there is none, in words; empty if there is one."""
+        params: Params = {}
+        for parameter in self.parameters:
+            if parameter not in self.active_parameters(params):
+                continue
+            if parameter.key not in values or not parameter.contains(values[parameter.key]):
+                value = values.get(parameter.key)
+                return {}, f"{parameter.key}={'null' if value is None else value} is not in {parameter}"
+            params[parameter.key] = parameter.typed(values[parameter.key])
+        return params, ""
+
     def edges(self) -> list[str]:
         """The searched numbers of the default recipe that are the lowest or the highest of their ranges, in words."""
         found = []

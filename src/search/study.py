@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
@@ -15,21 +14,22 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from src.config.settings import LIMITS, Bounds, Settings, StorageSettings, StudySettings
+from src.config.settings import LIMITS, Settings, StorageSettings, StudySettings
 from src.core import own_code
 from src.core.errors import InvalidInput, mask_secrets
-from src.core.metric import direction_of, gain
+from src.core.metric import direction_of
 from src.core.paths import atomic_write
 from src.core.record_files import SCHEMA, SCHEMA_KEY, check_schema, read_json, read_record, write_json
-from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, SAMPLER, Params, State, TrainingResult, TrialRecord
+from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, Params, TrainingResult, TrialRecord
 from src.search import inheritance, stopping
-from src.search.asha import Asha, last_rung
+from src.search.asha import Asha
 from src.search.inheritance import LEARNED_ATTR, InheritedTrial, LearnedTrial, Source
 from src.search.instantiate import instantiate
 from src.search.sampler import FINAL_STATES, UniquePointSampler, derived_seed, is_exhausted
 from src.search.space import Space
 from src.search.storages.connect import load_optuna_study, open_leases, open_storage
 from src.search.storages.database import has_database
+from src.search.trial_records import EndedTrials, to_record
 
 # the definition has the fingerprint of the weights instead
 LOCATION_KEYS = ("model.checkpoint", "model.name")
@@ -54,7 +54,7 @@ class Study:
         self.leases = open_leases(settings.storage, settings.study.name, folder)
         self.storage: BaseStorage = open_storage(settings.storage, folder)
         self._optuna_study: optuna.Study | None = None
-        self._ended = _EndedTrials(settings.study)
+        self._ended = EndedTrials(settings.study)
         self.weights_deleted: set[int] = set()  # ended trials whose weights are known to be deleted
 
     @property
@@ -138,15 +138,15 @@ class Study:
         return {LABELS_KEY: now.get(LABELS_KEY), **self.optuna_study.user_attrs["definition"]}
 
     def check_beginning(self) -> None:
-        """Raise InvalidInput if the command names other studies to build on than those that this one began with."""
+        """Raise InvalidInput if study.inherit or study.learn_from is another one than when the study began."""
         begun = self.optuna_study.user_attrs.get(BEGUN_ATTR, {})
         for key, verb in (("inherit", "took over"), ("learn_from", "learned from")):
             asked, before = getattr(self.study_settings, key), begun.get(key)
             if asked and asked != before:
                 raise InvalidInput(
                     f"study.{key} is {asked}, and the study {self.name}, which exists already, {verb} "
-                    f"{before or 'nothing'} when it began; later it does not count. Leave study.{key} out, or begin "
-                    f"another study: study.name={self.name}-2."
+                    f"{before or 'nothing'} when it began. It has no effect afterwards. Leave study.{key} out, or "
+                    f"begin another study: study.name={self.name}-2."
                 )
 
     def exists(self) -> bool:
@@ -230,8 +230,12 @@ class Study:
                 ended.record_of(trial)
         return [ended.records[number] for _, number in ended.order]
 
+    def own_ended_trials(self) -> list[TrialRecord]:
+        """The ended trials that the study has trained itself: without inherited ones."""
+        return stopping.own_trials(self.ended_trials())
+
     def _trial_record(self, trial: FrozenTrial) -> TrialRecord:
-        return self._ended.record_of(trial) if trial.state in FINAL_STATES else _to_record(trial, self.study_settings)
+        return self._ended.record_of(trial) if trial.state in FINAL_STATES else to_record(trial, self.study_settings)
 
     def baseline_results(self) -> dict[str, TrainingResult]:
         """The results of the baselines that have been evaluated, in the study's order."""
@@ -247,7 +251,7 @@ class Study:
         return stopping.best_trial(self.trials(), self.direction)
 
     def front(self) -> list[TrialRecord]:
-        """The trials than which no other is better in one objective and as good in the others, best score first.
+        """The trials for which no other one is as good in all objectives and better in one, best score first.
 
         With one objective, these are the best trials.
         """
@@ -406,24 +410,6 @@ class Study:
         return {number for number in numbers if self.lease_name(number) in names}
 
 
-class _EndedTrials:
-    """Caches the records of ended trials, which do not change. Threads may share it."""
-
-    def __init__(self, study: StudySettings) -> None:
-        self._study = study
-        self.records = dict[int, TrialRecord]()
-        self.order = list[tuple[datetime, int]]()  # when they ended, and their numbers
-
-    def record_of(self, trial: FrozenTrial) -> TrialRecord:
-        if (known := self.records.get(trial.number)) is not None:
-            return known
-        assert trial.datetime_complete is not None
-        record = _to_record(trial, self._study)
-        if (first := self.records.setdefault(trial.number, record)) is record:
-            insort(self.order, (trial.datetime_complete, trial.number))
-        return first
-
-
 def study_attributes(storage: StorageSettings, name: str) -> dict[str, Any]:
     """The user attributes of a study in a database. Raises LookupError if there is no such study."""
     study = load_optuna_study(name, open_storage(storage, Path()))
@@ -471,7 +457,11 @@ def study_definition(
     return {
         "space": space.describe(),
         "metric": list(settings.study.objectives) if settings.study.has_several_objectives else settings.study.metric,
-        **({"constraints": constraints} if (constraints := _plain(settings.study.constraints)) else {}),
+        **(
+            {"constraints": constraints}
+            if (constraints := {name: bounds.given for name, bounds in settings.study.constraints.items()})
+            else {}
+        ),
         "rungs": list(settings.study.rungs),
         "rung_examples": settings.study.rung_examples,
         "data": fingerprint,
@@ -481,39 +471,6 @@ def study_definition(
         **({"screening": asdict(settings.screening)} if settings.screening.keep is not None else {}),
         **({f"{CODE_PREFIX}{path}": sha256 for path, sha256 in own_code.hashes().items()} if settings.code else {}),
     }
-
-
-def _to_record(trial: FrozenTrial, study: StudySettings) -> TrialRecord:
-    state = State[trial.state.name]
-    result = replace(TrainingResult(**{"state": state, **trial.user_attrs.get("outcome", {})}), state=state)
-    violates: list[str] = []
-    further: list[float] = []
-    if state == State.COMPLETE:
-        objectives = trial.values or []  # none, if one of them was no number
-        result = replace(result, score=next(iter(objectives), None))
-        values = {name: result.value_of(name) for name in study.constraints}
-        texts = [study.constraints[name].violation(name, v) for name, v in values.items() if v is not None]
-        violates = [text for text in texts if text]
-        further = [gain(v, direction_of(m)) for m, v in zip(study.further_metrics, objectives[1:], strict=False)]
-    rung, source = last_rung(trial), inheritance.source_of(trial) or inheritance.learned_from(trial)
-    return TrialRecord(
-        number=trial.number,
-        params=dict(trial.params),
-        result=result,
-        rung=rung,
-        rung_score=None if rung is None else trial.intermediate_values[rung],
-        run_id=trial.user_attrs.get("run_id"),
-        origin=str(trial.user_attrs.get("origin", SAMPLER)),
-        source_study=source.study if source else None,
-        source_trial=source.trial if source else None,
-        violates=tuple(violates),
-        further_gains=tuple(further),
-    )
-
-
-def _plain(constraints: Mapping[str, Bounds]) -> dict[str, dict[str, float]]:
-    """Constraints as plain data, without the bounds that there are not."""
-    return {name: {k: v for k, v in asdict(bounds).items() if v is not None} for name, bounds in constraints.items()}
 
 
 def _brief(value: Any) -> str:

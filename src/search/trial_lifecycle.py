@@ -28,7 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from src.core.errors import StorageUnavailable, first_line
 from src.core.metric import gain
 from src.core.records import DEFAULT_RECIPE, SAMPLER, Evaluation, Params, State, StopDecision, TrainingResult
-from src.search import inheritance, stopping
+from src.search import constraints, inheritance, stopping
 from src.search.asha import PROMOTED_ATTR, Asha, last_rung, promoted_rungs
 from src.search.sampler import FINAL_STATES, is_exhausted, pruners_view
 from src.search.study import Study
@@ -199,7 +199,7 @@ def finish_trial(study: Study, claimed: ClaimedTrial, result: TrainingResult) ->
             values = {name: result.value_of(name) for name in study.study_settings.measured[1:]}
             if missing := [name for name, value in values.items() if value is None or math.isnan(value)]:
                 result = dataclasses.replace(result, state=State.FAIL, reason=f"it has no {' and no '.join(missing)}")
-            for name, excess in inheritance.excesses_of(result, study.study_settings.constraints).items():
+            for name, excess in constraints.excesses_of(result, study.study_settings.constraints).items():
                 claimed.trial.set_constraint(name, excess)
         _end(study, frozen, result)
 
@@ -220,7 +220,7 @@ def delete_old_weights(study: Study, most: int | None = None) -> None:
     """Delete the weights of all ended trials except the best `most`; None: those to keep until the study ends."""
     most = study.study_settings.keep_until_end if most is None else most
     with study.lock:
-        ended = stopping.own_trials(study.ended_trials())  # those of inherited ones belong to their own studies
+        ended = study.own_ended_trials()  # those of inherited ones belong to their own studies
         kept = {t.number for t in stopping.rank_trials(ended, study.direction)[:most]}
         for number in {t.number for t in ended} - kept - study.weights_deleted:
             shutil.rmtree(study.training_folder(number), ignore_errors=True)

@@ -71,8 +71,7 @@ def check_measured(study: StudySettings, task: Task) -> None:
 
 
 def _bounds_in_words(bounds: Bounds) -> str:
-    values = {"a min of": bounds.min, "a max of": bounds.max}
-    return " and ".join(f"{words} {value:g}" for words, value in values.items() if value is not None)
+    return " and ".join(f"a {name} of {value:g}" for name, value in bounds.given.items())
 
 
 def _why_unknown(metric: str, task: Task) -> str:

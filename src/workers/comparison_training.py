@@ -15,25 +15,19 @@ from src.core.paths import atomic_write
 from src.core.records import State, StopDecision, TrainingResult
 from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
-from src.tracking.store import TrackingStore
 from src.training import checkpoints
 from src.training.callbacks import Objective, TrainingCallback, refit_objective
 from src.verdict.records import REFIT, STUDENT
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, train_within_memory
-from src.workers.model_speed import SpeedLock, speed_lock, train_and_measure
+from src.workers.model_speed import speed_lock, train_and_measure
 
 
 class SeedRunCallback(TrackingCallback):
-    """A training outside the search: only a signal ends it early. It waits while a model's speed is measured."""
+    """A training outside the search: only a signal ends it early."""
 
-    def __init__(self, run: RunLog, store: TrackingStore, lock: SpeedLock | None) -> None:
-        super().__init__(run, store)
-        self._speed_lock = lock
-
-    def should_stop(self, step: int) -> StopDecision | None:  # noqa: ARG002
+    def should_stop(self, step: int) -> StopDecision | None:
         """After a signal."""
-        if self._speed_lock is not None:
-            self._speed_lock.wait_while_measured()
+        super().should_stop(step)
         return _pause_if_requested()
 
 

@@ -30,6 +30,7 @@ from src.training.trainer import (
     micro_batch_size,
     reduce_micro_batch_to,
 )
+from src.workers.speed_lock import SpeedLock
 from src.workers.worker_count import FIRST_TRIAL, calibration_key
 
 MICRO_BATCH_FILE = "micro_batch"  # in a training's folder: how many examples at a time fitted
@@ -92,10 +93,13 @@ class WorkerContext:
 
 
 class TrackingCallback(TrainingCallback):
-    """Writes a training's curves and evaluations to its MLflow run."""
+    """Writes a training's curves and evaluations to its MLflow run. It waits while another worker measures a speed.
 
-    def __init__(self, run: RunLog, store: TrackingStore) -> None:
-        self.run, self.store = run, store
+    `lock`: of this machine; None: nothing is measured.
+    """
+
+    def __init__(self, run: RunLog, store: TrackingStore, lock: SpeedLock | None = None) -> None:
+        self.run, self.store, self._speed_lock = run, store, lock
 
     def on_training_begins(self, built: Mapping[str, str]) -> None:
         """Tag the run with what was built."""
@@ -109,6 +113,12 @@ class TrackingCallback(TrainingCallback):
         """Send everything that was logged so far in one request."""
         self.run.log_metrics(evaluation.step, curve_metrics(evaluation))
         self.run.send_to(self.store)
+        return None
+
+    def should_stop(self, step: int) -> StopDecision | None:  # noqa: ARG002
+        """Wait while another worker measures. The training goes on."""
+        if self._speed_lock is not None:
+            self._speed_lock.wait_while_measured()
         return None
 
 

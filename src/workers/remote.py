@@ -14,7 +14,7 @@ from src.config.settings import ModelSettings, Settings
 from src.core.cache import make_once
 from src.core.errors import InvalidInput
 from src.core.paths import Paths, atomic_write
-from src.core.records import State, TrialRecord
+from src.core.records import State
 from src.data import dataset
 from src.data.dataset import PreparedDataset
 from src.search import stopping
@@ -101,7 +101,7 @@ def collect_results(study: Study, store: TrackingStore) -> None:
     folders = FolderSync(store, str(study.optuna_study.user_attrs["uid"]))
     kept = {
         t.number
-        for t in stopping.rank_trials(_own_trials(study), study.direction)[: study.study_settings.keep_until_end]
+        for t in stopping.rank_trials(study.own_ended_trials(), study.direction)[: study.study_settings.keep_until_end]
     }
     for name in [*folders.list_names(BASELINES), *folders.list_names(timeline.TIMELINE_DIR)]:
         folders.download(study.folder / name, name)
@@ -114,15 +114,10 @@ def collect_results(study: Study, store: TrackingStore) -> None:
             folders.delete(f"{place}/{TRAINING}")
 
 
-def _own_trials(study: Study) -> list[TrialRecord]:
-    """The ended trials whose weights may be in the artifact store; those of inherited ones are where they were."""
-    return stopping.own_trials(study.ended_trials())
-
-
 def delete_old_weights(study: Study, store: TrackingStore, most: int) -> None:
     """Delete the weights of all ended trials except the best `most` from the artifact store."""
     folders = FolderSync(store, str(study.optuna_study.user_attrs["uid"]))
-    for trial in stopping.rank_trials(_own_trials(study), study.direction)[most:]:
+    for trial in stopping.rank_trials(study.own_ended_trials(), study.direction)[most:]:
         folders.delete(f"{study.lease_name(trial.number)}/{TRAINING}")
 
 
@@ -158,7 +153,7 @@ class RemoteSync:
         Keep its weights if it is among the best, and delete those of the trial it displaces.
         """
         self.upload_run(study, number)
-        ranked = [t.number for t in stopping.rank_trials(_own_trials(study), study.direction)]
+        ranked = [t.number for t in stopping.rank_trials(study.own_ended_trials(), study.direction)]
         most = study.study_settings.keep_until_end
         if number not in ranked[:most]:
             self.folders.delete(f"{study.lease_name(number)}/{TRAINING}")

@@ -27,8 +27,9 @@ from src.training.pretrained import PretrainedModel
 from src.training.trainer import failure_reason
 from src.workers import remote, screening, timeline
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, measure_speed_once, save_speed
-from src.workers.model_speed import SpeedLock, speed_lock, train_and_measure
+from src.workers.model_speed import speed_lock, train_and_measure
 from src.workers.remote import RemoteSync
+from src.workers.speed_lock import SpeedLock
 from src.workers.timeline import TimelineWriter
 
 BUDGET_CHECK_SECONDS = 2.0  # how often a training looks at the study's budget
@@ -49,9 +50,8 @@ class TrialCallback(TrackingCallback):
         save_speed: Callable[[Calibration], None] | None = None,
         lock: SpeedLock | None = None,
     ) -> None:
-        super().__init__(run, store)
+        super().__init__(run, store, lock)
         self.study, self.trial, self.remote, self._save_speed = study, trial, remote_sync, save_speed
-        self._speed_lock = lock
         self._budget_checked = time.monotonic()
 
     def on_speed_measured(self, calibration: Calibration) -> None:
@@ -71,10 +71,9 @@ class TrialCallback(TrackingCallback):
                 self.remote.upload_training(self.study, self.trial.number)
                 self.remote.upload_run(self.study, self.trial.number)
 
-    def should_stop(self, step: int) -> StopDecision | None:  # noqa: ARG002
-        """After a signal, or once the study's budget is spent. It waits while a model's speed is measured."""
-        if self._speed_lock is not None:
-            self._speed_lock.wait_while_measured()
+    def should_stop(self, step: int) -> StopDecision | None:
+        """After a signal, or once the study's budget is spent."""
+        super().should_stop(step)
         if shutdown.requested():
             return StopDecision(State.PAUSED, shutdown.REASON)
         if time.monotonic() - self._budget_checked < BUDGET_CHECK_SECONDS:

@@ -10,9 +10,9 @@ import pandas as pd
 from src.comparison import saved_study
 from src.comparison.launch_lock import is_being_compared
 from src.comparison.saved_study import SavedStudy
-from src.console.output import Column, Console, objective_text
+from src.console.output import Column, Console
 from src.core.errors import InvalidInput, first_line, with_full_stop
-from src.core.formatting import duration, plural, short_params
+from src.core.formatting import duration, metric_text, plural, short_params
 from src.core.paths import Paths
 from src.core.records import State, TrialRecord
 from src.data.files import formats
@@ -109,8 +109,7 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
     trials = study.trials()
     held = study.trials_in_progress()
     states = {t.number: _state(t, held) for t in trials}
-    several = saved.settings.study.has_several_objectives
-    fronts = {t.number: "on the front" for t in study.front()} if several else {}
+    front = _front(saved)
     counts = ", ".join(f"{n} {state}" for state, n in Counter(states.values()).items())
     measured = saved.settings.study.measured[1:]
     console.print(f"Study {saved.name}, {', '.join(saved.settings.study.objectives)}: {state_of(saved)}")
@@ -127,17 +126,34 @@ def _show_one(saved: SavedStudy, console: Console) -> None:
                 f"{trial.number}{' *' if best is not None and trial.number == best.number else ''}",
                 states[trial.number],
                 "" if score is None else f"{score:.4f}",
-                *(objective_text(trial, name) if trial.state == State.COMPLETE else "" for name in measured),
+                *(
+                    metric_text(name, trial.result.value_of(name)) if trial.state == State.COMPLETE else ""
+                    for name in measured
+                ),
                 _trial_position(trial),
                 f"{trial.result.seconds:.0f} s" if State(trial.state).is_final else "",
                 short_params(trial.params),
-                "; ".join(filter(None, [trial.result.reason or trial.note, *trial.violates, fronts.get(trial.number)])),
+                "; ".join(
+                    filter(
+                        None,
+                        [
+                            trial.result.reason or trial.note,
+                            *trial.violates,
+                            "on the front" if trial.number in front else "",
+                        ],
+                    )
+                ),
             )
         )
     console.table([*columns, Column("settings", wrap=True), Column("", wrap=True)], rows, soft_wrap=False)
     for name, result in study.baseline_results().items():
         shown = result.reason or "" if result.score is None else f"{result.score:.4f}"
         console.print(f"baseline {name}  {shown}")
+
+
+def _front(saved: SavedStudy) -> set[int]:
+    """The trials on the front; none, if the study has one objective."""
+    return {t.number for t in saved.study.front()} if saved.settings.study.has_several_objectives else set()
 
 
 def _state(trial: TrialRecord, held: Collection[int]) -> str:
@@ -155,8 +171,7 @@ def _trial_position(trial: TrialRecord) -> str:
 def trials_frame(saved: SavedStudy) -> pd.DataFrame:
     """A row per trial: the columns of EXPORTED, params.<key>, metrics.<name>; with several objectives, on_front."""
     rows = []
-    several = saved.settings.study.has_several_objectives
-    front = {t.number for t in saved.study.front()} if several else set[int]()
+    several, front = saved.settings.study.has_several_objectives, _front(saved)
     for trial in saved.study.trials():
         values = trial.to_dict() | {"violates": "; ".join(trial.violates)}
         params = {f"params.{key}": value for key, value in trial.params.items()}

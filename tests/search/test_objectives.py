@@ -12,15 +12,9 @@ from src.search.importance import importances
 from src.search.space import build_space
 from src.search.study import Study
 from tests.support.data import settings_of
+from tests.support.studies import open_book
 
 SEVERAL = "study.metric=[accuracy,megabytes]"
-
-
-def open_study(folder: Path, *overrides: str) -> Study:
-    settings = settings_of("study.name=s", *overrides)
-    study = Study(settings, build_space(settings), "maximize", folder)
-    study.create({"space": study.space.describe()})
-    return study
 
 
 def result_of(params: dict[str, object]) -> TrainingResult:
@@ -40,7 +34,7 @@ def search(study: Study) -> list[dict[str, object]]:
 
 def test_what_a_killed_command_has_begun_to_create_is_made_anew(tmp_path: Path) -> None:
     """With the directions and the inherited trials of the command that creates it."""
-    begun = open_study(tmp_path / "other", "study.n_trials=1")
+    begun = open_book(tmp_path / "other", "study.n_trials=1")
     search(begun)
     settings = settings_of("study.name=s", SEVERAL, "study.n_trials=2", "pruner=none")
     study = Study(settings, build_space(settings), "maximize", tmp_path / "s")
@@ -57,7 +51,7 @@ def test_what_a_killed_command_has_begun_to_create_is_made_anew(tmp_path: Path) 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsgaii", "nsgaiii", "gp", "random", "qmc"])
 def test_every_sampler_searches_for_several(tmp_path: Path, sampler: str) -> None:
-    study = open_study(tmp_path, SEVERAL, f"sampler={sampler}", "study.n_trials=14", "pruner=none")
+    study = open_book(tmp_path, SEVERAL, f"sampler={sampler}", "study.n_trials=14", "pruner=none")
     assert len({str(p) for p in search(study)}) == 14
     assert all(len(t.values) == 2 for t in study.optuna_study.get_trials())
     assert len(study.front()) >= 2
@@ -65,7 +59,7 @@ def test_every_sampler_searches_for_several(tmp_path: Path, sampler: str) -> Non
 
 
 def test_nsga_breeds_generations(tmp_path: Path) -> None:
-    study = open_study(tmp_path, SEVERAL, "sampler=nsgaii", "study.n_trials=60", "pruner=none")
+    study = open_book(tmp_path, SEVERAL, "sampler=nsgaii", "study.n_trials=60", "pruner=none")
     points = search(study)
     far = [abs(float(str(p["optimizer.learning_rate"])) - 1e-4) for p in points]
     assert sum(far[-20:]) < 0.7 * sum(far[:20])
@@ -75,7 +69,7 @@ def test_nsga_breeds_generations(tmp_path: Path) -> None:
 def test_samplers_know_the_constraints(tmp_path: Path, sampler: str) -> None:
     """Few proposals are out of bounds once the sampler has seen some, though these have the best scores."""
     bounds = "study.constraints={megabytes:{max:30}}"
-    study = open_study(tmp_path, f"sampler={sampler}", bounds, "study.n_trials=40", "pruner=none")
+    study = open_book(tmp_path, f"sampler={sampler}", bounds, "study.n_trials=40", "pruner=none")
     points = search(study)
     out = [float(str(p["trainer.num_train_epochs"])) > 3 for p in points]
     assert sum(out[20:]) < sum(out[:20])
@@ -87,7 +81,7 @@ def test_samplers_know_the_constraints(tmp_path: Path, sampler: str) -> None:
 
 
 def test_of_equal_scores_the_better_one_in_the_others_is_the_best_and_keeps_its_weights(tmp_path: Path) -> None:
-    study = open_study(tmp_path, SEVERAL, "study.n_trials=3", "pruner=none", "study.keep_checkpoints=1")
+    study = open_book(tmp_path, SEVERAL, "study.n_trials=3", "pruner=none", "study.keep_checkpoints=1")
     for megabytes in (30.0, 10.0, 20.0):
         claim = trial_lifecycle.claim_trial(study)
         assert claim is not None
@@ -103,7 +97,7 @@ def test_of_equal_scores_the_better_one_in_the_others_is_the_best_and_keeps_its_
 
 
 def test_a_trial_without_a_value_fails(tmp_path: Path) -> None:
-    study = open_study(tmp_path, "study.metric=[accuracy,ms_per_1000_texts]", "study.n_trials=2")
+    study = open_book(tmp_path, "study.metric=[accuracy,ms_per_1000_texts]", "study.n_trials=2")
     claim = trial_lifecycle.claim_trial(study)
     assert claim is not None
     trial_lifecycle.finish_trial(study, claim, TrainingResult(State.COMPLETE, 0.9, {"accuracy": 0.9}))
@@ -113,7 +107,7 @@ def test_a_trial_without_a_value_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pruner", ["median", "halving", "patient", "asha"])
 def test_trials_are_pruned_by_the_first_objective(tmp_path: Path, pruner: str) -> None:
-    study = open_study(
+    study = open_book(
         tmp_path, SEVERAL, f"pruner={pruner}", "study.n_trials=30", "study.rungs=[0.5,1.0]", "sampler=random"
     )
     n_stopped = 0
@@ -137,7 +131,7 @@ def test_trials_are_pruned_by_the_first_objective(tmp_path: Path, pruner: str) -
 
 
 def test_pruned_trials_have_no_values_and_samplers_do_not_see_them(tmp_path: Path) -> None:
-    study = open_study(tmp_path, SEVERAL, "study.n_trials=12", "study.rungs=[0.5,1.0]")
+    study = open_book(tmp_path, SEVERAL, "study.n_trials=12", "study.rungs=[0.5,1.0]")
     for number in range(12):
         claim = trial_lifecycle.claim_trial(study)
         assert claim is not None
@@ -149,7 +143,7 @@ def test_pruned_trials_have_no_values_and_samplers_do_not_see_them(tmp_path: Pat
 
 
 def test_importances_are_those_for_the_first(tmp_path: Path) -> None:
-    study = open_study(tmp_path, SEVERAL, "sampler=random", "study.n_trials=30", "pruner=none")
+    study = open_book(tmp_path, SEVERAL, "sampler=random", "study.n_trials=30", "pruner=none")
     search(study)
     found = importances(study)
     assert set(list(found)[:2]) == {"trainer.num_train_epochs", "optimizer.learning_rate"}

@@ -9,7 +9,7 @@ import pytest
 from src.core.records import State, TrainingResult
 from src.workers import model_speed
 from src.workers.context import WorkerContext
-from src.workers.model_speed import SpeedLock
+from src.workers.speed_lock import SpeedLock
 from tests.support.processes import PROCESSES
 from tests.support.studies import wait_for
 
@@ -68,7 +68,7 @@ def test_a_killed_training_holds_nobody_up(tmp_path: Path) -> None:
 def test_a_training_that_does_not_stop_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("src.workers.model_speed.LONGEST_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("src.workers.speed_lock.LONGEST_WAIT_SECONDS", 0.2)
     with SpeedLock(tmp_path).training(), SpeedLock(tmp_path).measuring() as is_alone:
         assert not is_alone
     with SpeedLock(tmp_path).measuring() as is_alone:

@@ -17,7 +17,7 @@ from src.core.record_files import read_record
 from src.core.records import AverageRecord, TrialRecord, nested_from_json
 from src.core.texts import texts_of
 from src.data.dataset import PreparedDataset
-from src.search import stopping
+from src.search import constraints, stopping
 from src.search.study import Study
 from src.tracking import recorders, run_tree
 from src.tracking.store import TrackingStore
@@ -163,8 +163,7 @@ def _judge(study: Study, dataset: PreparedDataset, folder: Path, members: Mappin
     for extra in study.study_settings.extra_metrics:
         values = estimates.metrics_per_seed(dataset.labels("validation"), probabilities[None], extra)
         metrics[extra] = float(values[extra][0])
-    # what it costs is the same as of its members
-    bounds = {name: each for name, each in study.study_settings.constraints.items() if name in metrics}
-    violates = [text for name, each in bounds.items() if (text := each.violation(name, metrics[name]))]
+    # it costs what its members do
+    violates = constraints.violations(metrics, study.study_settings.constraints)
     mean = float(np.mean(list(members.values())))
-    return AverageRecord(tuple(members), metrics[metric], metrics, mean, tuple(violates))
+    return AverageRecord(tuple(members), metrics[metric], metrics, mean, violates)

@@ -16,7 +16,7 @@ from src.core.errors import CommandFailed, first_line, mask_secrets, with_full_s
 from src.core.paths import atomic_write
 from src.core.record_files import read_record
 from src.core.records import AverageRecord, State, TrialRecord
-from src.search import inheritance, stopping, trial_lifecycle
+from src.search import constraints, stopping, trial_lifecycle
 from src.search.study import Study
 from src.tracking import logged_model, recorders, run_tree, ui_views
 from src.tracking.run_log import RunLog, RunTail
@@ -71,8 +71,7 @@ def finish_study(plan: SweepPlan, study: Study, run: RunLog, store: TrackingStor
             "command continues it."
         )
     elif best is not None:
-        pick = " compare.pick=knee" if study.study_settings.has_several_objectives else ""
-        console.print(f"\nNext: python -m src.compare study.name={study.name}{pick}{plan.settings.code_argument}")
+        console.print(f"\nNext: {plan.settings.compare_command}")
 
 
 def _print_result(
@@ -95,7 +94,7 @@ def _raise_if_failed(study: Study, reason: str | None) -> None:
 
     `reason`: why the study is over; None if it is not.
     """
-    ended = stopping.own_trials(study.ended_trials())
+    ended = study.own_ended_trials()
     if failing := stopping.failure_streak(ended, study.limits()) or stopping.only_failures(ended):
         why = with_full_stop(f"The study {study.name} ended: {failing}")
         raise CommandFailed(f"{why} Tracebacks are on the runs (error.txt).")
@@ -111,20 +110,10 @@ def _raise_if_failed(study: Study, reason: str | None) -> None:
 
 
 def _nearest_infeasible(study: Study) -> TrialRecord | None:
-    """The complete trial that exceeds its bounds by the least in all, each as a share of the bound."""
-    bounds = {
-        f"{name}.{which}": abs(value)
-        for name, each in study.study_settings.constraints.items()
-        for which, value in (("min", each.min), ("max", each.max))
-        if value is not None
-    }
-
-    def excess(trial: TrialRecord) -> float:
-        excesses = inheritance.excesses_of(trial.result, study.study_settings.constraints)
-        return sum(value / (bounds[name] or 1.0) for name, value in excesses.items() if value > 0)
-
+    """The complete trial that is out of its bounds by the least."""
+    bounds = study.study_settings.constraints
     complete = [t for t in study.trials() if t.state == State.COMPLETE and t.violates]
-    return min(complete, key=excess, default=None)
+    return min(complete, key=lambda t: constraints.relative_excess(t.result, bounds), default=None)
 
 
 def _tag_front(study: Study, store: TrackingStore, front: Sequence[TrialRecord]) -> None:

@@ -19,7 +19,7 @@ from src.core.errors import InvalidInput, mask_secrets
 from src.core.formatting import plural
 from src.core.paths import Paths
 from src.core.records import DEFAULT_RECIPE, ENQUEUED, LEARNED, Params, State, TrialRecord
-from src.search.inheritance import InheritedTrial, Source
+from src.search.inheritance import InheritedTrial
 from src.search.space import Space
 from src.search.study import CODE_PREFIX, LABELS_KEY, LOCATION_KEYS
 from src.tracking import run_tree
@@ -44,7 +44,6 @@ class Inheritance:
     """What a new study takes over from another one."""
 
     study: str
-    uid: str
     trials: tuple[InheritedTrial, ...]
     left_out: Mapping[str, list[int]]  # why trials do not fit -> their numbers there
     n_weights: int  # how many of the trials still have their weights
@@ -82,11 +81,10 @@ def plan_inheritance(settings: Settings, space: Space, definition: Mapping[str, 
         if why:
             left_out[why].append(trial.number)
         else:
-            source = parent.study.sources.get(trial.number) or Source(name, parent.uid, trial.number)
             frozen = parent.study.frozen_trial(trial.number)
-            fits.append(InheritedTrial(source, frozen, params, _origin(trial, params, space), config))
+            fits.append(InheritedTrial(parent.source_of(trial), frozen, params, _origin(trial, params, space), config))
     n_weights = sum((parent.study.training_folder(fit.trial.number) / BEST_DIR).is_dir() for fit in fits)
-    planned = Inheritance(name, parent.uid, tuple(fits), dict(left_out), n_weights)
+    planned = Inheritance(name, tuple(fits), dict(left_out), n_weights)
     if not fits:
         why = "; ".join(planned.notes()) or "none has ended"
         raise InvalidInput(
@@ -168,14 +166,9 @@ def _params_here(
     if config is None:
         return {}, "", "has no config on record"
     there = compose.restore_settings(config)
-    values = there.flatten()
-    params: Params = {}
-    for parameter in space.parameters:
-        if parameter not in space.active_parameters(params):
-            continue
-        if parameter.key not in values or not parameter.contains(values[parameter.key]):
-            return {}, "", f"{parameter.key}={_spelled(values.get(parameter.key))} is not in {parameter}"
-        params[parameter.key] = parameter.typed(values[parameter.key])
+    params, why = space.params_from(there.flatten())
+    if why:
+        return {}, "", why
     why = _difference(trial, there, recipes.recipe_of(settings, params), parent, paths)
     return params, config, why or _without_values(trial, parent, settings)
 

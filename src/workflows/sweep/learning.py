@@ -54,9 +54,9 @@ def plan_learning(settings: Settings, space: Space, paths: Paths) -> tuple[Learn
     candidates: dict[str, _Candidate] = {}
     for index, (other, trials) in enumerate(zip(others, ranked, strict=True)):
         for trial, rank in trials:
-            params = _params_here(trial, space)
-            if params is not None and params != default:
-                source = other.study.sources.get(trial.number) or Source(other.name, other.uid, trial.number)
+            params, why = space.params_from(trial.params)
+            if not why and params != default:
+                source = other.source_of(trial)
                 candidates.setdefault(repr(sorted(params.items())), _Candidate(source, params, index, rank))
     if not candidates:
         raise InvalidInput(
@@ -102,18 +102,6 @@ def _ranked_trials(other: SavedStudy) -> list[tuple[TrialRecord, float]]:
         raise InvalidInput(f"study.learn_from has {other.name}, which has no complete trial yet.")
     ranks = rankdata([-gain(t.score or 0.0, other.study.direction) for t in best_first]) - 1
     return [(trial, rank / max(1, len(best_first) - 1)) for trial, rank in zip(best_first, ranks, strict=True)]
-
-
-def _params_here(trial: TrialRecord, space: Space) -> Params | None:
-    """The trial's settings as a point of the space; None if they are none."""
-    params: Params = {}
-    for parameter in space.parameters:
-        if parameter not in space.active_parameters(params):
-            continue
-        if parameter.key not in trial.params or not parameter.contains(trial.params[parameter.key]):
-            return None
-        params[parameter.key] = parameter.typed(trial.params[parameter.key])
-    return params
 
 
 def _predict_ranks(

@@ -275,9 +275,7 @@ def _commands(settings: Settings, best: TrialRecord | None) -> dict[str, str]:
         commands["Train the best settings once more"] = shlex.join(
             ["python", "-m", "src.train", *trial_overrides(settings.overrides, best)]
         )
-    pick = " compare.pick=knee" if settings.study.has_several_objectives else ""
-    judged = f"python -m src.compare study.name={name}{pick}{code}"
-    commands["Judge them on fresh seeds and the sealed test split"] = judged
+    commands["Judge them on fresh seeds and the sealed test split"] = settings.compare_command
     commands["Register the winner"] = f"python -m src.promote study.name={name}"
     if best is not None and best.run_id and best.state == State.COMPLETE:
         commands["Train the best trial again and compare every number"] = (

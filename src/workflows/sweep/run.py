@@ -11,7 +11,7 @@ from src.core.errors import InvalidInput, mask_secrets
 from src.core.formatting import duration, plural
 from src.core.paths import atomic_write
 from src.core.records import DEFAULT_RECIPE, State
-from src.search import stopping, trial_lifecycle
+from src.search import trial_lifecycle
 from src.search.study import Study
 from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
@@ -31,7 +31,7 @@ def search(plan: SweepPlan, launch: Launch) -> None:
     settings = plan.settings
     console = StudyConsole(settings)
     begun = plan.existing_study()
-    ended = stopping.own_trials(begun.ended_trials()) if begun else []
+    ended = begun.own_ended_trials() if begun else []
     console.plan(plan.space, plan.workers, {**plan_rows(plan), **(progress_rows(begun) if begun else {})}, len(ended))
     data_summary.print_labels(plan.dataset, console, every=settings.study.plan_only)
     left_out = [f"not taken over, {note}" for note in plan.inheritance.notes()] if plan.inheritance else []
