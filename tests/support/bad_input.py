@@ -203,7 +203,7 @@ MISTYPED = [
     Case("a word without a value", ["study.n_trials"]),
     Case("a value to be quoted", ["study.name=mine: {1}"]),
     Case("a setting that Hydra does not have", ["hydra.swep.dir=here"]),
-    Case("a launcher that Hydra does not have", ["hydra/launcher=slrum"]),
+    Case("a form of logging that Hydra does not have", ["hydra/job_logging=fancy"]),
     Case("a group that a command does not have", ["data=sst2"], verb="compare", base=()),
     Case("another command's misspelt setting", ["registry.modle=mine"], verb="promote", base=()),
 ]
