@@ -18,7 +18,8 @@ from src.core.paths import can_write, check_writable
 HELP = ("--help", "-h")
 WIDTH = 116
 GROUPS = {
-    "data": "what is learned", "model": "what is fine-tuned", "optimizer": "TrainingArguments, verbatim",
+    "data": "what is learned", "model": "what is fine-tuned", "adapter": "how much of it is trained",
+    "optimizer": "TrainingArguments, verbatim",
     "schedule": "TrainingArguments, verbatim", "trainer": "TrainingArguments, verbatim",
     "space": "what is searched", "sampler": "who proposes settings", "pruner": "who ends trials early",
     "storage": "where the study lives", "tracking": "where its runs go", "launcher": "where its workers run",

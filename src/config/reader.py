@@ -15,8 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from src.config import objectives
 from src.config.settings import (
+    ADAPTER_METHODS,
     BASELINES_OF_NUMBERS,
+    DTYPES,
+    NO_ADAPTER,
     WEIGHTINGS,
+    AdapterSettings,
     ComparisonSettings,
     DataSettings,
     DeliverySettings,
@@ -56,7 +60,8 @@ GROUPS: dict[str, type[Any]] = {
 WORDS = {
     "data": ("name", "hub_id", "revision", "path", "text_column", "label_column", "id_column", "label_names", "splits",
              "encoding", "unlabelled", "label_separator", "loader"),
-    "model": ("name", "checkpoint"),
+    "model": ("name", "checkpoint", "dtype"),
+    "adapter": ("target_modules",),
     "study": ("name", "join", "ready_made"),
     "tracking": ("experiment",),
     "compare": ("study", "registry"),
@@ -83,7 +88,8 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     plain = {name: reader.group(name) for name in PLAIN_GROUPS}
     workers, worker, progress = reader.workers(), reader.worker(), reader.progress()
     screening = reader.read(ScreeningSettings, "screening") or ScreeningSettings()
-    loss, code = reader.loss(), reader.code()
+    reader.check_dtype(read["model"])
+    loss, adapter, code = reader.loss(), reader.adapter(), reader.code()
     reader.check_passwords()
     if not reader.problems:
         reader.problems += [
@@ -96,7 +102,7 @@ def read_settings(cfg: DictConfig, overrides: Sequence[str] = ()) -> Settings:
     choices = {k: str(v) for k, v in choices.items() if not k.startswith("hydra/")}
     return Settings(
         data=read["data"],
-        recipe=Recipe(read["model"], plain["optimizer"], plain["schedule"], plain["trainer"], seed, loss),
+        recipe=Recipe(read["model"], plain["optimizer"], plain["schedule"], plain["trainer"], seed, loss, adapter),
         study=_for_task(read["study"], read["data"]),
         space=plain["space"],
         sampler=plain["sampler"],
@@ -316,6 +322,17 @@ class _Reader:
             values["class_weights"] = given
         return self.read(LossSettings, "loss", values) or LossSettings()
 
+    def check_dtype(self, model: ModelSettings | None) -> None:
+        """Note a dtype of the weights that there is not."""
+        if model is not None and model.dtype not in DTYPES:
+            self.problems.append(f"model.dtype is {model.dtype!r}; it is {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
+
+    def adapter(self) -> AdapterSettings:
+        """The group adapter; configs of earlier versions do not have it."""
+        adapter = self.read(AdapterSettings, "adapter") or AdapterSettings()
+        self.problems += _adapter_problems(adapter, self.group("adapter"))
+        return adapter
+
     def workers(self) -> int | None:
         """The number of workers; None for auto."""
         value = self.value("workers")
@@ -447,6 +464,20 @@ def _weight_problems(weights: Any) -> Iterator[str]:
         is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
         if not is_number or not 0 < weight < math.inf:
             yield f"loss.class_weights.{name} is {weight!r}; a weight is a number above 0."
+
+
+def _adapter_problems(adapter: AdapterSettings, given: Mapping[str, Any]) -> Iterator[str]:
+    if adapter.method not in ADAPTER_METHODS:
+        yield f"adapter.method is {adapter.method!r}; it is none, lora or dora, which adapter=<one of these> sets."
+    elif adapter.method == NO_ADAPTER:
+        for name in sorted(set(given) - {"method", "learning_rate"}):
+            yield f"adapter.{name} has no effect without an adapter; choose one, adapter=lora, or leave it out."
+    else:
+        for name in ("rank", "alpha"):
+            if getattr(adapter, name) is None:
+                yield f"adapter.{name} has no value; choose the adapter as a group: adapter={adapter.method}."
+        if not adapter.target_modules:
+            yield "adapter.target_modules is empty; it is auto, attention, or names such as [q_proj,v_proj]."
 
 
 def _worker_problems(worker: WorkerSettings) -> Iterator[str]:

@@ -18,6 +18,12 @@ EPOCHS_KEY = "trainer.num_train_epochs"
 # what the baselines of labels are called where texts have numbers
 BASELINES_OF_NUMBERS = {"majority": "mean", "tfidf_logreg": "tfidf_ridge", "untuned": "untuned"}
 WEIGHTINGS = ("none", "balanced", "effective")  # words that loss.class_weights may be
+FLOAT32, BFLOAT16, FOUR_BIT = "float32", "bfloat16", "4bit"  # what model.dtype may be
+DTYPES = (FLOAT32, BFLOAT16, FOUR_BIT)
+NO_ADAPTER, LORA, DORA = "none", "lora", "dora"  # what adapter.method may be
+ADAPTER_METHODS = (NO_ADAPTER, LORA, DORA)
+NEWER_ARGUMENTS = {"trainer.activation_checkpointing": False, "trainer.torch_compile": False}  # not in older recipes
+AUTO_TARGETS, ATTENTION_TARGETS = "auto", "attention"  # words that adapter.target_modules may be, beside names
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,9 @@ class ModelSettings:
     checkpoint: str
     dropout: float | None  # None: the checkpoint's own
     max_tokens: int
-    learning_rate: float  # of the default recipe; conf/optimizer refers to it
+    learning_rate: float  # of the default recipe; conf/adapter refers to it
     pins: dict[str, Pin] = field(default_factory=dict)
+    dtype: str = FLOAT32  # of the pretrained weights in memory; 4bit: frozen, under an adapter
 
     @property
     def pin(self) -> Pin:
@@ -262,6 +269,25 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
+class AdapterSettings:
+    """The group adapter: small matrices that are trained instead of the pretrained weights."""
+
+    method: str = NO_ADAPTER
+    rank: int | None = None
+    alpha: float | None = None  # divided by the rank, the scale of the matrices' product
+    dropout: float = 0.0  # of what goes into the matrices
+    target_modules: str | list[str] = AUTO_TARGETS  # ATTENTION_TARGETS, or names
+    learning_rate: float | None = None  # of the default recipe; conf/optimizer refers to it
+
+    def flatten(self) -> Params:
+        """The settings that a training reads, by dotted key."""
+        if self.method == NO_ADAPTER:
+            return {"adapter.method": NO_ADAPTER}
+        names = ("method", "rank", "alpha", "dropout", "target_modules")
+        return {f"adapter.{name}": getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that a training depends on, except the data.
 
@@ -274,6 +300,12 @@ class Recipe:
     trainer: dict[str, Any]
     seed: int
     loss: LossSettings = field(default_factory=LossSettings)
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is trained instead of the pretrained weights."""
+        return self.adapter.method != NO_ADAPTER
 
     @property
     def epochs(self) -> float:
@@ -284,16 +316,18 @@ class Recipe:
         """Dotted keys and values, as they are written on a command line."""
         groups = {"optimizer": self.optimizer, "schedule": self.schedule, "trainer": self.trainer}
         values: Params = {f"{group}.{key}": value for group, keys in groups.items() for key, value in keys.items()}
-        model = {f"model.{key}": getattr(self.model, key) for key in ("name", "checkpoint", "dropout", "max_tokens")}
+        names = ("name", "checkpoint", "dropout", "max_tokens", "dtype")
+        model = {f"model.{key}": getattr(self.model, key) for key in names}
         loss = {f"loss.{key}": value for key, value in asdict(self.loss).items()}
-        return {**model, **values, **loss, "seed": self.seed}
+        return {**model, **self.adapter.flatten(), **values, **loss, "seed": self.seed}
 
     def identity(self) -> Params:
-        """What tells the recipe from others: `flatten` without the settings of a loss that are the default.
+        """What tells the recipe from others: `flatten` without the newer settings that are the default.
 
-        Recipes that earlier versions recorded, which knew one loss only, are the same with it.
+        Recipes that earlier versions recorded, which did not know them, are the same with it.
         """
-        plain = {f"loss.{key}": value for key, value in asdict(LossSettings()).items()}
+        plain: Params = {f"loss.{key}": value for key, value in asdict(LossSettings()).items()}
+        plain |= {**AdapterSettings().flatten(), "model.dtype": FLOAT32, **NEWER_ARGUMENTS}
         return {key: value for key, value in self.flatten().items() if key not in plain or value != plain[key]}
 
 

@@ -261,3 +261,37 @@ class Calibration(Record):
     threads: int
     gpu_megabytes: float = 0.0  # peak memory on the GPU, 10**6 bytes
     cut: float = 0.0  # fraction of the training texts with model.max_tokens tokens, which were most likely truncated
+
+
+@dataclass(frozen=True)
+class MemoryEstimate(Record):
+    """The memory of one training, in GB (10**9 bytes), on the device that trains."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    per_text: float  # activations of one text, of the longest
+    texts: int  # that go through the model at a time
+    tokens: int  # of each
+    libraries: float
+    gpu_gigabytes: float = 0.0  # of the smallest GPU; 0 on a processor
+    recipe: str = ""  # which one of a study's; empty: the default recipe
+
+    @property
+    def total(self) -> float:
+        """With the recipe's micro-batch."""
+        return self.least + self.per_text * (self.texts - 1)
+
+    @property
+    def least(self) -> float:
+        """With micro-batches of one text, which is how far they are halved if memory runs out."""
+        return self.libraries + self.weights + self.gradients + self.optimizer + self.per_text
+
+    @property
+    def parts(self) -> str:
+        """What it is made of, in words."""
+        return (
+            f"weights {self.weights:.2f}, gradients {self.gradients:.2f}, optimizer {self.optimizer:.2f}, activations "
+            f"{self.per_text * self.texts:.2f} for {self.texts} texts of {self.tokens} tokens, libraries "
+            f"{self.libraries:g}"
+        )

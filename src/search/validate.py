@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from src.config.settings import PER_LABEL, WEIGHTINGS, LossSettings, Settings, StudySettings
+from src.config.settings import DTYPES, PER_LABEL, WEIGHTINGS, LossSettings, Settings, StudySettings
 from src.core import own_code, own_metrics
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.task import Task, labels_of
@@ -16,7 +16,13 @@ from src.training import arguments, class_weights, objectives, own_baseline
 
 MIN_SCREENING_EXAMPLES = 50  # training texts
 MIN_RUNG_NUMBERS = 10  # validation texts that a rung of a regression is judged on
-SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer", "loss")
+SEARCHABLE_GROUPS = ("model", "optimizer", "schedule", "trainer", "loss", "adapter")
+NOT_SEARCHED = {  # what to search instead
+    **dict.fromkeys(("model.name", "model.pins", "model.learning_rate"), "models, use space.model.choices"),
+    "adapter.method": "adapters, use space.adapter.choices",
+    "adapter.learning_rate": "learning rates, use space.optimizer.learning_rate",
+}
+WORDS = {"loss.class_weights": WEIGHTINGS, "model.dtype": DTYPES}  # that may be searched
 RANDOM_WHEN_CONDITIONAL = {"GPSampler": "GP", "QMCSampler": "QMC", "CmaEsSampler": "CMA-ES"}
 
 
@@ -131,13 +137,13 @@ def _key_problems(
             f"space.{key}: the config has no {key}, so the default recipe has no value for it.{near} If it is a "
             f"field of transformers.TrainingArguments, give it one beside the space: +{key}=<value>."
         ]
-    if key in ("model.name", "model.pins", "model.learning_rate"):
-        return [f"space.{key}: nothing in a training reads {key}; to search models, use space.model.choices."]
+    if key in NOT_SEARCHED:
+        return [f"space.{key}: nothing in a training reads {key}; to search {NOT_SEARCHED[key]}."]
     if (why := arguments.unused_arguments(settings.recipe).get(key)) and not parameter.when:
         return [f"space.{key}: it would have no effect, because {why}."]
     values = parameter.values() or parameter.bounds()
-    if key == "loss.class_weights" and (unknown := [str(v) for v in values if v not in WEIGHTINGS]):
-        return [f"space.{key} has {', '.join(unknown)}; it is searched in {', '.join(WEIGHTINGS)}."]
+    if words := [str(v) for v in values if v not in WORDS.get(key, values)]:
+        return [f"space.{key} has {', '.join(words)}; it is searched in {', '.join(WORDS[key])}."]
     wrong = arguments.out_of_limits(key, parameter.bounds()) or arguments.not_divisible(
         key, values, settings.worker.devices_per_trial
     )

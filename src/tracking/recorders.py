@@ -22,7 +22,7 @@ from src.tracking import environment, logged_model, run_reader, ui_views
 from src.tracking.run_log import RunLog, Table, read_run_id
 from src.tracking.run_tree import known_experiment
 from src.tracking.store import TrackingStore
-from src.training import classification_head
+from src.training import adapters, classifiers
 from src.training.pretrained import BEST_DIR, PretrainedModel
 from src.verdict import tables
 from src.verdict.records import SINGLE, ContenderRecord, Verdict
@@ -304,9 +304,9 @@ def log_best_model(
         uri = logged_model.find_logged_model(store, run_id, outdated, threshold)
         with tempfile.TemporaryDirectory() as scratch:
             folder = training / BEST_DIR
-            if uri is None and threshold is not None:
+            if uri is None and (threshold is not None or adapters.is_adapter(folder)):
                 folder = Path(scratch) / BEST_DIR
-                classification_head.write_with_threshold(training / BEST_DIR, threshold, folder)
+                classifiers.write_plain(training / BEST_DIR, folder, threshold)
             uri = uri or logged_model.log_model(store, run_id, folder, threshold)
         run.set_tags({"model.uri": uri})
     finally:

@@ -52,6 +52,10 @@ LIMITS = {
     "model.dropout": FRACTION,
     "model.max_tokens": Limit(3, whole_number=True),  # one token between the two special ones
     "model.learning_rate": POSITIVE,
+    "adapter.learning_rate": POSITIVE,
+    "adapter.rank": COUNT,
+    "adapter.alpha": POSITIVE,
+    "adapter.dropout": FRACTION,
     "optimizer.learning_rate": POSITIVE,
     "optimizer.weight_decay": Limit(0),
     "optimizer.adam_beta1": FRACTION,
@@ -120,6 +124,8 @@ def check_arguments(recipe: Recipe, devices: int = 1) -> None:
                 question = did_you_mean(key, training_argument_fields() - RESERVED_FIELDS)
                 problems.append(f"{group}.{key} is no field of transformers.TrainingArguments.{question}")
     every = {**recipe.flatten(), "model.learning_rate": recipe.model.learning_rate}
+    if recipe.adapter.learning_rate is not None:
+        every["adapter.learning_rate"] = recipe.adapter.learning_rate
     set_values = {key: value for key, value in every.items() if key != "model.dropout" or value is not None}
     problems += [f"{key} is {wrong}." for key, value in set_values.items() if (wrong := out_of_limits(key, [value]))]
     every = dict.fromkeys(BATCH_KEYS, 8) | every  # the Trainer's own default

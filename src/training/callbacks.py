@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from src.core.metric import gain
 from src.core.paths import replacing
 from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
-from src.training import checkpoints, devices
+from src.training import adapters, checkpoints, classifiers, devices
+from src.training.adapters import AdapterBase
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE, WEIGHTS_FILE
 
 NOT_ARGUMENTS = ("lr", "weight_decay")  # of an optimizer's defaults: its parameter groups have their own
@@ -195,7 +196,6 @@ class RungCallback(TrainerCallback):
 
     def result(self, seconds: float) -> TrainingResult:
         """The result of the training, which took `seconds`."""
-        weights = self.folder / BEST_DIR / WEIGHTS_FILE
         best = self.best
         ended = self.stop if self.share_done < 1 else None
         return TrainingResult(
@@ -206,16 +206,26 @@ class RungCallback(TrainerCallback):
             share=self.share_done,
             steps=self.steps_done,
             seconds=seconds,
-            megabytes=weights.stat().st_size / 1e6 if weights.exists() else None,
+            megabytes=self._megabytes(),
             ms_per_1000_texts=self.ms_per_1000_texts,
             training_seconds=self._training_seconds(),
             reason=(ended.reason or None) if ended else None,
         )
 
+    def _megabytes(self) -> float | None:
+        """Size of the best weights in MB (10**6 bytes); of an adapter, that of the model into which it is merged."""
+        folder = self.folder / BEST_DIR
+        if adapters.is_adapter(folder):
+            return classifiers.merged_megabytes(self.trainer.model)
+        weights = folder / WEIGHTS_FILE
+        return weights.stat().st_size / 1e6 if weights.exists() else None
+
     def _save_weights(self, probabilities: np.ndarray | None) -> None:
         trainer = self.trainer
         with trainer.scale.inside(trainer.model) if trainer.scale else nullcontext():
-            save_weights(trainer.model, trainer.processing_class, self.folder / BEST_DIR, probabilities)
+            save_weights(
+                trainer.model, trainer.processing_class, self.folder / BEST_DIR, probabilities, trainer.adapter_base
+            )
 
     def _score(self, evaluation: Evaluation) -> float:
         return evaluation.metrics[self.objective.metric]
@@ -261,10 +271,23 @@ class _RestoreLoggedLoss(TrainerCallback):
         self.trainer._globalstep_last_logged = self.since
 
 
-def save_weights(model: Any, tokenizer: Any, folder: Path, probabilities: np.ndarray | None = None) -> None:
-    """Save weights, tokenizer and their probabilities on validation, [n_examples, n_labels]; never a part of them."""
+def save_weights(
+    model: Any, tokenizer: Any, folder: Path, probabilities: np.ndarray | None = None, base: AdapterBase | None = None
+) -> None:
+    """Save weights and tokenizer, all of them or nothing.
+
+    Args:
+        model: of transformers, or of peft.
+        tokenizer: that it was trained with.
+        folder: what is there is replaced.
+        probabilities: of the weights on validation, [n_examples, n_labels], to keep beside them.
+        base: of an adapter, of which alone the weights are saved.
+    """
     with replacing(folder) as scratch:
-        model.save_pretrained(scratch)
+        if base is None:
+            model.save_pretrained(scratch)
+        else:
+            adapters.save_adapter(model, base, scratch)
         tokenizer.save_pretrained(scratch)
         if probabilities is not None:
             np.save(scratch / PROBABILITIES_FILE, probabilities.astype(np.float32))

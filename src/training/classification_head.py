@@ -1,8 +1,6 @@
 """The head of a classifier: what becomes of one that was fine-tuned before, and of a decision threshold."""
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,7 +43,7 @@ def adapt_head(model: Any, own: Sequence[str], names: Sequence[str], seed: int) 
     from transformers import AutoModelForSequenceClassification, set_seed
 
     order = label_order(own, names)
-    head = {k: p for k, p in model.named_parameters() if not k.startswith(f"{model.base_model_prefix}.")}
+    head = head_parameters(model)
     with torch.no_grad():
         if order is None:
             set_seed(seed)
@@ -68,21 +66,27 @@ def note_on_head(checkpoint: str, own: Sequence[str] | None, names: Sequence[str
     return f"{checkpoint} has a head for {shown}; it is kept, each label by its name"
 
 
+def head_parameters(model: Any) -> dict[str, Any]:
+    """The parameters outside the pretrained model by name. Of a peft model, those that are trained."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {
+        name.replace(".modules_to_save.default", ""): parameter
+        for name, parameter in inner.named_parameters()
+        if not name.startswith(f"{inner.base_model_prefix}.") and ".original_module." not in name
+    }
+
+
 def output_bias(model: Any) -> Any | None:
     """The bias of a classifier's last layer, [n_labels]; None if it has none. `model`: of transformers."""
-    n_labels, prefix = model.config.num_labels, f"{model.base_model_prefix}."
-    biases = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if name.endswith("bias") and not name.startswith(prefix) and parameter.shape == (n_labels,)
-    ]
+    shape = (model.config.num_labels,)
+    biases = [p for name, p in head_parameters(model).items() if name.endswith("bias") and p.shape == shape]
     return biases[-1] if biases else None
 
 
 def output_weight(model: Any) -> Any | None:
     """The weight of a classifier's last layer, [n_labels, n_dimensions]; None if it has no bias (see output_bias)."""
     bias = output_bias(model)
-    parameters = dict(model.named_parameters())
+    parameters = head_parameters(model)
     names = [name for name, parameter in parameters.items() if parameter is bias]
     return parameters.get(f"{names[0].removesuffix('bias')}weight") if names else None
 
@@ -106,20 +110,16 @@ def scale_outputs(model: Any, factor: Any, shift: Any) -> None:
         bias.mul_(factors).add_(torch.as_tensor(shift, dtype=bias.dtype, device=bias.device))
 
 
-def write_with_threshold(weights: Path, threshold: Threshold, folder: Path) -> None:
-    """Write the classifier in `weights` to `folder` so that it gives a label from the probability `threshold` on.
+def put_threshold_into(model: Any, threshold: Threshold) -> None:
+    """Let a classifier give a label from the probability `threshold` on.
 
     That is label 1 of two, or, where texts can have several, each of them. The bias of its last layer is shifted;
-    `decision_threshold` in its config.json says by which threshold.
+    `decision_threshold` in its config says by which threshold.
 
     Args:
-        weights: a folder of transformers, with a classifier and its tokenizer.
+        model: of transformers, with a bias in its last layer.
         threshold: above 0 and below 1.
-        folder: must not exist.
     """
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(weights, local_files_only=True, use_safetensors=True)
     bias = output_bias(model)
     assert bias is not None
     each = torch.as_tensor(threshold, dtype=torch.float64)
@@ -130,5 +130,3 @@ def write_with_threshold(weights: Path, threshold: Threshold, folder: Path) -> N
         else:
             bias[1] += shift
     setattr(model.config, THRESHOLD_FIELD, threshold)
-    shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("model*.safetensors", "config.json"))
-    model.save_pretrained(folder)

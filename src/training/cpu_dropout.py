@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from src.training.pretrained import DROPOUT_FIELDS
+from src.training.architectures import DROPOUT_FIELDS, is_decoder
 
 ATTENTION_NAME = "trialbook"  # of this attention, among those that transformers knows
 PROBABILITY_STEPS = 1 << 16  # a mask's probabilities are multiples of one over this
@@ -74,12 +74,13 @@ def attention_with_dropout(
 
 
 def install(model: Any) -> None:
-    """Replace the dropout layers of `model`, and in a listed architecture its attention."""
+    """Replace the dropout layers of `model`, and in a listed encoder its attention."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, FastDropout(child.p).train(child.training))
-    if model.config._attn_implementation == "sdpa" and model.config.model_type in DROPOUT_FIELDS:
+    kind = model.config.model_type
+    if model.config._attn_implementation == "sdpa" and kind in DROPOUT_FIELDS and not is_decoder(kind):
         model.set_attn_implementation(ATTENTION_NAME)
 
 

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -197,3 +197,29 @@ def forkserver_context(preload: list[str]) -> Any:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def four_bit_arguments(use_cpu: bool, whole: Sequence[str]) -> dict[str, Any]:
+    """Arguments of transformers' from_pretrained to hold weights in 4 bits, on a GPU or a processor.
+
+    Args:
+        use_cpu: also where there is a GPU.
+        whole: modules that are not quantized.
+
+    Source: Dettmers and others 2023, arXiv:2305.14314 (QLoRA).
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    on_gpu = torch.cuda.is_available() and not use_cpu
+    compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[fast_precision(not on_gpu)]
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=list(whole),
+    )
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    device = f"cuda:{rank}" if on_gpu else "cpu"
+    return {"quantization_config": config, "dtype": compute, "device_map": {"": device}}

@@ -4,32 +4,25 @@ What only the built objects show is found here: a package that an optimizer need
 a tokenizer that cannot pad, a precision that the device does not compute in, a setting that nothing reads.
 """
 
-import copy
 import gc
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, PrinterCallback, Trainer, set_seed
+from transformers import Trainer
 
-from src.config.settings import Recipe
-from src.core.errors import first_line, with_full_stop
+from src.config.settings import BFLOAT16, FOUR_BIT, Recipe
+from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.task import Task
-from src.core.texts import Text
-from src.data.tokenization import encode
 from src.training import classification_head, pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
-from src.training.trainer import build_training_arguments
+from src.training.small_model import STEPS, build_small_model, small_data, train_small, with_small_batches
+from src.training.trainer import resolve_precision
 
-TEXTS = ("a warm and funny film", "dull", "it is far too long , and nobody in it is worth a second look", "good")
-STEPS = 2
-SMALLEST_VOCABULARY = 256  # rows of the small model's embedding, unless a special token is above
 PROBES: Mapping[str, tuple[float, float]] = {
     "weight_decay": (0.5, 0.0), "adam_beta1": (0.5, 0.1), "adam_beta2": (0.5, 0.1), "adam_epsilon": (1.0, 0.1),
 }  # fmt: skip
@@ -68,7 +61,7 @@ def dry_run(
     gc.freeze()  # each training ends with a garbage collection, which would go through all that was imported
     try:
         with _quiet():
-            return _dry_run(_with_small_batches(recipe), checkpoint, task, known, has_threshold)
+            return _dry_run(with_small_batches(recipe), checkpoint, task, known, has_threshold)
     finally:
         gc.unfreeze()
         torch.set_num_threads(threads)
@@ -82,29 +75,20 @@ def _dry_run(
     has_threshold: bool,
 ) -> DryRunResult:
     tokenizer = pretrained.load_tokenizer(checkpoint)
-    if tokenizer.pad_token is None:
-        return _failed(
-            f"model.checkpoint is {checkpoint.id}, whose tokenizer has no padding token: texts of different lengths "
-            "could not share a batch. Set one (tokenizer.pad_token, config.pad_token_id) and save both with "
-            "save_pretrained."
-        )
+    if problem := _dtype_problem(recipe) or _tokenizer_problem(tokenizer, checkpoint, task):
+        return _failed(problem)
     try:
-        model = _small_model(recipe, checkpoint, task)
-        data = _small_data(tokenizer, model.config, task, recipe.model.max_tokens)
+        model = build_small_model(recipe, checkpoint, task)
+        data = small_data(tokenizer, model.config, task, recipe.model.max_tokens)
+    except InvalidInput as error:
+        return _failed(str(error))
     except Exception as error:  # of transformers' and the tokenizer's many types
         return _failed(f"The model {checkpoint.id} cannot be built: {first_line(error)}")
-    if has_threshold and classification_head.output_bias(model) is None:
-        return _failed(
-            f"study.threshold is tuned, and the last layer of {checkpoint.id} has no bias, in which a threshold is "
-            "kept. Leave it out."
-        )
-    if task.is_regression and classification_head.output_bias(model) is None:
-        return _failed(
-            f"data.task is regression, and the last layer of {checkpoint.id} has no bias, in which the mean of the "
-            "numbers is kept. Take a checkpoint of another architecture."
-        )
+    if problem := _head_problem(model, checkpoint, task, has_threshold):
+        return _failed(problem)
     try:
-        trainer, _ = _train(recipe, model, tokenizer, data)
+        trainer, _ = train_small(recipe, model, tokenizer, data)
+        trainer.evaluate(data)
     except Exception as error:  # of the Trainer, the optimizer, the scheduler, a missing package
         return _failed(_why_it_fails(error))
     problems = tuple(_settings_without_effect(recipe, trainer))
@@ -122,6 +106,47 @@ def _dry_run(
 
 def _failed(problem: str) -> DryRunResult:
     return DryRunResult((problem,), frozenset(), frozenset())
+
+
+def _dtype_problem(recipe: Recipe) -> str:
+    """What does not go with the dtype of the weights, in words; empty if everything does."""
+    if recipe.model.dtype == FOUR_BIT and not recipe.has_adapter:
+        return "model.dtype is 4bit: such weights cannot be trained themselves. Train an adapter on them: adapter=lora."
+    if recipe.model.dtype == BFLOAT16 and resolve_precision(recipe) != "bf16":
+        return "model.dtype is bfloat16, and trainer.bf16 or trainer.fp16 asks for another precision. Leave it out."
+    return ""
+
+
+def _head_problem(model: Any, checkpoint: PretrainedModel, task: Task, has_threshold: bool) -> str:
+    """What is asked of the model's last layer and it cannot have, in words; empty if nothing is."""
+    if classification_head.output_bias(model) is not None:
+        return ""
+    if has_threshold:
+        return (
+            f"study.threshold is tuned, and the last layer of {checkpoint.id} has no bias, in which a threshold is "
+            "kept. Leave it out."
+        )
+    if task.is_regression:
+        return (
+            f"data.task is regression, and the last layer of {checkpoint.id} has no bias, in which the mean of the "
+            "numbers is kept. Take a checkpoint of another architecture."
+        )
+    return ""
+
+
+def _tokenizer_problem(tokenizer: Any, checkpoint: PretrainedModel, task: Task) -> str:
+    """Why the tokenizer cannot be used, in words; empty if it can."""
+    if tokenizer.pad_token is None:
+        return (
+            f"model.checkpoint is {checkpoint.id}, whose tokenizer has no padding token: texts of different lengths "
+            "could not share a batch. Save the tokenizer with one (tokenizer.pad_token)."
+        )
+    if task.has_pairs and tokenizer.num_special_tokens_to_add(pair=True) <= tokenizer.num_special_tokens_to_add():
+        return (
+            f"Each row of the data is a pair of texts, and the tokenizer of {checkpoint.id} puts nothing between them. "
+            "Take another model, or join the texts into one column with words in between."
+        )
+    return ""
 
 
 def _why_it_fails(error: Exception) -> str:
@@ -151,8 +176,13 @@ def _settings_without_effect(recipe: Recipe, trainer: Trainer) -> Iterator[str]:
                 f"trainer.{kind}=true would have no effect: this machine's {trainer.args.device.type} computes in "
                 f"{computed} with it. Remove it; trainer.bf16=auto takes the fastest precision that each machine has."
             )
-    if recipe.trainer.get("gradient_checkpointing") and not getattr(trainer.model, "is_gradient_checkpointing", False):
-        yield "trainer.gradient_checkpointing=true would have no effect: this architecture does not have it. Remove it."
+    for key in ("activation_checkpointing", "gradient_checkpointing"):  # its older name
+        if recipe.trainer.get(key) and not _has_checkpointing(trainer.model):
+            yield f"trainer.{key}=true would have no effect: this architecture does not have it. Remove it."
+
+
+def _has_checkpointing(model: Any) -> bool:
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def _probes(recipe: Recipe) -> Iterator[tuple[str, tuple[Recipe, Recipe]]]:
@@ -191,62 +221,8 @@ def _without(recipe: Recipe, group: str, field: str) -> Recipe:
 
 
 def _changes_weights(recipes: Sequence[Recipe], model: Any, tokenizer: Any, data: Dataset) -> bool:
-    first, second = (_train(recipe, model, tokenizer, data)[1] for recipe in recipes)
+    first, second = (train_small(recipe, model, tokenizer, data)[1] for recipe in recipes)
     return not all(torch.equal(first[name], second[name]) for name in first)
-
-
-# --- a small training ---
-
-
-def _with_small_batches(recipe: Recipe) -> Recipe:
-    """The recipe with batches of two texts."""
-    trainer = {k: v for k, v in recipe.trainer.items() if k not in ("num_train_epochs", "max_steps")}
-    small = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 2, "gradient_accumulation_steps": 1}
-    return replace(recipe, trainer={**trainer, **small, "logging_steps": 1})
-
-
-def _small_model(recipe: Recipe, checkpoint: PretrainedModel, task: Task) -> Any:
-    """One random layer of the checkpoint's architecture, with few rows of embeddings."""
-    config = pretrained.classifier_config(checkpoint, recipe.model, task)
-    small = copy.deepcopy(config)
-    special = [v for k, v in small.to_dict().items() if k.endswith("token_id") and isinstance(v, int)]
-    small.num_hidden_layers = 1
-    small.vocab_size = min(int(config.vocab_size), max(SMALLEST_VOCABULARY, *(v + 1 for v in special), 0))
-    set_seed(recipe.seed)
-    try:
-        return AutoModelForSequenceClassification.from_config(small)
-    except Exception:  # an architecture whose parts must fit each other
-        return AutoModelForSequenceClassification.from_config(config)
-
-
-def _small_data(tokenizer: Any, config: Any, task: Task, max_tokens: int) -> Dataset:
-    rows, n_labels = int(config.vocab_size), len(task.label_names)
-    texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if task.has_pairs else list(TEXTS)
-    encoded = encode(tokenizer, texts, max_tokens)
-    ids = [[i if i < rows else i % min(rows, SMALLEST_VOCABULARY) for i in text] for text in encoded["input_ids"]]
-    labels: list[Any] = [i % n_labels for i in range(len(TEXTS))]
-    if task.is_regression:
-        labels = [i / len(TEXTS) for i in range(len(TEXTS))]
-    if task.has_several_labels:
-        labels = [[float(i == label) for i in range(n_labels)] for label in labels]
-    return Dataset.from_dict({**encoded, "input_ids": ids, "labels": labels})
-
-
-def _train(recipe: Recipe, model: Any, tokenizer: Any, data: Dataset) -> tuple[Trainer, dict[str, torch.Tensor]]:
-    """A Trainer that has trained a copy of `model` for STEPS steps, and the weights that it ended with."""
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=copy.deepcopy(model),
-            args=build_training_arguments(recipe, Path(folder), max_steps=STEPS),
-            train_dataset=data,
-            processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
-        )
-        trainer.model_accepts_loss_kwargs = False
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    assert trainer.model is not None
-    return trainer, {name: value.detach().float().cpu() for name, value in trainer.model.state_dict().items()}
 
 
 @contextmanager

@@ -9,8 +9,10 @@ import numpy as np
 from src.config.settings import ModelSettings
 from src.core.task import Task, labels_in
 from src.core.texts import TEXT, TEXT_PAIR, Text, joined
+from src.training import classifiers
+from src.training.classifiers import build_classifier
 from src.training.number_scale import NumberScale
-from src.training.pretrained import PretrainedModel, build_classifier, load_tokenizer
+from src.training.pretrained import PretrainedModel, load_tokenizer
 
 Classifier = Any  # a transformers text-classification pipeline
 BATCH_SIZE = 32
@@ -18,10 +20,10 @@ BATCH_SIZE = 32
 
 def load_classifier(folder: Path, use_cpu: bool = False) -> Classifier:
     """The classifier whose weights and tokenizer are in `folder`."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    return _pipeline(model, AutoTokenizer.from_pretrained(folder, local_files_only=True), use_cpu)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return _pipeline(classifiers.load_finetuned(folder), tokenizer, use_cpu)
 
 
 def untuned_classifier(

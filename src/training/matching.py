@@ -17,6 +17,7 @@ from src.core.task import Task
 from src.core.texts import Text
 from src.training import inference
 from src.training.classification_head import scale_outputs
+from src.training.classifiers import load_finetuned
 from src.training.pretrained import PROBABILITIES_FILE
 from src.training.weight_average import average_weights
 
@@ -87,9 +88,7 @@ def fit_lines(outputs: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.n
 
 def stretch_last_layer(folder: Path, slope: np.ndarray, shift: np.ndarray) -> None:
     """Multiply each output of the classifier in `folder` by its slope, and add its shift. Both: [n_outputs]."""
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    model = load_finetuned(folder)
     scale_outputs(model, slope, shift)
     model.save_pretrained(folder)
 

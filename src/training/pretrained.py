@@ -1,51 +1,28 @@
-"""Finds pretrained models and builds classifiers from them. Only safetensors are loaded, and no remote code is run."""
+"""Finds pretrained models. Only safetensors are loaded, and no remote code is run."""
 
 import hashlib
 import importlib.util
 import json
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from src.config.settings import ModelSettings
 from src.core.cache import content_key, make_once
 from src.core.errors import InvalidInput, first_line, with_full_stop
-from src.core.task import TEXT_COLUMNS, Task
 from src.data import hub_access
-from src.training import classification_head
+from src.training import random_models
+from src.training.architectures import DROPOUT_FIELDS, OFFSET_POSITION_MODELS, is_decoder
 
-RANDOM_PREFIX = "random://"
 WEIGHTS_FILE = "model.safetensors"
 BEST_DIR = "best"  # folder of the best weights, in a training's folder
 # beside the best weights: their probabilities on validation, [n_examples, n_labels]
 PROBABILITIES_FILE = "validation.npy"
 ORIGIN_FILE = "origin.json"  # beside files copied from another machine: their origin
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "tokenizer*"]
-ENCODER_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-BERT_FIELDS = (*ENCODER_FIELDS, "classifier_dropout")
-DEBERTA_FIELDS = (*ENCODER_FIELDS, "pooler_dropout", "cls_dropout")
-DROPOUT_FIELDS = {
-    "albert": (*ENCODER_FIELDS, "classifier_dropout_prob"),
-    "bert": BERT_FIELDS,
-    "camembert": BERT_FIELDS,
-    "deberta": DEBERTA_FIELDS,
-    "deberta-v2": DEBERTA_FIELDS,  # also DeBERTa-v3
-    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
-    "electra": BERT_FIELDS,
-    "modernbert": ("embedding_dropout", "mlp_dropout", "attention_dropout", "classifier_dropout"),
-    "mpnet": ENCODER_FIELDS,
-    "roberta": BERT_FIELDS,
-    "xlm-roberta": BERT_FIELDS,
-}
-"""The config fields that `model.dropout` sets, per transformers model_type."""
-OF_EARLIER_TRAININGS = (TEXT_COLUMNS, classification_head.THRESHOLD_FIELD)
-"""Fields by which Trialbook describes a fine-tuned model; another training of it does not inherit them."""
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model")
-OFFSET_POSITION_MODELS = (  # two of their positions are reserved for padding
-    "camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,16 +82,14 @@ def _check_unlisted_architecture(checkpoint: PretrainedModel, kind: str, model: 
             f"{subject}; model.dropout can be set for {', '.join(sorted(DROPOUT_FIELDS))}. It can be fine-tuned with "
             "its own dropout: model.dropout=null '~space.model.dropout'."
         )
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
     if kind not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise InvalidInput(f"{subject}, which transformers has no sequence classifier for.")
-    config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
-    if config.pad_token_id is None or load_tokenizer(checkpoint).pad_token is None:
+    if load_tokenizer(checkpoint).pad_token is None:
         raise InvalidInput(
-            f"{subject}, without a padding token: texts of different lengths could not share a batch. Save model and "
-            "tokenizer with one (config.pad_token_id, tokenizer.pad_token)."
+            f"{subject}, without a padding token: texts of different lengths could not share a batch. Save the "
+            "tokenizer with one (tokenizer.pad_token)."
         )
 
 
@@ -197,61 +172,21 @@ def _vocabulary_size(checkpoint: PretrainedModel) -> int:
 
 
 def load_tokenizer(checkpoint: PretrainedModel) -> Any:
-    """The model's tokenizer."""
+    """The model's tokenizer, with a padding token if it has any special token that can be one.
+
+    That of a decoder pads on the right, where no token of the text attends to padding.
+    """
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
-
-
-def build_classifier(checkpoint: PretrainedModel, model: ModelSettings, task: Task, seed: int) -> Any:
-    """The classifier with a head for the task's labels.
-
-    Args:
-        checkpoint: the pretrained model.
-        model: its settings; `dropout` is set in every dropout of the architecture, None keeps the model's own.
-        task: of the data.
-        seed: of a head that the model lacks, or that is for other labels (see classification_head).
-    """
-    from transformers import AutoModelForSequenceClassification, set_seed
-
-    own = classification_head.head_labels(own_config(checkpoint))
-    config = classifier_config(checkpoint, model, task)
-    set_seed(seed)
-    classifier = AutoModelForSequenceClassification.from_pretrained(
-        checkpoint.folder,
-        config=config,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,
-        dtype="float32",
-    )
-    if own is not None and len(own) == len(task.label_names):
-        names = () if task.is_regression else task.label_names  # a head for numbers is new: it has a unit of its own
-        classification_head.adapt_head(classifier, own, names, seed)
-    return classifier
-
-
-def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, task: Task) -> Any:
-    """The model's config with the task's labels, and `model.dropout` in every dropout unless it is None."""
-    from transformers import AutoConfig
-
-    names = dict(enumerate(task.label_names))
-    config = AutoConfig.from_pretrained(
-        checkpoint.folder,
-        local_files_only=True,
-        id2label=names,
-        label2id={name: i for i, name in names.items()},
-        problem_type=task.problem_type,
-    )
-    for field in DROPOUT_FIELDS.get(config.model_type, ()) if model.dropout is not None else ():
-        setattr(config, field, model.dropout)
-    for field in OF_EARLIER_TRAININGS:
-        if hasattr(config, field):
-            delattr(config, field)
-    if task.has_pairs:
-        setattr(config, TEXT_COLUMNS, list(task.text_columns))
-    return config
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True)
+    config = _config(checkpoint)
+    if tokenizer.pad_token is None and isinstance(known := config.get("pad_token_id"), int) and known >= 0:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if is_decoder(str(config.get("model_type"))):
+        tokenizer.padding_side = "right"
+    return tokenizer
 
 
 def own_config(checkpoint: PretrainedModel) -> Any:
@@ -271,8 +206,9 @@ def _find(model: ModelSettings, cache: Path) -> PretrainedModel:
     brought = cache / shipped_dir(model)
     if (brought / ORIGIN_FILE).is_file():
         return PretrainedModel(brought, name, **json.loads((brought / ORIGIN_FILE).read_text(encoding="utf-8")))
-    if name.startswith(RANDOM_PREFIX):
-        folder = make_once(cache / "models" / content_key(name, "2"), _write_random)
+    if name.startswith(random_models.PREFIX):
+        write = partial(random_models.write_random_model, name)
+        folder = make_once(cache / "models" / content_key(name, "2"), write)
         return PretrainedModel(folder, name, "random", None)
     path = Path(name).expanduser()
     if path.is_dir():
@@ -315,22 +251,6 @@ def _download(model: ModelSettings) -> PretrainedModel:
                 "downloaded again."
             )
     return checkpoint
-
-
-def _write_random(folder: Path) -> None:
-    """A two-layer BERT of 32 dimensions with random weights and a word-piece vocabulary of single characters."""
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, set_seed
-
-    characters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
-    indices = {token: i for i, token in enumerate(vocabulary)}  # transformers would silently ignore a vocab_file
-    BertTokenizerFast(vocab=indices, model_max_length=128).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=128,
-    )  # fmt: skip
-    set_seed(0)
-    BertForSequenceClassification(config).save_pretrained(folder)
 
 
 @lru_cache(maxsize=16)

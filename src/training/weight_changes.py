@@ -5,22 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from src.config.settings import ModelSettings
 from src.core.records import WeightChange
 from src.core.task import Task
-from src.training.pretrained import WEIGHTS_FILE, PretrainedModel, build_classifier
+from src.training.classifiers import build_classifier, load_finetuned
+from src.training.pretrained import PretrainedModel
 
 COLUMNS = ("input_size", "output_size", "num_params", "trainable")
 
 
 def tensor_changes(before: Any, folder: Path) -> list[WeightChange]:
-    """The change of every tensor from the model `before` to the weights in `folder`, in the order of the layers."""
-    after = load_file(folder / WEIGHTS_FILE)
+    """The change of every tensor from the model `before` to the weights in `folder`, in the order of the layers.
+
+    Of an adapter, it is the change that merging makes.
+    """
+    after = load_finetuned(folder).state_dict()
     return [
         WeightChange(
-            name, weights.numel(), float(weights.double().norm()), float((after[name] - weights).double().norm())
+            name,
+            weights.numel(),
+            float(weights.double().norm()),
+            float((after[name].float() - weights.float()).double().norm()),
         )
         for name, weights in before.state_dict().items()
         if name in after

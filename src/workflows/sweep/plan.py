@@ -15,7 +15,7 @@ from src.core import environment, own_code
 from src.core.errors import InvalidInput, mask_secrets
 from src.core.metric import direction_of
 from src.core.paths import Paths, check_writable
-from src.core.records import DEFAULT_RECIPE, TrialRecord
+from src.core.records import DEFAULT_RECIPE, MemoryEstimate, TrialRecord
 from src.data import dataset, unlabelled
 from src.data.dataset import PreparedDataset
 from src.search import space as spaces
@@ -30,7 +30,8 @@ from src.training.pretrained import PretrainedModel
 from src.workers import recipe_check, worker_count
 from src.workers import remote as remote_workers
 from src.workers.cost import Speed
-from src.workflows.sweep import inheritance, learning, recipes
+from src.workers.recipe_check import Candidate
+from src.workflows.sweep import inheritance, learning, memory_plan, recipes
 from src.workflows.sweep.inheritance import Inheritance
 
 REMOTE_LAUNCHERS = ("ray", "slurm")  # whose workers may have other devices and packages than this machine
@@ -51,6 +52,7 @@ class SweepPlan:
     workers: int
     warnings: tuple[str, ...]
     inheritance: Inheritance | None = None  # what a new study takes over from another one
+    memory: MemoryEstimate | None = None  # of a new study's largest training on this machine
     learned: tuple[LearnedTrial, ...] = ()  # settings of other studies that a new study tries first
 
     @property
@@ -136,7 +138,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     if study := plan.existing_study():  # what it trains with was tried out when it began
         study.check_definition(plan.definition, partial(_advice, plan))
         study.check_beginning()
-        return plan
+        return _with_fitting_workers(plan, memory_plan.load_estimate(plan.folder), machine)
     if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
             f"The folder {plan.folder} has trials of a study {study_settings.name} whose records are kept elsewhere: "
@@ -149,7 +151,23 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     plan = _with_other_studies(plan)
     elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, study_settings.has_tuned_threshold)
-    return replace(plan, warnings=(*plan.warnings, *notes))
+    plan = replace(plan, warnings=(*plan.warnings, *notes))
+    return plan if elsewhere else _with_memory(plan, candidates, machine)
+
+
+def _with_memory(plan: SweepPlan, candidates: Sequence[Candidate], machine: devices.Machine) -> SweepPlan:
+    """The plan with the memory of its trainings, and no more workers than fit into it unless they are set."""
+    settings = plan.settings
+    largest = list(memory_plan.largest_recipes(settings, plan.space, candidates))
+    longest = memory_plan.longest_texts(plan.dataset)
+    estimate = recipe_check.estimate_memory(largest, plan.dataset.task, longest, machine.devices_per_trial)
+    memory_plan.check_fit(estimate, machine)
+    return _with_fitting_workers(plan, estimate, machine)
+
+
+def _with_fitting_workers(plan: SweepPlan, estimate: MemoryEstimate | None, machine: devices.Machine) -> SweepPlan:
+    workers = plan.settings.workers or memory_plan.workers_that_fit(estimate, machine, plan.workers)
+    return replace(plan, memory=estimate, workers=workers)
 
 
 def _with_other_studies(plan: SweepPlan) -> SweepPlan:
@@ -211,10 +229,12 @@ def plan_rows(plan: SweepPlan) -> dict[str, str]:
         and not plan.space.problems_with(plan.space.default_params())
         and not has_default
     )
+    memory = memory_plan.describe(plan.memory, machine, plan.workers, study.plan_only)
     return {
         **data_summary.rows(plan.dataset),
         "model": f"{model.checkpoint} ({plan.pretrained.source}, {plan.pretrained.megabytes:.0f} MB), at most "
         f"{model.max_tokens} tokens",
+        **({"memory": memory} if memory else {}),
         "sampler, pruner": f"{sampler}, {pruner}; judged at {', '.join(f'{r:.0%}' for r in plan.settings.study.rungs)} "
         "of each schedule" + (f" by {study.metric} alone" if study.has_several_objectives else ""),
         **({"objectives": _objectives(study)} if study.has_several_objectives else {}),

@@ -19,7 +19,7 @@ from src.tracking.store import TrackingStore, open_store, tracking_uri
 from src.training import devices
 from src.workers import remote, worker_count
 from src.workflows import join
-from src.workflows.sweep import finish
+from src.workflows.sweep import finish, memory_plan
 from src.workflows.sweep.monitor import SearchMonitor
 from src.workflows.sweep.plan import SweepPlan, machine_for, plan_rows, print_price
 
@@ -48,6 +48,7 @@ def search(plan: SweepPlan, launch: Launch) -> None:
     study = plan.open_study()
     study.create(plan.definition, plan.inheritance.trials if plan.inheritance else (), plan.learned)
     saved_study.save_config(settings, study.folder)
+    memory_plan.save_estimate(plan.memory, study.folder)
     join.save_overrides(study, settings)
     run_tree.forget_lost_runs(study, store)
     run = _start_study_run(plan, study, store)
