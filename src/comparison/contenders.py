@@ -78,6 +78,7 @@ class Contenders:
     thresholds_per_label: bool = False  # one for each label
     picked: str = ""  # the name of the recipe that compare.pick takes on; empty: the best of the candidates wins
     pick: str = ""  # how it was picked, as typed
+    merge: bool = True  # whether an adapter is registered merged into its base
 
     def with_champion(self, champion: Contender) -> "Contenders":
         """The same with the current champion."""
@@ -130,6 +131,7 @@ class Contenders:
         forms = (*forms, "tuned threshold") if self.has_thresholds else forms
         forms = (*forms, "per label") if self.thresholds_per_label else forms
         forms = (*forms, f"picked {self.picked}") if self.picked else forms
+        forms = forms if self.merge else (*forms, "adapter")
         return content_key(*(f"{c.name} {c.key}" for c in self.contenders), *map(str, self.seeds), *forms)
 
     @property
@@ -161,6 +163,7 @@ class Contenders:
             stored.get("thresholds_per_label", False),
             stored.get("picked", ""),
             stored.get("pick", ""),
+            stored.get("merge", True),
         )
 
 
@@ -296,6 +299,7 @@ def select_contenders(saved: SavedStudy, settings: ComparisonSettings) -> Conten
         saved.settings.study.threshold == PER_LABEL,
         "" if picked is None else tuned[0].name if tuned else default.name,
         "" if settings.pick is None else f"compare.pick={describe(settings.pick)}",
+        settings.deliver.merge,
     )
 
 

@@ -446,6 +446,11 @@ def _comparison_problems(settings: ComparisonSettings, home: str | None) -> Iter
         yield f"deliver.form is {deliver.form!r}; it is {', '.join(DELIVERED_FORMS[:-1])} or {DELIVERED_FORMS[-1]}."
     if deliver.form == "refit" and not deliver.refit:
         yield "deliver.form=refit registers a refit, and deliver.refit=false makes none. Leave one of them out."
+    if not deliver.merge and deliver.form != "single":
+        yield (
+            f"deliver.merge=false registers an adapter, and deliver.form={deliver.form} an average of trainings, which "
+            "is a whole model. Type deliver.form=single with it."
+        )
     if not 0 < deliver.temperature <= MAX_TEMPERATURE:
         yield f"deliver.temperature is {deliver.temperature:g}; it is above 0 and at most {MAX_TEMPERATURE}."
     if not settings.margin >= 0:

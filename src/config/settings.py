@@ -394,6 +394,7 @@ class DeliverySettings:
     form: str = "auto"  # auto, single, average, refit or student
     refit: bool = True  # whether the winner is trained on train + validation, too
     temperature: float = 1.0  # of the soft labels that a student learns
+    merge: bool = True  # whether an adapter is registered merged into its base, as a plain model
 
 
 @dataclass(frozen=True)

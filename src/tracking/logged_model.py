@@ -8,10 +8,12 @@ from typing import Any
 from src.core.task import Threshold, gives_several_labels, pair_columns, threshold_text
 from src.core.texts import TEXT, TEXT_PAIR
 from src.tracking.store import TrackingStore
+from src.training.pretrained import BEST_DIR
 
 ARTIFACT = "model"
 LABEL, SCORE = "label", "score"
-THRESHOLD_PARAM = "decision_threshold"  # of a logged model
+THRESHOLD_PARAM, FORM_PARAM = "decision_threshold", "form"  # of a logged model
+ADAPTER = "adapter"  # of FORM_PARAM, and the name of the artifact
 
 
 def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: Threshold | None = None) -> str:
@@ -22,19 +24,12 @@ def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: Thresh
     MLflow opens and ends the run on the way: repeat its status afterwards, also after an error.
     """
     import mlflow
-    from mlflow.models import infer_signature
     from transformers import AutoModelForSequenceClassification, pipeline
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)
     tokenizer = _truncating_tokenizer(folder)
     classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    example: Any = {TEXT: "a text", TEXT_PAIR: "another"} if pair_columns(model.config) else ["a text"]
-    call: dict[str, Any] = {"truncation": True}
-    answer: Any = {LABEL: "a label", SCORE: 0.5}
-    if gives_several_labels(model.config):
-        # such an answer for every label, a column each, for which MLflow's signatures have no type
-        call, answer = call | {"top_k": model.config.num_labels}, None
-    signature = infer_signature(example, answer, call)
+    call, signature = _signature(model.config)
     # MLflow asks the Hub for a card, and warns that there is none
     logging.getLogger("mlflow.transformers").setLevel(logging.ERROR)
     mlflow.set_tracking_uri(store.uri)
@@ -45,10 +40,59 @@ def log_model(store: TrackingStore, run_id: str, folder: Path, threshold: Thresh
             task="text-classification",
             signature=signature,
             model_config=call,
-            params=_threshold_params(threshold),
-            pip_requirements=[f"{package}=={version(package)}" for package in ("torch", "transformers", "mlflow")],
+            params=_params(threshold),
+            pip_requirements=_requirements("torch", "transformers", "mlflow"),
         )
     return str(logged.model_uri)
+
+
+def log_adapter(store: TrackingStore, run_id: str, folder: Path, threshold: Threshold | None = None) -> str:
+    """Log the adapter and tokenizer in `folder` on the run, without its base; returns the models:/ URI.
+
+    See log_model.
+    """
+    import mlflow
+    from transformers import AutoConfig
+
+    _, signature = _signature(AutoConfig.from_pretrained(folder, local_files_only=True))
+    mlflow.set_tracking_uri(store.uri)
+    with mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name=ARTIFACT,
+            python_model=str(Path(__file__).with_name("adapter_model.py")),
+            artifacts={ADAPTER: str(folder)},
+            input_example=None,
+            signature=signature,
+            params=_params(threshold, merge=False),
+            pip_requirements=_requirements("torch", "transformers", "peft", "mlflow", "pandas"),
+        )
+    return str(logged.model_uri)
+
+
+def adapter_folder(uri: str, to: Path) -> Path | None:
+    """The adapter of the logged model at `uri`, downloaded into `to`; None if it is a plain model of transformers."""
+    import mlflow
+
+    if "transformers" in mlflow.models.get_model_info(uri).flavors:
+        return None
+    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(to))) / "artifacts" / BEST_DIR
+
+
+def _signature(config: Any) -> tuple[dict[str, Any], Any]:
+    """How a logged model is called, and its signature. `config`: of the classifier."""
+    from mlflow.models import infer_signature
+
+    example: Any = {TEXT: "a text", TEXT_PAIR: "another"} if pair_columns(config) else ["a text"]
+    call: dict[str, Any] = {"truncation": True}
+    answer: Any = {LABEL: "a label", SCORE: 0.5}
+    if gives_several_labels(config):
+        # such an answer for every label, a column each, for which MLflow's signatures have no type
+        call, answer = call | {"top_k": config.num_labels}, None
+    return call, infer_signature(example, answer, call)
+
+
+def _requirements(*packages: str) -> list[str]:
+    return [f"{package}=={version(package)}" for package in packages]
 
 
 def _truncating_tokenizer(folder: Path) -> Any:
@@ -78,12 +122,14 @@ def save_without_code(classifier: Any, folder: Path) -> None:
             module.unlink()
 
 
-def _threshold_params(threshold: Threshold | None) -> dict[str, str]:
-    return {} if threshold is None else {THRESHOLD_PARAM: threshold_text(threshold)}
+def _params(threshold: Threshold | None, merge: bool = True) -> dict[str, str]:
+    """What tells logged models of the same weights apart."""
+    params = {} if threshold is None else {THRESHOLD_PARAM: threshold_text(threshold)}
+    return params if merge else {**params, FORM_PARAM: ADAPTER}
 
 
 def find_logged_model(
-    store: TrackingStore, run_id: str, outdated: str = "", threshold: Threshold | None = None
+    store: TrackingStore, run_id: str, outdated: str = "", threshold: Threshold | None = None, merge: bool = True
 ) -> str | None:
     """The URI of the model that the run has logged completely; None if there is none.
 
@@ -92,6 +138,7 @@ def find_logged_model(
         run_id: of the run.
         outdated: the URI of another one, which does not count.
         threshold: the decision threshold that it has in it; None: 0.5.
+        merge: whether it is a plain model, or an adapter without its base.
     """
     from mlflow.exceptions import MlflowException
 
@@ -100,8 +147,8 @@ def find_logged_model(
             model = store.client.get_logged_model(output.model_id)
         except MlflowException:  # deleted since
             continue
-        decided = {k: v for k, v in (model.params or {}).items() if k == THRESHOLD_PARAM}
-        if decided != _threshold_params(threshold):
+        params = {k: v for k, v in (model.params or {}).items() if k in (THRESHOLD_PARAM, FORM_PARAM)}
+        if params != _params(threshold, merge):
             continue
         if str(model.status) in ("READY", "LoggedModelStatus.READY") and str(model.model_uri) != outdated:
             return str(model.model_uri)

@@ -288,7 +288,12 @@ def _change_row(row: WeightChange) -> tuple[object, ...]:
 
 
 def log_best_model(
-    store: TrackingStore, run: RunLog, training: Path, outdated: str = "", threshold: Threshold | None = None
+    store: TrackingStore,
+    run: RunLog,
+    training: Path,
+    outdated: str = "",
+    threshold: Threshold | None = None,
+    merge: bool = True,
 ) -> str:
     """Log the weights in `training`/best as a model of the run, once. Returns the model's URI.
 
@@ -298,15 +303,20 @@ def log_best_model(
         training: the folder of their training.
         outdated: the URI of a model of the run that has other weights.
         threshold: the decision threshold that the logged model has in it; None: 0.5, as the weights are.
+        merge: whether an adapter is merged into its base, so that the model is one of transformers.
     """
+    merge = merge or not adapters.is_adapter(training / BEST_DIR)
     try:
         run_id = run.ensure_run_id(store)
-        uri = logged_model.find_logged_model(store, run_id, outdated, threshold)
+        uri = logged_model.find_logged_model(store, run_id, outdated, threshold, merge)
         with tempfile.TemporaryDirectory() as scratch:
-            folder = training / BEST_DIR
-            if uri is None and (threshold is not None or adapters.is_adapter(folder)):
-                folder = Path(scratch) / BEST_DIR
-                classifiers.write_plain(training / BEST_DIR, folder, threshold)
+            folder, changed = training / BEST_DIR, Path(scratch) / BEST_DIR
+            if uri is None and not merge:
+                classifiers.write_adapter(folder, changed, threshold)
+                uri = logged_model.log_adapter(store, run_id, changed, threshold)
+            elif uri is None and (threshold is not None or adapters.is_adapter(folder)):
+                classifiers.write_plain(folder, changed, threshold)
+                folder = changed
             uri = uri or logged_model.log_model(store, run_id, folder, threshold)
         run.set_tags({"model.uri": uri})
     finally:
@@ -339,8 +349,12 @@ def challenger_uri(verdict: Verdict) -> str:
     return f"models:/{verdict.registry}@challenger"
 
 
-def load_snippet(uri: str, task: Task) -> str:
-    """Python code that loads the model at `uri` and classifies a text, or a pair."""
+def load_snippet(uri: str, task: Task, merge: bool = True) -> str:
+    """Python code that loads the model at `uri` and classifies a text, or a pair. `merge`: it is no adapter."""
+    if not merge:
+        pairs = 'pandas.DataFrame({"text": ["a man sleeps"], "text_pair": ["he rests"]})'
+        given = pairs if task.has_pairs else '["a warm, funny film"]'
+        return f"mlflow.pyfunc.load_model({uri!r}).predict({given})"
     given = '{"text": "a man sleeps", "text_pair": "he rests"}' if task.has_pairs else '"a warm, funny film"'
     return f"mlflow.transformers.load_model({uri!r})({given}{', top_k=None' if task.has_several_labels else ''})"
 

@@ -4,11 +4,14 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from src.core.cache import content_key
 from src.core.errors import InvalidInput
+from src.tracking import logged_model
 from src.tracking.store import TrackingStore
+from src.training import inference
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 SEED_RUN_TAG = "repeat"  # tag: the seed run that a version was registered from
@@ -159,8 +162,19 @@ def load_pipeline(store: TrackingStore, uri: str) -> Any:
     import mlflow
 
     mlflow.set_tracking_uri(store.uri)
+    with tempfile.TemporaryDirectory() as scratch:
+        if adapter := download_adapter(store, uri, Path(scratch)):
+            return inference.load_classifier(adapter)
     try:
         return mlflow.transformers.load_model(uri)
     except PermissionError:  # MLflow writes a version's name into its folder, which can only be read
         with tempfile.TemporaryDirectory() as scratch:
             return mlflow.transformers.load_model(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))
+
+
+def download_adapter(store: TrackingStore, uri: str, folder: Path) -> Path | None:
+    """The adapter at a model's URI, downloaded into `folder`; None if it is a plain model of transformers."""
+    import mlflow
+
+    mlflow.set_tracking_uri(store.uri)
+    return logged_model.adapter_folder(uri, folder)

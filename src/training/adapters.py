@@ -5,10 +5,12 @@ pretrained weights it was trained. Sources: Hu and others 2021, arXiv:2106.09685
 """
 
 import copy
+import json
 import re
+import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ from src.config.settings import ATTENTION_TARGETS, AUTO_TARGETS, DORA, AdapterSe
 from src.core.errors import CommandFailed, InvalidInput
 from src.core.paths import Paths
 from src.core.record_files import read_json, write_json
-from src.training import pretrained
+from src.training import pretrained, random_models
 from src.training.pretrained import PretrainedModel
 
-WEIGHTS_FILE = "adapter_model.safetensors"
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 BASE_FILE = "base.json"
 INSTALL = "pip install -e '.[large]'"
 LAYER = re.compile(r"\.\d+\.")  # in the names of modules that every layer has
@@ -49,7 +51,7 @@ class AdapterBase:
         Raises CommandFailed if they are gone, or are others now.
         """
         there = PretrainedModel(Path(self.folder), self.checkpoint, "folder", self.revision)
-        if there.weights and there.fingerprint == self.fingerprint:
+        if self.folder and there.weights and there.fingerprint == self.fingerprint:
             return there
         pins = {self.checkpoint: Pin(self.revision, self.package)}
         model = ModelSettings("", self.checkpoint, None, 0, 0.0, pins)
@@ -63,6 +65,11 @@ class AdapterBase:
                 f"their fingerprint is {found.fingerprint}, not {self.fingerprint}."
             )
         return found
+
+    @property
+    def is_on_the_hub(self) -> bool:
+        """Whether others can load the weights by their name."""
+        return not Path(self.checkpoint).expanduser().is_dir() and not self.checkpoint.startswith(random_models.PREFIX)
 
 
 def is_adapter(folder: Path) -> bool:
@@ -155,15 +162,22 @@ def save_adapter(model: Any, base: AdapterBase, folder: Path) -> None:
     write_json(folder / BASE_FILE, asdict(base))
 
 
-def merged(classifier: Any, folder: Path) -> Any:
-    """The classifier with the adapter in `folder` merged into its weights: a plain model of transformers.
+def write_for_others(folder: Path, to: Path) -> None:
+    """Write the adapter in `folder` to the new folder `to`, its base named as on the Hub, without paths from here."""
+    base = base_of(folder)
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(pretrained.PROBABILITIES_FILE))
+    known = read_json(to / CONFIG_FILE, {})
+    named = {"base_model_name_or_path": base.checkpoint, "revision": base.revision}
+    (to / CONFIG_FILE).write_text(json.dumps({**known, **named}, indent=2), encoding="utf-8")
+    write_json(to / BASE_FILE, asdict(replace(base, folder="")))
 
-    `classifier`: built from the adapter's base, not quantized.
-    """
+
+def load_adapter(classifier: Any, folder: Path) -> Any:
+    """The peft model of a classifier, which was built from the adapter's base, and the adapter in `folder`."""
     peft = _peft()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # as above
-        return peft.PeftModel.from_pretrained(classifier, folder).merge_and_unload()
+        return peft.PeftModel.from_pretrained(classifier, folder)
 
 
 def _projections(classifier: Any) -> list[str]:

@@ -79,13 +79,11 @@ def load_finetuned(folder: Path) -> Any:
 
     Raises CommandFailed if the base of an adapter is gone.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     if not adapters.is_adapter(folder):
         return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    base = adapters.base_of(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return adapters.merged(_dequantized(load_weights(base.find().folder, config, base.dtype)), folder)
+    return adapters.load_adapter(_base_classifier(folder), folder).merge_and_unload()
 
 
 def write_plain(folder: Path, to: Path, threshold: Threshold | None = None, classifier: Any = None) -> None:
@@ -122,6 +120,24 @@ def without_weights(config: Any) -> Any:
 
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(config)
+
+
+def write_adapter(folder: Path, to: Path, threshold: Threshold | None = None) -> None:
+    """Write the adapter in `folder` to the new folder `to`, with a decision threshold in its head (None: 0.5)."""
+    shutil.copytree(folder, to)
+    if threshold is not None:
+        model = adapters.load_adapter(_base_classifier(folder), folder)
+        classification_head.put_threshold_into(model, threshold)
+        adapters.save_adapter(model, adapters.base_of(folder), to)
+
+
+def _base_classifier(folder: Path) -> Any:
+    """The classifier that the adapter in `folder` belongs to, with a random head."""
+    from transformers import AutoConfig
+
+    base = adapters.base_of(folder)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return _dequantized(load_weights(base.find().folder, config, base.dtype))
 
 
 def load_weights(folder: Path, config: Any, dtype: str, use_cpu: bool = False) -> Any:

@@ -172,7 +172,7 @@ def _vocabulary_size(checkpoint: PretrainedModel) -> int:
 
 
 def load_tokenizer(checkpoint: PretrainedModel) -> Any:
-    """The model's tokenizer, with a padding token if it has any special token that can be one.
+    """The model's tokenizer, with the token of a text's end as padding token if it has no other.
 
     That of a decoder pads on the right, where no token of the text attends to padding.
     """
@@ -183,7 +183,7 @@ def load_tokenizer(checkpoint: PretrainedModel) -> Any:
     if tokenizer.pad_token is None and isinstance(known := config.get("pad_token_id"), int) and known >= 0:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(known)
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+        tokenizer.pad_token = tokenizer.eos_token
     if is_decoder(str(config.get("model_type"))):
         tokenizer.padding_side = "right"
     return tokenizer

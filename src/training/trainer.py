@@ -294,6 +294,8 @@ def build_training_arguments(recipe: Recipe, folder: Path, **more: Any) -> Train
     """TrainingArguments of the recipe, with the fields that Trialbook sets itself."""
     values = {**recipe.optimizer, **recipe.schedule, **recipe.trainer, **more}
     values.pop("require_gpu", None)
+    if values.pop("gradient_checkpointing", None):  # its name in earlier versions of transformers
+        values["activation_checkpointing"] = True
     if values.get("bf16") == "auto":
         values |= {kind: resolve_precision(recipe) == kind for kind in ("bf16", "fp16")}
     if values.get("bf16") and not torch.accelerator.is_available():

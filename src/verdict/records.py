@@ -137,6 +137,7 @@ class Verdict:
     form_reason: str = ""  # why the winner is registered in this form; empty: an earlier version's, which knew no forms
     task: str = SINGLE_LABEL  # see core.task
     pick: str = ""  # how the winner was picked from the trials, as typed; empty: it is the best of the candidates
+    merge: bool = True  # whether an adapter is registered merged into its base, as a plain model
 
     def contender(self, name: str) -> ContenderRecord:
         """The record of the contender `name`."""

@@ -54,7 +54,7 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
     if _is_winner(champion, verdict):
         console.print(_already(champion))
         uri = logged_model.find_logged_model(
-            store, champion.run_id, threshold=verdict.contender(verdict.winner).threshold
+            store, champion.run_id, threshold=verdict.contender(verdict.winner).threshold, merge=verdict.merge
         )
         if uri and (problem := report.attach_card(saved, verdict, store, uri)):
             console.print(f"  note: {problem}")
@@ -83,7 +83,7 @@ def promote(settings: PromotionSettings, paths: Paths) -> None:
         registry.set_alias(store, version, CHAMPION)
     console.print(f"  alias {CHAMPION}: {decision.why}")
     uri = f"models:/{version.model}@{CHAMPION}"
-    console.print(f"  load it     {recorders.load_snippet(uri, saved.dataset.task)}")
+    console.print(f"  load it     {recorders.load_snippet(uri, saved.dataset.task, verdict.merge)}")
     console.print(f"  predict     {recorders.predict_snippet(saved.dataset.task)}")
     console.print(f"  serve it    mlflow models serve -m {uri} --env-manager local")
     if store.uri != tracking_uri(TrackingSettings(None, ""), paths.root):
@@ -235,14 +235,14 @@ def _register(
     run = record.registered_run(saved, verdict)
     run_id = run.ensure_run_id(store)
     threshold = verdict.contender(verdict.winner).threshold
-    uri = logged_model.find_logged_model(store, run_id, threshold=threshold)
+    uri = logged_model.find_logged_model(store, run_id, threshold=threshold, merge=verdict.merge)
     if uri is None:
         if not (folder / BEST_DIR).is_dir():
             raise InvalidInput(
                 f"The winner's weights are gone from {folder}, so they cannot be registered. Delete "
                 f"{saved.comparison_dir} and compare again: the same seeds train the same weights."
             )
-        uri = recorders.log_best_model(store, run, folder, threshold=threshold)
+        uri = recorders.log_best_model(store, run, folder, threshold=threshold, merge=verdict.merge)
     if problem := report.attach_card(saved, verdict, store, uri):
         console.print(f"  note: {problem}")
     ids = {"run.repeat": run_id, "run.study": run_tree.study_run(saved.study).ensure_run_id(store)}

@@ -13,6 +13,7 @@ from src.reports.search_record import JudgedSearch
 from src.tracking import hub, logged_model, recorders, registry
 from src.tracking.registry import ModelVersion
 from src.tracking.store import TrackingStore, open_existing_store
+from src.training import adapters
 
 
 def publish(settings: PublicationSettings, paths: Paths) -> None:
@@ -86,11 +87,26 @@ def _gather(
             "evidence. Promote it again: python -m src.promote study.name=" + version.tags.get("study", "<name>")
         )
     try:
-        classifier = registry.load_pipeline(store, version.uri)
+        if adapter := registry.download_adapter(store, version.uri, scratch / "adapter"):
+            _check_base(adapter)
+            adapters.write_for_others(adapter, folder)
+        else:
+            logged_model.save_without_code(registry.load_pipeline(store, version.uri), folder)
+    except InvalidInput:
+        raise
     except Exception as error:  # MLflow raises errors of any type
         raise InvalidInput(
             f"Version {version.number} of {version.model} cannot be loaded: {first_line(error)}"
         ) from error
-    logged_model.save_without_code(classifier, folder)
     metadata = {"license": settings.license, "language": list(settings.language) or None}
     recorders.write_card(folder, JudgedSearch.from_json(file.read_text(encoding="utf-8")), settings.repo, **metadata)
+
+
+def _check_base(adapter: Path) -> None:
+    base = adapters.base_of(adapter)
+    if not base.is_on_the_hub:
+        raise InvalidInput(
+            f"The version is an adapter of the weights in {base.checkpoint}, a folder of this machine, without which "
+            "nobody could load it. Register the merged model: python -m src.compare without deliver.merge=false, and "
+            "promote it."
+        )

@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from src.config import compose as config
 from src.config.compose import restore_settings, to_overrides
@@ -88,14 +89,30 @@ def test_class_weights_are_read_by_the_labels_names_whatever_yaml_makes_of_them(
     assert restore_settings(settings_of("loss.class_weights={spam: 5}").yaml).recipe.loss.class_weights == {"spam": 5.0}
 
 
-def test_a_recipe_of_an_earlier_version_is_that_with_the_plain_loss() -> None:
+def test_a_recipe_of_an_earlier_version_is_that_with_todays_defaults() -> None:
     plain, weighted = settings_of().recipe, settings_of("loss.class_weights=balanced").recipe
-    assert not [key for key in plain.identity() if key.startswith("loss")]
-    assert plain.flatten() == {**plain.identity(), "loss.class_weights": "none", "loss.focal_gamma": 0.0}
+    newer = {
+        "loss.class_weights": "none", "loss.focal_gamma": 0.0, "adapter.method": "none", "model.dtype": "float32",
+        "trainer.activation_checkpointing": False, "trainer.torch_compile": False,
+    }  # fmt: skip
+    assert plain.flatten() == {**plain.identity(), **newer}
+    assert not set(plain.identity()) & set(newer)
     assert weighted.identity() == {**plain.identity(), "loss.class_weights": "balanced"}
-    old = settings_of().yaml.replace("loss:\n  class_weights: none\n  focal_gamma: 0.0\n", "")
-    assert "loss:" not in old
-    assert restore_settings(old).recipe == restore_settings(settings_of().yaml).recipe
+    old = OmegaConf.create(settings_of().yaml)
+    del old.loss, old.adapter, old.model.dtype, old.trainer.activation_checkpointing, old.trainer.torch_compile
+    assert restore_settings(OmegaConf.to_yaml(old)).recipe.identity() == plain.identity()
+
+
+def test_an_adapter_is_part_of_the_recipe_and_brings_its_learning_rate() -> None:
+    recipe = settings_of("adapter=lora", "adapter.rank=4").recipe
+    assert (recipe.adapter.rank, recipe.adapter.target_modules, recipe.optimizer["learning_rate"]) == (4, "auto", 5e-4)
+    assert recipe.identity()["adapter.rank"] == 4
+    assert settings_of().recipe.optimizer["learning_rate"] == settings_of().recipe.model.learning_rate
+    assert settings_of("adapter=lora", "adapter.target_modules=[q_proj,no]").recipe.adapter.target_modules == [
+        "q_proj",
+        "no",
+    ]
+    assert settings_of("model.dtype=4bit").recipe.model.dtype == "4bit"
 
 
 def test_other_names_of_a_metric_are_known() -> None:

@@ -193,7 +193,7 @@ MISTYPED = [
     Case("a sweep that does not exist", ["sweeps=imdb_star"]),
     Case("a group with a plus", ["+data=imdb"]),
     Case("a setting with a plus", ["+study.n_trials=5"]),
-    Case("a field without a plus", ["trainer.gradient_checkpointing=true"]),
+    Case("a field without a plus", ["trainer.neftune_noise_alpha=5"]),
     Case("a searched setting without a plus", ["space.optimizer.adam_beta1.low=0.8"]),
     Case("a token without a plus", ["trainer.hub_token=hf_abcdefghijklmnopqrstuvwxyz"]),
     Case("a list for a mapping", ["data=imdb", "data.label_names=[bad,good]"], base=("model=tiny",)),

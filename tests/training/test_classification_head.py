@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from src.core.task import Task
-from src.training import classification_head, pretrained
+from src.training import classification_head, classifiers, pretrained
 from tests.support.data import settings_of
 
 SIZES = {
@@ -29,7 +29,7 @@ def built(
     saved = AutoModelForSequenceClassification.from_config(config)
     saved.save_pretrained(folder)
     model = settings_of("model=checkpoint", f"model.checkpoint={folder}", "model.dropout=null").recipe.model
-    return saved, pretrained.build_classifier(pretrained.find(model, folder), model, Task(names), seed)
+    return saved, classifiers.build_classifier(pretrained.find(model, folder), model, Task(names), seed)
 
 
 def pretrained_config(kind: str) -> object:

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from src.config.settings import Recipe
-from src.training import cpu_dropout, pretrained
+from src.training import architectures, cpu_dropout, pretrained
 from src.training import trainer as trainer_module
 from src.training.callbacks import Objective
 from src.training.pretrained import BEST_DIR
@@ -33,7 +33,7 @@ def material(cache: Path, *overrides: str) -> tuple[Recipe, pretrained.Pretraine
 def classifier(kind: str, dropout: float) -> Any:
     torch.manual_seed(1)
     config = AutoConfig.for_model(kind, **ARCHITECTURES[kind])
-    for field in pretrained.DROPOUT_FIELDS[kind]:
+    for field in architectures.DROPOUT_FIELDS[kind]:
         setattr(config, field, dropout)
     return AutoModelForSequenceClassification.from_config(config)
 
@@ -129,7 +129,7 @@ def test_anything_else_is_left_to_torch(
     assert result.shape == (3, 5, 2, 4)
 
 
-@pytest.mark.parametrize("kind", pretrained.DROPOUT_FIELDS)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_listed_architecture_answers_as_before_and_trains_with_its_dropout(kind: str) -> None:
     model = classifier(kind, dropout=0.0)
     plain = model.eval()(**TEXTS).logits

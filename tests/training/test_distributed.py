@@ -15,7 +15,7 @@ import torch
 from src.config.settings import Recipe
 from src.core.paths import Paths
 from src.core.records import Calibration, Evaluation, State, StopDecision
-from src.training import distributed, pretrained
+from src.training import classifiers, distributed
 from src.training import trainer as trainer_module
 from src.training.callbacks import Objective, TrainingFailed
 from src.training.checkpoints import last_checkpoint
@@ -101,7 +101,7 @@ def test_two_processes_train_the_model_that_one_does(work: tuple[Recipe, Any, To
     probabilities = [np.load(tmp_path / name / BEST_DIR / PROBABILITIES_FILE) for name in ("one", "two")]
     assert np.abs(probabilities[0] - probabilities[1]).max() < 1e-3
     weights = [
-        pretrained.build_classifier(
+        classifiers.build_classifier(
             replace(work[1], folder=tmp_path / name / BEST_DIR), work[0].model, work[2].task, 0
         ).state_dict()
         for name in ("one", "two")

@@ -26,7 +26,7 @@ from src.core.metric import metric_names
 from src.core.records import State, TrainingResult
 from src.core.task import Task
 from src.data import dataset
-from src.training import arguments, baselines, devices, pretrained
+from src.training import arguments, baselines, classifiers, devices, pretrained
 from src.training.callbacks import Objective, TrainingFailed, refit_objective
 from src.training.checkpoints import last_checkpoint
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
@@ -56,12 +56,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- checkpoints ---
 
 
-@pytest.mark.parametrize("kind", pretrained.DROPOUT_FIELDS)
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_dropout_reaches_every_dropout_module(tmp_path: Path, kind: str) -> None:
     base = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **ARCHITECTURES[kind]))
     base.save_pretrained(tmp_path)
     settings = settings_of("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=0.37").recipe.model
-    built = pretrained.build_classifier(pretrained.find(settings, tmp_path), settings, Task(("a", "b", "c")), 1)
+    built = classifiers.build_classifier(pretrained.find(settings, tmp_path), settings, Task(("a", "b", "c")), 1)
     result = [m.p for m in built.modules() if isinstance(m, torch.nn.Dropout)]
     assert len(result) >= 4
     assert set(result) == {0.37}
@@ -77,14 +77,14 @@ def test_another_architecture_trains_with_the_dropout_it_comes_with(cache: Path,
     tiny = pretrained.resolve(settings_of("model=tiny").recipe.model, cache)
     tokenizer = pretrained.load_tokenizer(tiny)
     config = AutoConfig.for_model(
-        "gpt2", vocab_size=len(tokenizer), n_positions=128, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.17,
-        pad_token_id=tokenizer.pad_token_id,
+        "ernie", vocab_size=len(tokenizer), max_position_embeddings=128, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=64, hidden_dropout_prob=0.17, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "other")
     tokenizer.save_pretrained(tmp_path / "other")
     overrides = ("model=checkpoint", f"model.checkpoint={tmp_path / 'other'}", "model.max_tokens=64")
     with pytest.raises(
-        InvalidInput, match=r"a model of type gpt2; model\.dropout can be set for albert, .* model\.dropout=null"
+        InvalidInput, match=r"a model of type ernie; model\.dropout can be set for albert, .* model\.dropout=null"
     ):
         tiny_training(cache, *overrides)
     settings, checkpoint, data = tiny_training(cache, *overrides, "model.dropout=null", "trainer.num_train_epochs=1")
@@ -92,7 +92,7 @@ def test_another_architecture_trains_with_the_dropout_it_comes_with(cache: Path,
     result = fine_tune(settings.recipe, checkpoint, data, GOAL, RecordingCallback(), tmp_path / "training")
     assert result.state == State.COMPLETE, result.reason
     kept = AutoModelForSequenceClassification.from_pretrained(tmp_path / "training" / BEST_DIR)
-    assert kept.config.resid_pdrop == 0.17
+    assert kept.config.hidden_dropout_prob == 0.17
     assert kept.config.id2label == {0: "negative", 1: "positive"}
 
 
@@ -103,7 +103,7 @@ def test_a_listed_architecture_keeps_its_dropout_too(tmp_path: Path) -> None:
     base.save_pretrained(tmp_path)
     overrides = ("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=null")
     settings = settings_of(*overrides).recipe.model
-    built = pretrained.build_classifier(pretrained.find(settings, tmp_path), settings, Task(("a", "b")), 1)
+    built = classifiers.build_classifier(pretrained.find(settings, tmp_path), settings, Task(("a", "b")), 1)
     assert built.config.hidden_dropout_prob == 0.23
 
 
@@ -184,7 +184,7 @@ def test_the_default_recipe_has_the_cores_to_itself_where_that_costs_little(
 def test_the_head_depends_on_the_seed_alone(cache: Path) -> None:
     settings, checkpoint, _ = tiny_training(cache)
     heads = [
-        pretrained.build_classifier(checkpoint, settings.recipe.model, Task(("a", "b", "c")), seed).classifier.weight
+        classifiers.build_classifier(checkpoint, settings.recipe.model, Task(("a", "b", "c")), seed).classifier.weight
         for seed in (1, 2, 1)
     ]
     assert torch.equal(heads[0], heads[2])

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from src.core.errors import CommandFailed
 from src.core.task import Task
-from src.training import inference, pretrained
+from src.training import classifiers, inference, pretrained
 from src.training.pretrained import WEIGHTS_FILE
 from src.training.weight_average import average_weights
 from tests.support.data import settings_of
@@ -57,13 +57,13 @@ def test_other_tensors_are_refused_and_nothing_is_left(tmp_path: Path, other: di
 def test_the_average_of_two_classifiers_answers_as_one_with_the_mean_weights(tmp_path: Path) -> None:
     model = settings_of("model=tiny").recipe.model
     checkpoint = pretrained.resolve(model, tmp_path / "cache")
-    built = [pretrained.build_classifier(checkpoint, model, Task(("no", "yes")), seed) for seed in (1, 2)]
+    built = [classifiers.build_classifier(checkpoint, model, Task(("no", "yes")), seed) for seed in (1, 2)]
     members = [tmp_path / "one", tmp_path / "two"]
     for classifier, folder in zip(built, members, strict=True):
         classifier.save_pretrained(folder)
         pretrained.load_tokenizer(checkpoint).save_pretrained(folder)
     average_weights(dict.fromkeys(members, 1), tmp_path / "mean")
-    expected = pretrained.build_classifier(checkpoint, model, Task(("no", "yes")), 1)
+    expected = classifiers.build_classifier(checkpoint, model, Task(("no", "yes")), 1)
     with torch.no_grad():
         for parameter, *others in zip(expected.parameters(), *(b.parameters() for b in built), strict=True):
             parameter.copy_(torch.stack(others).mean(dim=0))

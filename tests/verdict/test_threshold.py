@@ -13,7 +13,8 @@ from src.core.errors import InvalidInput
 from src.core.metric import MAXIMIZE
 from src.core.task import MULTI_LABEL, Task, Threshold
 from src.search.validate import check_task
-from src.training.classification_head import output_bias, write_with_threshold
+from src.training.classification_head import output_bias
+from src.training.classifiers import write_plain
 from src.verdict import estimates
 from src.verdict.threshold import choose_threshold, deciding_metric, with_threshold
 from tests.support.data import settings_of
@@ -80,7 +81,7 @@ def test_the_weights_say_what_the_shifted_probabilities_say(name: str, tmp_path:
     assert output_bias(model) is not None
     model.save_pretrained(tmp_path / "before")
     (tmp_path / "before" / "vocab.txt").write_text("kept")
-    write_with_threshold(tmp_path / "before", 0.3, tmp_path / "after")
+    write_plain(tmp_path / "before", tmp_path / "after", 0.3)
     after = AutoModelForSequenceClassification.from_pretrained(tmp_path / "after").eval()
     ids = torch.randint(3, 60, (5, 12))
     with torch.inference_mode():
@@ -122,7 +123,7 @@ def test_a_threshold_of_several_labels_in_the_weights_says_the_same(tmp_path: Pa
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).eval()
     model.save_pretrained(tmp_path / "plain")
-    write_with_threshold(tmp_path / "plain", threshold, tmp_path / "with")
+    write_plain(tmp_path / "plain", tmp_path / "with", threshold)
     shifted = AutoModelForSequenceClassification.from_pretrained(tmp_path / "with").eval()
     texts = torch.randint(5, 50, (8, 6))
     with torch.no_grad():

@@ -117,6 +117,7 @@ def evaluate(saved: SavedStudy, selection: Selection, margin: float, registry: s
         form_reason=selection.form_reason,
         task=saved.dataset.task.kind,
         pick=comparison.pick,
+        merge=comparison.merge,
     )
     baseline = answers[selection.best_baseline].probabilities[0] if selection.best_baseline else None
     # data that the analysis does not expect: a verdict without an analysis is better than none

@@ -66,6 +66,7 @@ def plan_comparison(settings: ComparisonSettings, paths: Paths) -> ComparisonPla
         )
     _check_margin(settings.margin, saved.settings.study.metric)
     comparison = contenders.select_contenders(saved, settings)
+    _check_adapters(saved, comparison)
     store = open_store(saved.settings.tracking, paths.root, run_tree.known_experiment(saved.study.folder))
     model = settings.registry or saved.registered_model
     if now := registry.by_alias(store, model, registry.CHAMPION):
@@ -263,3 +264,13 @@ def _power(plan: ComparisonPlan) -> str:
     if examples == dataset.sizes["test"]:
         return told
     return f"{told}. It is {metric} that counts, which rests on as few examples as its rarest label has"
+
+
+def _check_adapters(saved: SavedStudy, comparison: Contenders) -> None:
+    """Raise InvalidInput if an adapter is to be registered, and a recipe has none."""
+    without = [r.name for r in comparison.recipes if not r.settings().recipe.has_adapter]
+    if without and not comparison.merge:
+        raise InvalidInput(
+            f"deliver.merge=false registers an adapter, and {without[0]} of the study {saved.name} has none. Leave it "
+            "out."
+        )

@@ -36,7 +36,8 @@ def registered_name(verdict: Verdict) -> str:
     winner = verdict.contender(verdict.winner)
     seeds = [winner.registered_seed] if winner.form == SINGLE else verdict.seeds
     decided = "" if winner.threshold is None else f"/{threshold_text(winner.threshold)}"
-    return f"{verdict.uid}/{winner.key}/{'-'.join(map(str, seeds))}{decided}"
+    form = "" if verdict.merge else "/adapter"
+    return f"{verdict.uid}/{winner.key}/{'-'.join(map(str, seeds))}{decided}{form}"
 
 
 def registered_training_dir(verdict: Verdict, folder: Path) -> Path:

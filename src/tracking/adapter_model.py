@@ -1,0 +1,47 @@
+"""A logged adapter as an MLflow model. This file is saved with it: it needs mlflow, transformers and peft only.
+
+The adapter's folder names the pretrained weights that it belongs to (base.json): where they were on the machine that
+trained it, or else a repository of the Hub and its commit.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+
+class AdapterClassifier(PythonModel):
+    """Answers texts with a label and its probability, as a logged pipeline of transformers does."""
+
+    classify: Any
+
+    def load_context(self, context: Any) -> None:
+        """Load the base, and merge the adapter into it."""
+        folder = context.artifacts["adapter"]
+        base = json.loads((Path(folder) / "base.json").read_text(encoding="utf-8"))
+        here = base.get("folder", "")
+        where: dict[str, Any] = {"pretrained_model_name_or_path": base["checkpoint"], "revision": base["revision"]}
+        if here and Path(here).is_dir():
+            where = {"pretrained_model_name_or_path": here}
+        model = AutoModelForSequenceClassification.from_pretrained(
+            **where, config=AutoConfig.from_pretrained(folder), ignore_mismatched_sizes=True, use_safetensors=True
+        )
+        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        self.classify = pipeline("text-classification", model=merged, tokenizer=AutoTokenizer.from_pretrained(folder))
+
+    # MLflow takes type hints for a signature, and warns of those that it cannot read
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+        """Labels and their probabilities. `model_input`: texts, or a frame of them (of pairs, text and text_pair)."""
+        if isinstance(model_input, pd.DataFrame) and "text_pair" in model_input:
+            texts = model_input[["text", "text_pair"]].to_dict("records")
+        else:
+            texts = list(model_input.iloc[:, 0] if isinstance(model_input, pd.DataFrame) else model_input)
+        return pd.DataFrame(self.classify(texts, truncation=True))
+
+
+set_model(AdapterClassifier())
