@@ -17,7 +17,7 @@ from transformers import Trainer
 from src.config.settings import BFLOAT16, FOUR_BIT, Recipe
 from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.task import Task
-from src.training import classification_head, pretrained
+from src.training import classification_head, devices, pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
 from src.training.small_model import STEPS, build_small_model, small_data, train_small, with_small_batches
@@ -112,8 +112,11 @@ def _dtype_problem(recipe: Recipe) -> str:
     """What does not go with the dtype of the weights, in words; empty if everything does."""
     if recipe.model.dtype == FOUR_BIT and not recipe.has_adapter:
         return "model.dtype is 4bit: such weights cannot be trained themselves. Train an adapter on them: adapter=lora."
-    if recipe.model.dtype == BFLOAT16 and resolve_precision(recipe) != "bf16":
-        return "model.dtype is bfloat16, and trainer.bf16 or trainer.fp16 asks for another precision. Leave it out."
+    precision = resolve_precision(recipe)
+    fitting = {BFLOAT16: "bf16", FOUR_BIT: devices.fast_precision(bool(recipe.trainer.get("use_cpu")))}
+    if precision != fitting.get(recipe.model.dtype, precision):
+        other = "trainer.bf16 or trainer.fp16 asks for another precision"
+        return f"model.dtype is {recipe.model.dtype}, and {other}. Leave it out."
     return ""
 
 

@@ -108,10 +108,8 @@ def test_an_adapter_is_part_of_the_recipe_and_brings_its_learning_rate() -> None
     assert (recipe.adapter.rank, recipe.adapter.target_modules, recipe.optimizer["learning_rate"]) == (4, "auto", 5e-4)
     assert recipe.identity()["adapter.rank"] == 4
     assert settings_of().recipe.optimizer["learning_rate"] == settings_of().recipe.model.learning_rate
-    assert settings_of("adapter=lora", "adapter.target_modules=[q_proj,no]").recipe.adapter.target_modules == [
-        "q_proj",
-        "no",
-    ]
+    named = settings_of("adapter=lora", "adapter.target_modules=[q_proj,no]").recipe.adapter
+    assert named.target_modules == ["q_proj", "no"]
     assert settings_of("model.dtype=4bit").recipe.model.dtype == "4bit"
 
 

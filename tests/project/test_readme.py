@@ -91,7 +91,7 @@ def test_enough_commands_were_found() -> None:
     assert len(PREDICTIONS) >= 3
 
 
-@pytest.mark.parametrize("group", ["data", "model", "sampler", "pruner", "sweeps"])
+@pytest.mark.parametrize("group", ["data", "model", "adapter", "sampler", "pruner", "sweeps"])
 def test_the_table_lists_every_option(group: str) -> None:
     row = next(line for line in README.splitlines() if line.startswith(f"| `{group}` |"))
     options = sorted(f.stem for f in SWEEPS_DIR.glob("*.yaml")) if group == "sweeps" else group_options()[group]

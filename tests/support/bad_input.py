@@ -141,6 +141,11 @@ def module(body: str) -> Make:
     return lambda folder: write_module(folder, body)
 
 
+def without_padding(folder: Path) -> None:
+    set_in("config.json", model_type="llama", pad_token_id=None)(folder)
+    set_in("tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", pad_token=None)(folder)
+
+
 def begun_with_code(folder: Path) -> None:
     write_module(folder, COST)
     with nothing_loaded():
@@ -318,14 +323,29 @@ MODELS = [
     Case("other weights than the config says", make=model(),
          overrides=["+model.pins={model: {sha256: " + "0" * 64 + "}}"], files="model/", base=MODEL),
     Case("a broken config.json", make=model(lambda f: (f / "config.json").write_text("{")), files="model/config.json: {", base=MODEL),
-    Case("a model of another kind", make=model(set_in("config.json", model_type="gpt2")), files="model/config.json: gpt2", base=MODEL),
+    Case("a model of another kind", make=model(set_in("config.json", model_type="ernie")), files="model/config.json: ernie", base=MODEL),
     Case("a model that classifies no texts", ["model.dropout=null", "~space.model.dropout"],
          make=model(set_in("config.json", model_type="clip")), files="model/config.json: clip", base=MODEL),
     Case("a model whose dropout cannot be searched", ["model.dropout=null"],
-         make=model(set_in("config.json", model_type="gpt2")), files="model/config.json: gpt2", base=MODEL),
+         make=model(set_in("config.json", model_type="ernie")), files="model/config.json: ernie", base=MODEL),
     Case("a model without a padding token", ["model.dropout=null", "~space.model.dropout"],
-         make=model(set_in("config.json", model_type="gpt2", pad_token_id=None)), files="model/config.json: gpt2, no padding token",
-         base=MODEL),
+         make=model(without_padding), files="model/: llama, no padding token", base=MODEL),
+    Case("pairs for a decoder", ["data=files", "data.path=reviews.csv", "data.text_column=[text,other]", "data.label_names=[no,yes]"],
+         make=lambda folder: write_rows(folder / "reviews.csv", [(f"{t},again {t}", label) for t, label in GOOD], "text,other,label"),
+         files="reviews.csv: text,other,label", base=("model=tiny_decoder",)),
+    Case("a threshold for a head without a bias", ["study.threshold=tuned"], base=("model=tiny_decoder", "data.max_examples=100")),
+    Case("a random model that there is not", ["model.checkpoint=random://gpt"]),
+    Case("an adapter that there is not", ["adapter=loar"]),
+    Case("an adapter's setting without an adapter", ["+adapter.rank=4"]),
+    Case("an adapter as a setting", ["adapter.method=lora"]),
+    Case("a rank of zero", ["adapter=lora", "adapter.rank=0"]),
+    Case("modules that the model does not have", ["adapter=lora", "adapter.target_modules=[q_proj]"]),
+    Case("no modules", ["adapter=lora", "adapter.target_modules=[]"]),
+    Case("an adapter's method searched", ["adapter=lora", "+space.adapter.method.choices=[lora,dora]"]),
+    Case("a dtype that there is not", ["model.dtype=float16"]),
+    Case("a searched dtype that there is not", ["+space.model.dtype.choices=[float32,8bit]"]),
+    Case("weights in 4 bits without an adapter", ["model.dtype=4bit"]),
+    Case("16-bit weights trained in 32 bits", ["model.dtype=bfloat16", "trainer.bf16=false"]),
     Case("no tokenizer", make=model(without("tokenizer.json", "tokenizer_config.json")), files="model/: no tokenizer", base=MODEL),
     Case("another model's tokenizer", make=model(with_token), files="model/tokenizer.json: a token too many", base=MODEL),
     Case("longer texts than the model takes", ["model.max_tokens=129"], make=model(), files="model/: 128 positions", base=MODEL),
@@ -490,6 +510,7 @@ VERBS = [
     Case("a margin below zero", ["compare.margin=-0.1"], verb="compare", base=()),
     Case("a form that does not exist", ["deliver.form=best"], verb="compare", base=()),
     Case("a refit that is not made", ["deliver.form=refit", "deliver.refit=false"], verb="compare", base=()),
+    Case("an average that is not merged", ["deliver.merge=false"], verb="compare", base=()),
     Case("a temperature of zero", ["deliver.temperature=0"], verb="compare", base=()),
     Case("unlabelled texts that are not there", ["data.unlabelled=more.csv"]),
     Case(

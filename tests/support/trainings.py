@@ -30,12 +30,11 @@ ARCHITECTURES = {
 }
 DECODER = SMALL | {"num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "head_dim": 16}
 DECODERS = {
-    **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3"), DECODER),
+    "gemma": DECODER, "gemma2": DECODER, "gemma3_text": DECODER, "llama": DECODER, "mistral": DECODER, "olmo2": DECODER,
+    "phi3": DECODER, "qwen2": DECODER, "qwen3": DECODER, "smollm3": DECODER,
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": 60, "pad_token_id": 0},
     "gpt_neox": SMALL | {"pad_token_id": 0},
-    "opt": {"hidden_size": 32, "word_embed_proj_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64,
-            "vocab_size": 60, "max_position_embeddings": 64, "pad_token_id": 0},
-    "phi3": DECODER,
+    "opt": SMALL | {"word_embed_proj_dim": 32, "ffn_dim": 64, "pad_token_id": 0},
 }  # fmt: skip
 """Architectures that read from left to right."""
 

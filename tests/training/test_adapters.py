@@ -24,6 +24,7 @@ from tests.support.trainings import ARCHITECTURES, DECODERS, RecordingCallback, 
 pytest.importorskip("peft")
 GOAL = Objective("accuracy", "maximize", (0.5, 1.0))
 TASK = Task(("low", "high"))
+LINEAR = ("Linear", "Conv1D")  # GPT-2's are transposed
 SHORT = ("trainer.num_train_epochs=2", "optimizer.learning_rate=0.01")
 TEXTS = ["dull", "a warm and funny film", "it is far too long , and nobody in it is worth a second look"]
 
@@ -44,7 +45,7 @@ def test_every_projection_of_every_layer_and_the_whole_head_are_trained(kind: st
     prefix, head = classifier.base_model_prefix, set(adapters.head_modules(classifier))
     linear = {
         name for name, module in classifier.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D") and name.startswith(f"{prefix}.") and adapters.LAYER.search(name)
+        if type(module).__name__ in LINEAR and name.startswith(f"{prefix}.") and adapters.LAYER.search(name)
     }  # fmt: skip
     model = adapters.add_adapter(classifier, settings_of(f"adapter={method}").recipe.adapter, 1)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
