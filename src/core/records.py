@@ -256,11 +256,12 @@ class Calibration(Record):
     seconds_per_evaluated: (
         float  # of evaluation, per example; estimated from the training's if measured in a trial's first steps
     )
-    megabytes: float  # of one checkpoint's weights
+    megabytes: float  # of one checkpoint's weights; of an adapter, what is trained
     device: str
     threads: int
     gpu_megabytes: float = 0.0  # peak memory on the GPU, 10**6 bytes
     cut: float = 0.0  # fraction of the training texts with model.max_tokens tokens, which were most likely truncated
+    whole_megabytes: float | None = None  # of a whole model, which averages and the delivered model are; None: as above
 
 
 @dataclass(frozen=True)

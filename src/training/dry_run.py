@@ -5,6 +5,7 @@ a tokenizer that cannot pad, a precision that the device does not compute in, a 
 """
 
 import gc
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from transformers import Trainer
 from src.config.settings import BFLOAT16, FOUR_BIT, Recipe
 from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.task import Task
-from src.training import classification_head, devices, pretrained
+from src.training import adapters, classification_head, devices, pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
 from src.training.small_model import STEPS, build_small_model, small_data, train_small, with_small_batches
@@ -112,6 +113,8 @@ def _dtype_problem(recipe: Recipe) -> str:
     """What does not go with the dtype of the weights, in words; empty if everything does."""
     if recipe.model.dtype == FOUR_BIT and not recipe.has_adapter:
         return "model.dtype is 4bit: such weights cannot be trained themselves. Train an adapter on them: adapter=lora."
+    if recipe.model.dtype == FOUR_BIT and importlib.util.find_spec("bitsandbytes") is None:
+        return f"model.dtype is 4bit, for which bitsandbytes is needed: {adapters.INSTALL}."
     precision = resolve_precision(recipe)
     fitting = {BFLOAT16: "bf16", FOUR_BIT: devices.fast_precision(bool(recipe.trainer.get("use_cpu")))}
     if precision != fitting.get(recipe.model.dtype, precision):
@@ -163,6 +166,10 @@ def _why_it_fails(error: Exception) -> str:
         advice = " This architecture does not compute in that precision: trainer.bf16=false."
     elif "schedule" in text:
         advice = " Arguments of a schedule are typed +schedule.lr_scheduler_kwargs={<name>:<value>}."
+    elif "C++ compiler" in text or "CxxCompiler" in type(error).__name__:
+        advice = " Install one (g++), or leave trainer.torch_compile out."
+    elif isinstance(error, ImportError) and "bitsandbytes" in text:
+        advice = f" Type {adapters.INSTALL}, or take another optimizer (optimizer.optim)."
     elif isinstance(error, ImportError):
         advice = " Or take another optimizer (optimizer.optim)."
     return f"A training with these settings ends at its first step: {with_full_stop(first_line(error))}{advice}"

@@ -210,6 +210,7 @@ def _calibration(
         seconds_per_example=seconds_per_example,
         seconds_per_evaluated=seconds_per_example * FORWARD_FRACTION * judged.mean() / seen.mean(),
         megabytes=_saved_megabytes(trainer, checkpoint),
+        whole_megabytes=checkpoint.megabytes,
         device=str(trainer.args.device),
         threads=torch.get_num_threads(),
         gpu_megabytes=torch.cuda.max_memory_reserved() / 1e6 if trainer.args.device.type == "cuda" else 0.0,

@@ -17,7 +17,8 @@ class Speed:
 
     training: float
     evaluation: float
-    megabytes: float  # of the weights
+    megabytes: float  # of the weights that a training saves
+    whole_megabytes: float | None = None  # of a whole model, if that is more
 
     @classmethod
     def of(cls, measured: Sequence[Calibration]) -> "Speed":
@@ -26,6 +27,7 @@ class Speed:
             fmean(c.seconds_per_example for c in measured),
             fmean(c.seconds_per_evaluated for c in measured),
             measured[0].megabytes,
+            measured[0].whole_megabytes,
         )
 
     def training_seconds(self, sizes: Mapping[str, int], epochs: float, n_rungs: int) -> float:
@@ -38,6 +40,7 @@ class Speed:
         """
         return epochs * sizes["train"] * self.training + n_rungs * sizes["validation"] * self.evaluation
 
-    def disk_gigabytes(self, weights: int, trainings: int, paused: int = 0) -> float:
-        """Disk space in GB (10**9 bytes) of so many saved weights, running trainings and paused trials."""
-        return (weights + TRAINING * trainings + PAUSED * paused) * self.megabytes / 1e3
+    def disk_gigabytes(self, weights: int, trainings: int, paused: int = 0, whole: int = 0) -> float:
+        """Disk space in GB (10**9 bytes) of so many weights, running trainings, paused trials and whole models."""
+        saved = (weights + TRAINING * trainings + PAUSED * paused) * self.megabytes
+        return (saved + whole * (self.whole_megabytes or self.megabytes)) / 1e3

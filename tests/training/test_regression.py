@@ -55,8 +55,9 @@ def test_the_unit_of_the_numbers_does_not_matter(tmp_path: Path, unit: float, ze
     assert other["loss"] == pytest.approx(plain["loss"], rel=0.1)
 
 
-def test_saved_weights_predict_in_the_numbers_unit(tmp_path: Path) -> None:
-    settings, checkpoint, data = training_on(tmp_path, 100.0, 1000.0, "trainer.bf16=false")
+@pytest.mark.parametrize("adapter", ["none", "lora"])
+def test_saved_weights_predict_in_the_numbers_unit(tmp_path: Path, adapter: str) -> None:
+    settings, checkpoint, data = training_on(tmp_path, 100.0, 1000.0, "trainer.bf16=false", f"adapter={adapter}")
     result = fine_tune(settings.recipe, checkpoint, data, OBJECTIVE, RecordingCallback(), tmp_path / "t")
     stored = np.load(tmp_path / "t" / BEST_DIR / PROBABILITIES_FILE)
     true = np.asarray(data.validation["labels"][:])

@@ -1,5 +1,7 @@
 """The price of a study or a comparison is reckoned in one place."""
 
+from dataclasses import replace
+
 import pytest
 
 from src.core.records import Calibration
@@ -21,3 +23,6 @@ def test_a_checkpoint_takes_three_times_the_weights() -> None:
     assert speed.disk_gigabytes(weights=2, trainings=0) == pytest.approx(0.2)
     assert speed.disk_gigabytes(weights=0, trainings=1) == pytest.approx(0.7)
     assert speed.disk_gigabytes(weights=0, trainings=0, paused=1) == pytest.approx(0.4)
+    assert speed.disk_gigabytes(weights=0, trainings=0, whole=2) == pytest.approx(0.2)
+    of_adapter = replace(speed, megabytes=1.0, whole_megabytes=100.0)
+    assert of_adapter.disk_gigabytes(weights=8, trainings=1, whole=2) == pytest.approx(0.215)

@@ -281,8 +281,9 @@ def print_price(plan: SweepPlan, console: StudyConsole, ended: Sequence[TrialRec
         left = min(left, max(0.0, study.budget_epochs - spent) / _mean_epochs(plan))
     rounds = max(left / plan.workers, 1 if left else 0)
     may_pause = study.n_trials if "Asha" in str(plan.settings.pruner.get("_target_")) else 0
-    delivered = study.keep_until_end + 1 + bool(study.average_most)  # MLflow has a copy of the study's model
-    console.price(measured, one * rounds, speed.disk_gigabytes(delivered, plan.workers, may_pause))
+    whole = 1 + bool(study.average_most)  # MLflow has a copy of the study's model
+    disk = speed.disk_gigabytes(study.keep_until_end, plan.workers, may_pause, whole)
+    console.price(measured, one * rounds, disk)
     if measured[0].cut >= MIN_CUT_SHOWN:
         console.print(
             f"  note: {measured[0].cut:.0%} of the training texts are cut at model.max_tokens="
