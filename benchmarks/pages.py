@@ -13,6 +13,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from benchmarks import adapters as adapter_trainings
 from benchmarks import common, quality, scale, search
 from benchmarks import portfolio as portfolios
 
@@ -53,6 +54,7 @@ def page(draw: bool = False) -> str:
         delivered,
         front,
         portfolio,
+        adapters,
         searches,
         schedulers,
         trial,
@@ -120,6 +122,46 @@ def _draw_front(trials: Sequence[dict[str, Any]]) -> None:
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(PICTURES / "front.svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
+
+
+# --- adapters ---
+
+
+def adapters(_draw: bool) -> Iterable[str]:
+    """Adapters beside full fine-tuning."""
+    record = _read("adapters")
+    if record is None:
+        return
+    yield "## Adapters beside full fine-tuning\n"
+    about = adapter_trainings.__doc__ or ""
+    yield about[about.index("SST-2, ") :]
+    yield from _circumstances(record)
+    yield adapter_table(record)
+    yield (
+        "Means over the seeds. A checkpoint has weights and the optimizer's state; kept are the best weights of a"
+        " training. Memory is the most that the process had in use, libraries included.\n"
+    )
+
+
+def adapter_table(record: dict[str, Any]) -> str:
+    """A row for each adapter and learning rate."""
+    kinds: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for training in record["trainings"]:
+        adapter = next(word for word in training["words"] if word.startswith("adapter="))
+        kinds.setdefault((adapter, training["learning_rate"]), []).append(training)
+    rows = []
+    for (adapter, rate), each in kinds.items():
+        mean = {key: statistics.mean(t[key] for t in each) for key in each[0] if key != "words"}
+        scores = ", ".join(f"{t['accuracy']:.4f}" for t in each)
+        rows.append([
+            f"`{adapter}`", f"{rate:g}", scores, f"{mean['seconds']:.0f}", f"{mean['peak_memory_gigabytes']:.1f}",
+            f"{mean['checkpoint_megabytes']:.0f}", f"{mean['kept_megabytes']:.0f}", f"{mean['merged_megabytes']:.0f}",
+        ])  # fmt: skip
+    heads = [
+        "", "learning rate", "accuracy of each seed", "seconds", "GB of memory", "MB of a checkpoint", "MB kept",
+        "MB delivered",
+    ]  # fmt: skip
+    return _table(heads, rows)
 
 
 # --- a portfolio ---

@@ -7,7 +7,7 @@ Data flows from top to bottom; every import points down::
     cli/            help pages, mistyped overrides, how errors are printed, exit codes
          |
     workflows/      what each command does, in the launching process
-         |            sweep/    plan, run, monitor, finish, report
+         |            sweep/    plan, memory_plan, run, monitor, finish, report
          |            compare/  plan, run, monitor, form_choice, evaluate, contender_records, record
          |            predict/  model_choice, texts, answers, run
          |            train promote reproduce publish status ui join; multirun for Hydra's -m
@@ -24,7 +24,7 @@ Data flows from top to bottom; every import points down::
     search/         space, sampler, asha, screening, study, trial_lifecycle, stopping, storages/
     verdict/        bootstrap, estimates, decision, power, tables (beside search/; neither imports the other)
          |
-    training/       trainer, dry_run, callbacks, pretrained, checkpoints, distributed, devices, metrics, baselines
+    training/       trainer, pretrained, classifiers, adapters, callbacks, checkpoints, dry_run, memory, devices, metrics
          |
     data/           loading, labels, split_files, splits, leakage, dataset, tokenization, test_split; starter reviews
          |            files/    csv, tsv, json, parquet, arrow, xlsx: cells as text, exactly as written

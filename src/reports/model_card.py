@@ -67,7 +67,7 @@ def _metadata(judged: JudgedSearch, more: dict[str, Any]) -> ModelCardData:
     ]
     return ModelCardData(
         model_name=_title(record),
-        library_name="transformers",
+        library_name="transformers" if verdict.merge else "peft",
         pipeline_tag=TASK,
         tags=["trialbook", TASK],
         base_model=record.base.name if record.base.source in ("Hub", "package") else None,

@@ -11,6 +11,8 @@ DELETE_PATTERNS = (
     "figures/*",
     "*.safetensors",
     "*.safetensors.index.json",
+    "adapter_config.json",
+    "base.json",
     "tokenizer*",
     "vocab.*",
     "merges.txt",

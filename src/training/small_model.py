@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from src.training.trainer import build_training_arguments
 
 TEXTS = ("a warm and funny film", "dull", "it is far too long , and nobody in it is worth a second look", "good")
 STEPS = 2
-SMALLEST_VOCABULARY = 256  # rows of the small model's embedding, unless a special token is above
+VOCABULARY = 256  # rows of the small model's embedding; tokens are counted round
 
 
 def with_small_batches(recipe: Recipe) -> Recipe:
@@ -34,9 +35,10 @@ def build_small_model(recipe: Recipe, checkpoint: PretrainedModel, task: Task, l
     """So many random layers of the checkpoint's architecture, with few rows of embeddings, and the recipe's adapter."""
     config = classifiers.classifier_config(checkpoint, recipe.model, task)
     small = copy.deepcopy(config)
-    special = [v for k, v in small.to_dict().items() if k.endswith("token_id") and isinstance(v, int)]
-    small.num_hidden_layers = layers
-    small.vocab_size = min(int(config.vocab_size), max(SMALLEST_VOCABULARY, *(v + 1 for v in special), 0))
+    small.num_hidden_layers, small.vocab_size = layers, min(int(config.vocab_size), VOCABULARY)
+    for key, value in config.to_dict().items():
+        if key.endswith("token_id") and isinstance(value, int):
+            setattr(small, key, value % small.vocab_size)
     set_seed(recipe.seed)
     try:
         model = AutoModelForSequenceClassification.from_config(small)
@@ -52,10 +54,10 @@ def build_small_model(recipe: Recipe, checkpoint: PretrainedModel, task: Task, l
 
 def small_data(tokenizer: Any, config: Any, task: Task, max_tokens: int) -> Dataset:
     """Four texts with labels of the task, as a small model of this config can read them."""
-    rows, n_labels = int(config.vocab_size), len(task.label_names)
+    n_labels = len(task.label_names)
     texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if task.has_pairs else list(TEXTS)
     encoded = encode(tokenizer, texts, max_tokens)
-    ids = [[i if i < rows else i % min(rows, SMALLEST_VOCABULARY) for i in text] for text in encoded["input_ids"]]
+    ids = [[i % int(config.vocab_size) for i in text] for text in encoded["input_ids"]]
     labels: list[Any] = [i % n_labels for i in range(len(TEXTS))]
     if task.is_regression:
         labels = [i / len(TEXTS) for i in range(len(TEXTS))]
@@ -72,10 +74,17 @@ def train_small(recipe: Recipe, model: Any, tokenizer: Any, data: Dataset) -> tu
             args=build_training_arguments(recipe, Path(folder), max_steps=STEPS),
             train_dataset=data,
             processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=partial(_padded, tokenizer, int(model.config.vocab_size)),
         )
         trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     assert trainer.model is not None
     return trainer, {name: value.detach().float().cpu() for name, value in trainer.model.state_dict().items()}
+
+
+def _padded(tokenizer: Any, rows: int, texts: list[dict[str, Any]]) -> Any:
+    """A batch whose tokens, padding too, are among the rows of a small embedding."""
+    batch = DataCollatorWithPadding(tokenizer)(texts)
+    batch["input_ids"] %= rows
+    return batch

@@ -110,7 +110,8 @@ def fine_tune(
     trainer.add_callback(rung_callback)
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     result = rung_callback.result(time.monotonic() - began)
-    if recipe.has_adapter and result.ms_per_1000_texts is not None and result.state == State.COMPLETE:
+    is_measured = result.ms_per_1000_texts is not None and result.state == State.COMPLETE
+    if recipe.has_adapter and is_measured and not trainer.args.torch_compile:  # which would compile it once more
         result = replace(result, ms_per_1000_texts=_merged_speed(trainer))
     return result
 

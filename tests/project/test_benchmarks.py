@@ -33,6 +33,13 @@ def test_the_page_is_made_from_the_records() -> None:
     assert pages.README.read_text() == pages.page(), "run python -m benchmarks.pages"
 
 
+def test_the_page_about_large_models_has_the_recorded_figures() -> None:
+    record = json.loads((common.RECORDS / "adapters.json").read_text())
+    assert (
+        pages.adapter_table(record).strip() in (common.HERE.parent / "docs" / "how-to" / "large-models.md").read_text()
+    )
+
+
 def test_every_record_says_what_it_was_made_with() -> None:
     files = list(common.RECORDS.glob("**/*.json"))
     assert files

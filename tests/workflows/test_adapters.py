@@ -108,6 +108,21 @@ def test_an_adapter_whose_base_nobody_else_has_is_not_published(adapted: Place) 
     assert "The version is an adapter of the weights in random://bert" in done.err
 
 
+def test_an_adapter_of_weights_on_the_hub_is_published_as_one(adapted: Place) -> None:
+    newest = max(client_of(adapted).search_model_versions("name = 'letters'"), key=lambda v: int(v.version))
+    file = next(adapted.folder.glob(f"mlruns/artifacts/**/{newest.source.split('/')[-2]}/**/best/base.json"))
+    before = file.read_text()
+    file.write_text(json.dumps({**json.loads(before), "checkpoint": "someone/model", "revision": "0123abc"}))
+    try:
+        words = ["repo=me/it", f"publish.version={newest.version}", "publish.dry_run=true"]
+        done = adapted.run("src.publish", *words)
+    finally:
+        file.write_text(before)
+    assert done.code == 0, done.err
+    assert "adapter_model.safetensors" in done.out
+    assert "MB  model.safetensors" not in done.out
+
+
 KILLED_AT = [
     "src.search.trial_lifecycle:pause_trial:before",
     "src.training.callbacks:save_weights:before",

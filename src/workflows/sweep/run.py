@@ -109,6 +109,8 @@ def _with_measured_workers(plan: SweepPlan, console: StudyConsole, launch: Launc
             launch(plan.workers)
         return plan
     machine = devices.with_gpu_memory(machine_for(settings))
+    most = memory_plan.workers_that_fit(plan.memory, machine, machine.cores)
+    machine = replace(machine, cores=most)
     speeds = worker_count.measure_worker_counts(settings, plan.paths, plan.dataset, machine, launch)
     workers = worker_count.best_count(speeds)
     console.worker_counts(speeds, workers)

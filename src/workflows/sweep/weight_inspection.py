@@ -1,6 +1,7 @@
 """Analyses the weights of a training: how they have changed, and their errors on validation."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from src.core.paths import Paths
 from src.data.dataset import PreparedDataset
 from src.reports.error_analysis import ErrorAnalysis, analyze_errors
 from src.reports.search_record import WeightInspection
-from src.training import pretrained, weight_changes
+from src.training import adapters, pretrained, weight_changes
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 
 
@@ -35,9 +36,14 @@ def inspect_weights(
     return WeightInspection(
         layers=tuple(weight_changes.group_by_layer(tensors, start.base_model_prefix)),
         tensors=tuple(tensors),
-        summary=weight_changes.model_summary(start, model.max_tokens),
+        summary=weight_changes.model_summary(_as_trained(start, settings), model.max_tokens),
         analysis=validation_errors(training, dataset),
     )
+
+
+def _as_trained(start: Any, settings: Settings) -> Any:
+    recipe = settings.recipe
+    return adapters.add_adapter(start, recipe.adapter, recipe.seed) if recipe.has_adapter else start
 
 
 def validation_errors(training: Path, dataset: PreparedDataset) -> ErrorAnalysis | None:
