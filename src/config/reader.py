@@ -330,7 +330,10 @@ class _Reader:
     def adapter(self) -> AdapterSettings:
         """The group adapter; configs of earlier versions do not have it."""
         adapter = self.read(AdapterSettings, "adapter") or AdapterSettings()
-        self.problems += _adapter_problems(adapter, self.group("adapter"))
+        searched = self.group("space").get("adapter") or {}
+        # where adapters are searched, an option without one is given what is for the others, too
+        given = {} if isinstance(searched, dict) and "choices" in searched else self.group("adapter")
+        self.problems += _adapter_problems(adapter, given)
         return adapter
 
     def workers(self) -> int | None:

@@ -5,7 +5,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from src.config.settings import DTYPES, PER_LABEL, WEIGHTINGS, LossSettings, Settings, StudySettings
+from src.config.settings import (
+    DTYPES,
+    FOUR_BIT,
+    NO_ADAPTER,
+    PER_LABEL,
+    WEIGHTINGS,
+    LossSettings,
+    Settings,
+    StudySettings,
+)
 from src.core import own_code, own_metrics
 from src.core.errors import InvalidInput, did_you_mean
 from src.core.task import Task, labels_of
@@ -37,7 +46,7 @@ def check_study(settings: Settings, space: Space, options: Mapping[str, list[str
             "configuration)."
         )
     problems += _study_problems(settings, space) + _enqueued_problems(settings, space)
-    problems += _screening_problems(settings, space)
+    problems += _screening_problems(settings, space) + _four_bit_problems(space)
     study, node = settings.study, settings.pruner
     attempts: tuple[Callable[[], object], ...] = (
         lambda: build_sampler(settings.sampler, study.seed),
@@ -248,6 +257,19 @@ def _screening_problems(settings: Settings, space: Space) -> list[str]:
             "machines do not see. Screen on one machine first, and search the models that it keeps."
         )
     return problems
+
+
+def _four_bit_problems(space: Space) -> list[str]:
+    by_key = {p.key: p for p in space.parameters}
+    dtypes, adapters = by_key.get("model.dtype"), by_key.get("adapter")
+    if dtypes is None or adapters is None or FOUR_BIT not in (dtypes.values() or ()):
+        return []
+    if NO_ADAPTER not in dtypes.when.get("adapter", (NO_ADAPTER,)) or NO_ADAPTER not in (adapters.values() or ()):
+        return []
+    return [
+        "space.model.dtype has 4bit, and space.adapter has none, without which such weights cannot be trained. Write "
+        "space.model.dtype={choices: [float32, 4bit], when: {adapter: lora}}."
+    ]
 
 
 def _enqueued_problems(settings: Settings, space: Space) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from src.core.task import Threshold, gives_several_labels, pair_columns, threshold_text
 from src.core.texts import TEXT, TEXT_PAIR
 from src.tracking.store import TrackingStore
+from src.training import adapters
 from src.training.pretrained import BEST_DIR
 
 ARTIFACT = "model"
@@ -54,14 +55,13 @@ def log_adapter(store: TrackingStore, run_id: str, folder: Path, threshold: Thre
     import mlflow
     from transformers import AutoConfig
 
-    _, signature = _signature(AutoConfig.from_pretrained(folder, local_files_only=True))
+    signature = _signature(AutoConfig.from_pretrained(folder, local_files_only=True), called=False)[1]
     mlflow.set_tracking_uri(store.uri)
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name=ARTIFACT,
             python_model=str(Path(__file__).with_name("adapter_model.py")),
             artifacts={ADAPTER: str(folder)},
-            input_example=None,
             signature=signature,
             params=_params(threshold, merge=False),
             pip_requirements=_requirements("torch", "transformers", "peft", "mlflow", "pandas"),
@@ -75,11 +75,17 @@ def adapter_folder(uri: str, to: Path) -> Path | None:
 
     if "transformers" in mlflow.models.get_model_info(uri).flavors:
         return None
-    return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(to))) / "artifacts" / BEST_DIR
+    folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(to))) / "artifacts" / BEST_DIR
+    return folder if adapters.is_adapter(folder) else None
 
 
-def _signature(config: Any) -> tuple[dict[str, Any], Any]:
-    """How a logged model is called, and its signature. `config`: of the classifier."""
+def _signature(config: Any, called: bool = True) -> tuple[dict[str, Any], Any]:
+    """How a logged model is called, and its signature.
+
+    Args:
+        config: of the classifier.
+        called: whether how it is called is part of the signature, and can be changed.
+    """
     from mlflow.models import infer_signature
 
     example: Any = {TEXT: "a text", TEXT_PAIR: "another"} if pair_columns(config) else ["a text"]
@@ -88,7 +94,7 @@ def _signature(config: Any) -> tuple[dict[str, Any], Any]:
     if gives_several_labels(config):
         # such an answer for every label, a column each, for which MLflow's signatures have no type
         call, answer = call | {"top_k": config.num_labels}, None
-    return call, infer_signature(example, answer, call)
+    return call, infer_signature(example, answer, call if called else None)
 
 
 def _requirements(*packages: str) -> list[str]:

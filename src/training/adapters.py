@@ -38,12 +38,13 @@ class AdapterBase:
     fingerprint: str  # of the weights
     folder: str  # where they were
     dtype: str  # of the weights in memory, as model.dtype names it
+    precision: str  # beside weights in 4 bits: bf16, fp16 or fp32
 
     @classmethod
-    def of(cls, base: PretrainedModel, model: ModelSettings) -> "AdapterBase":
-        """Those of a training."""
+    def of(cls, base: PretrainedModel, model: ModelSettings, precision: str) -> "AdapterBase":
+        """Those of a training in this precision."""
         revision = base.revision or model.pin.revision
-        return cls(base.id, revision, model.pin.package, base.fingerprint, str(base.folder), model.dtype)
+        return cls(base.id, revision, model.pin.package, base.fingerprint, str(base.folder), model.dtype, precision)
 
     def find(self) -> PretrainedModel:
         """The weights where they were, or else where `model.checkpoint` leads to from the working folder.

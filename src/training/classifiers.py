@@ -38,7 +38,7 @@ def build_classifier(
     own = classification_head.head_labels(own_config(checkpoint))
     config = classifier_config(checkpoint, model, task)
     set_seed(seed)
-    classifier = load_weights(checkpoint.folder, config, model.dtype, use_cpu)
+    classifier = load_weights(checkpoint.folder, config, model.dtype, use_cpu, devices.fast_precision(use_cpu))
     if own is not None and len(own) == len(task.label_names):
         names = () if task.is_regression else task.label_names  # a head for numbers is new: it has a unit of its own
         classification_head.adapt_head(classifier, own, names, seed)
@@ -74,16 +74,24 @@ def classifier_config(checkpoint: PretrainedModel, model: ModelSettings, task: T
     return config
 
 
-def load_finetuned(folder: Path) -> Any:
+def load_finetuned(folder: Path, exact: bool = False) -> Any:
     """The fine-tuned classifier in `folder`, a plain model of transformers: an adapter is merged into its base.
 
-    Raises CommandFailed if the base of an adapter is gone.
+    Args:
+        folder: with weights and tokenizer.
+        exact: leave a merged model in 32 bits, in which it is computed. Else it is rounded to the dtype of its base.
+
+    Raises:
+        CommandFailed: the base of an adapter is gone.
     """
     from transformers import AutoModelForSequenceClassification
 
     if not adapters.is_adapter(folder):
         return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    return adapters.load_adapter(_base_classifier(folder), folder).merge_and_unload()
+    base = _base_classifier(folder)
+    dtype = base.dtype
+    merged = adapters.load_adapter(base.float(), folder).merge_and_unload()
+    return merged if exact else merged.to(dtype)
 
 
 def write_plain(folder: Path, to: Path, threshold: Threshold | None = None, classifier: Any = None) -> None:
@@ -137,10 +145,10 @@ def _base_classifier(folder: Path) -> Any:
 
     base = adapters.base_of(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return _dequantized(load_weights(base.find().folder, config, base.dtype))
+    return _dequantized(load_weights(base.find().folder, config, base.dtype, precision=base.precision))
 
 
-def load_weights(folder: Path, config: Any, dtype: str, use_cpu: bool = False) -> Any:
+def load_weights(folder: Path, config: Any, dtype: str, use_cpu: bool = False, precision: str = "fp32") -> Any:
     """The pretrained weights in `folder` as a classifier with a random head, if they have none that fits the config.
 
     Args:
@@ -148,14 +156,15 @@ def load_weights(folder: Path, config: Any, dtype: str, use_cpu: bool = False) -
         config: of the classifier.
         dtype: as model.dtype names it.
         use_cpu: quantize for the processor, also where there is a GPU.
+        precision: beside weights in 4 bits (see devices.four_bit_arguments).
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     more: dict[str, Any] = {"dtype": torch.bfloat16 if dtype == BFLOAT16 else torch.float32}
     if dtype == FOUR_BIT:
-        more = devices.four_bit_arguments(use_cpu, adapters.head_modules(without_weights(config)))
-    return AutoModelForSequenceClassification.from_pretrained(
+        more = devices.four_bit_arguments(use_cpu, precision, adapters.head_modules(without_weights(config)))
+    classifier = AutoModelForSequenceClassification.from_pretrained(
         folder,
         config=config,
         local_files_only=True,
@@ -164,6 +173,11 @@ def load_weights(folder: Path, config: Any, dtype: str, use_cpu: bool = False) -
         ignore_mismatched_sizes=True,
         **more,
     )
+    for module in classifier.modules() if dtype == FOUR_BIT else ():
+        # else bitsandbytes repacks weights on some processors when they are evaluated, and they cannot be trained then
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return classifier
 
 
 def _dequantized(classifier: Any) -> Any:

@@ -199,11 +199,12 @@ def forkserver_context(preload: list[str]) -> Any:
     return context
 
 
-def four_bit_arguments(use_cpu: bool, whole: Sequence[str]) -> dict[str, Any]:
+def four_bit_arguments(use_cpu: bool, precision: str, whole: Sequence[str]) -> dict[str, Any]:
     """Arguments of transformers' from_pretrained to hold weights in 4 bits, on a GPU or a processor.
 
     Args:
         use_cpu: also where there is a GPU.
+        precision: of all that is not quantized, and of what is computed: bf16, fp16 or fp32.
         whole: modules that are not quantized.
 
     Source: Dettmers and others 2023, arXiv:2305.14314 (QLoRA).
@@ -212,7 +213,7 @@ def four_bit_arguments(use_cpu: bool, whole: Sequence[str]) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     on_gpu = torch.cuda.is_available() and not use_cpu
-    compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[fast_precision(not on_gpu)]
+    compute = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

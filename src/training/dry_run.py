@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from transformers import Trainer
 
-from src.config.settings import BFLOAT16, FOUR_BIT, Recipe
+from src.config.settings import BFLOAT16, FLOAT32, FOUR_BIT, Recipe
 from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.core.task import Task
 from src.training import adapters, classification_head, devices, pretrained
@@ -94,6 +94,9 @@ def _dry_run(
         return _failed(_why_it_fails(error))
     problems = tuple(_settings_without_effect(recipe, trainer))
     effective, idle = set[str](), set[str]()
+    if recipe.model.dtype != FLOAT32:  # it is probed on a processor, in 32 bits
+        recipe = replace(recipe, model=replace(recipe.model, dtype=FLOAT32))
+        model = build_small_model(recipe, checkpoint, task)
     for key, alternatives in _probes(recipe):
         if key in known:
             continue

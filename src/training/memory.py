@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def estimate_memory(
     whole = classifiers.without_weights(config)
     if recipe.has_adapter:
         whole = adapters.add_adapter(whole, recipe.adapter, recipe.seed)
-    weights, trained = _weight_bytes(recipe, whole)
+    weights, trained = _weight_bytes(recipe, whole), _n_trained(whole)
     small = [build_small_model(recipe, checkpoint, task, layers) for layers in (1, 2)]
     one, two = (_kept_for_backward(recipe, model, n_tokens) for model in small)
     kept, per_text = (a + (b - a) * (config.num_hidden_layers - 1) for a, b in zip(one, two, strict=True))
@@ -52,11 +53,12 @@ def estimate_memory(
         # of each layer its input, from which the layer is computed again
         kept, per_text = one[0], one[1] + n_tokens * config.hidden_size * size * config.num_hidden_layers
     data = small_data(tokenizer, small[0].config, task, recipe.model.max_tokens)
-    trainer, _ = train_small(with_small_batches(recipe), small[0], tokenizer, data)
+    plain = {key: value for key, value in recipe.trainer.items() if key != "torch_compile"}
+    trainer, _ = train_small(with_small_batches(replace(recipe, trainer=plain)), small[0], tokenizer, data)
     return MemoryEstimate(
         weights=(weights + kept) / 1e9,
-        gradients=trained * _trained_size(recipe) / 1e9,
-        optimizer=trained * _optimizer_bytes(trainer) / 1e9,
+        gradients=sum(trained) * _trained_size(recipe) / 1e9,
+        optimizer=sum(n * each for n, each in zip(trained, _optimizer_bytes(trainer), strict=True)) / 1e9,
         per_text=per_text / 1e9,
         texts=max(1, micro_batch_size(recipe) // devices),
         tokens=n_tokens,
@@ -80,20 +82,33 @@ def _trained_size(recipe: Recipe) -> int:
     return BYTES[FLOAT32] if recipe.has_adapter else BYTES[recipe.model.dtype]
 
 
-def _weight_bytes(recipe: Recipe, whole: Any) -> tuple[float, int]:
-    """Bytes of all weights, and the number of those that are trained. `whole`: the model, which may have no values."""
+def _weight_bytes(recipe: Recipe, whole: Any) -> float:
+    """Bytes of all weights. `whole`: the model, which may have no values."""
     plain = {id(p) for m in whole.modules() if not isinstance(m, torch.nn.Linear) for p in m.parameters(recurse=False)}
     half = BYTES[FLOAT32 if resolve_precision(recipe) == "fp32" else BFLOAT16]  # what is not quantized beside 4 bits
-    n_bytes, n_trained = 0.0, 0
+    n_bytes = 0.0
     for parameter in whole.parameters():
         if parameter.requires_grad:
-            n_trained += parameter.numel()
             n_bytes += parameter.numel() * _trained_size(recipe)
         elif recipe.model.dtype == FOUR_BIT:
             n_bytes += parameter.numel() * (half if id(parameter) in plain else FOUR_BIT_BYTES)
         else:
             n_bytes += parameter.numel() * BYTES[recipe.model.dtype]
-    return n_bytes, n_trained
+    return n_bytes
+
+
+def _n_trained(model: Any) -> tuple[int, int]:
+    """The numbers of weights that are trained, of embeddings and of all else."""
+    embeddings = _embeddings(model)
+    counts = [0, 0]
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            counts[id(parameter) not in embeddings] += parameter.numel()
+    return counts[0], counts[1]
+
+
+def _embeddings(model: Any) -> set[int]:
+    return {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
 
 
 def _kept_for_backward(recipe: Recipe, model: Any, n_tokens: int) -> tuple[int, int]:
@@ -124,9 +139,15 @@ def _saved_bytes(model: Any, precision: str, n_tokens: int, n_texts: int) -> int
     return sum(sizes.values())
 
 
-def _optimizer_bytes(trainer: Any) -> float:
-    """Bytes that the optimizer keeps for each trained weight."""
+def _optimizer_bytes(trainer: Any) -> tuple[float, float]:
+    """Bytes that the optimizer keeps for each trained weight of embeddings, and of all else.
+
+    Optimizers in 8 bits keep 32 for embeddings.
+    """
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # accelerate wraps it
-    n_weights = sum(weight.numel() for group in optimizer.param_groups for weight in group["params"])
-    kept = (value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
-    return sum(value.numel() * value.element_size() for value in kept) / n_weights
+    embeddings, kept = _embeddings(trainer.model), [0, 0]
+    for parameter, state in optimizer.state.items():
+        tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
+        kept[id(parameter) not in embeddings] += sum(value.numel() * value.element_size() for value in tensors)
+    n_embedding, n_other = _n_trained(trainer.model)
+    return kept[0] / max(1, n_embedding), kept[1] / max(1, n_other)

@@ -66,7 +66,7 @@ def resolve(model: ModelSettings, cache: Path) -> PretrainedModel:
             f"model.max_tokens is {model.max_tokens}, and {model.checkpoint} takes texts of up to {places} tokens."
         )
     words, rows = _vocabulary_size(checkpoint), config.get("vocab_size")
-    if rows and words > rows:
+    if rows and words > rows and _highest_token(checkpoint) >= rows:
         raise InvalidInput(
             f"The tokenizer in {checkpoint.folder} has {words} tokens, and the model beside it knows {rows}: they do "
             f"not belong together. Save both into model.checkpoint ({model.checkpoint}) with save_pretrained."
@@ -103,6 +103,11 @@ def find(model: ModelSettings, cache: Path) -> PretrainedModel:
         raise InvalidInput(
             f"model.checkpoint is {model.checkpoint}, and {checkpoint.folder} has no config.json; a checkpoint is a "
             "folder written by save_pretrained, or a Hub id."
+        )
+    if (checkpoint.folder / "adapter_config.json").is_file():
+        raise InvalidInput(
+            f"model.checkpoint is {model.checkpoint}, an adapter without its base. Name the base, and train a new "
+            "adapter (adapter=lora), or merge them first: PeftModel.merge_and_unload() of peft, and save_pretrained."
         )
     if not checkpoint.weights:
         others = sorted(f.name for f in checkpoint.folder.glob("*.bin"))
@@ -169,6 +174,13 @@ def _vocabulary_size(checkpoint: PretrainedModel) -> int:
             f"model.checkpoint is {checkpoint.id}, and {checkpoint.folder} has no tokenizer that can be read: "
             f"{with_full_stop(first_line(error))} Save it beside the model with save_pretrained."
         ) from error
+
+
+def _highest_token(checkpoint: PretrainedModel) -> int:
+    """The highest number of a token that a text can have, which special ones beyond the vocabulary are not."""
+    tokenizer = load_tokenizer(checkpoint)
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return max(index for index in tokenizer.get_vocab().values() if index not in special)
 
 
 def load_tokenizer(checkpoint: PretrainedModel) -> Any:

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from src.config.settings import BFLOAT16, AdapterSettings, LossSettings, Recipe
+from src.config.settings import BFLOAT16, FOUR_BIT, AdapterSettings, LossSettings, Recipe
 from src.core.errors import first_line
 from src.core.records import Calibration, Evaluation, State, TrainingResult
 from src.core.task import Task
@@ -111,7 +111,8 @@ def fine_tune(
     trainer.train(resume_from_checkpoint=str(start) if start else None)
     result = rung_callback.result(time.monotonic() - began)
     is_measured = result.ms_per_1000_texts is not None and result.state == State.COMPLETE
-    if recipe.has_adapter and is_measured and not trainer.args.torch_compile:  # which would compile it once more
+    # compiled, it would be compiled once more; in 4 bits, it would not be the model that is delivered
+    if recipe.has_adapter and is_measured and not trainer.args.torch_compile and recipe.model.dtype != FOUR_BIT:
         result = replace(result, ms_per_1000_texts=_merged_speed(trainer))
     return result
 
@@ -120,7 +121,7 @@ def _merged_speed(trainer: "_ClassifierTrainer") -> float:
     """Processor or GPU milliseconds for 1,000 texts without the adapter: as fast as a model with it merged in."""
     validation = trainer.eval_dataset
     rows = range(0, len(validation), max(1, len(validation) // (4 * trainer.args.eval_batch_size)))
-    few = validation.select(rows)
+    few, trainer.compute_metrics = validation.select(rows), None
     with trainer.accelerator.unwrap_model(trainer.model).disable_adapter():
         seconds = trainer.predict(few).metrics["test_runtime"]
     return float(seconds / len(few) * 1e6 * devices.compute_units(trainer.args.use_cpu))
@@ -342,7 +343,8 @@ def _build_trainer(
         compute_metrics=lambda p: trainer.compute_and_keep(p.label_ids, p.predictions),
     )
     trainer.eval_order, trainer.extra_metrics = by_length, extra
-    trainer.adapter_base = AdapterBase.of(checkpoint, recipe.model) if recipe.has_adapter else None
+    precision = devices.fast_precision(bool(recipe.trainer.get("use_cpu")))
+    trainer.adapter_base = AdapterBase.of(checkpoint, recipe.model, precision) if recipe.has_adapter else None
     trainer.task, trainer.training_loss = data.task, _training_loss(recipe, data)
     trainer.scale = NumberScale.of(np.asarray(data.train["labels"][:])) if data.task.is_regression else None
     if trainer.args.device.type == "cpu" and not trainer.args.torch_compile:
@@ -356,6 +358,8 @@ def _build_trainer(
 
 def _build_model(recipe: Recipe, checkpoint: PretrainedModel, task: Task) -> Any:
     """The model that is trained: the classifier, or its adapter."""
+    if recipe.model.dtype == FOUR_BIT and not recipe.has_adapter:
+        raise TrainingFailed("weights in 4 bits (model.dtype=4bit) are trained through an adapter only")
     use_cpu = bool(recipe.trainer.get("use_cpu"))
     classifier = build_classifier(checkpoint, recipe.model, task, recipe.seed, recipe.has_adapter, use_cpu)
     return adapters.add_adapter(classifier, recipe.adapter, recipe.seed) if recipe.has_adapter else classifier

@@ -66,18 +66,18 @@ def weights_sha256(folder: Path) -> str:
 def _mean_of_merged(members: Mapping[Path, int]) -> Any:
     """The average of classifiers, some of which are adapters: as a classifier."""
     (first, count), *others = members.items()
-    classifier = classifiers.load_finetuned(first)
+    classifier = classifiers.load_finetuned(first, exact=True)
     state = classifier.state_dict()
     total = {k: v.to(_sum_type(v)) * count for k, v in state.items() if v.is_floating_point()}
     for member, weight in others:
-        other = classifiers.load_finetuned(member).state_dict()
+        other = classifiers.load_finetuned(member, exact=True).state_dict()
         if {k: v.shape for k, v in other.items()} != {k: v.shape for k, v in state.items()}:
             raise _differ(member, first)
         for name, so_far in total.items():
             total[name] = so_far + other[name].to(so_far.dtype) * weight
     n = sum(members.values())
     classifier.load_state_dict({k: (total[k] / n).to(v.dtype) if k in total else v for k, v in state.items()})
-    return classifier
+    return classifier.to(classifiers.load_finetuned(first).dtype)
 
 
 def _differ(member: Path, first: Path) -> CommandFailed:

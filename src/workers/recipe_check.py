@@ -19,7 +19,7 @@ from src.workers.launcher import PRELOAD
 T = TypeVar("T")
 NO_MEMORY = (  # settings on which memory does not depend
     "learning_rate", "weight_decay", "num_train_epochs", "dropout", "warmup_steps", "label_smoothing_factor", "alpha",
-    "class_weights", "focal_gamma",
+    "class_weights", "focal_gamma", "lr_scheduler_type", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
 )  # fmt: skip
 Candidate = tuple[str, Recipe, PretrainedModel]
 """What a recipe is called in a message (empty for the default recipe), the recipe, and its pretrained model."""

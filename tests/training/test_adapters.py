@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from src.core.errors import CommandFailed, InvalidInput
 from src.core.records import State
 from src.core.task import Task
-from src.training import adapters, classifiers, inference, pretrained, weight_average, weight_changes
-from src.training.callbacks import Objective
+from src.training import adapters, classifiers, devices, inference, pretrained, weight_average, weight_changes
+from src.training.callbacks import Objective, TrainingFailed
 from src.training.checkpoints import last_checkpoint
 from src.training.dry_run import dry_run
 from src.training.pretrained import BEST_DIR
@@ -256,6 +256,60 @@ def test_weights_in_four_bits_are_trained_continued_and_delivered(tmp_path: Path
     assert 0.01 < ((rounded - whole).norm() / whole.norm()).item() < 0.2
     pooler = start.bert.pooler.dense.weight  # part of the head, which is trained whole
     assert torch.equal(pooler, exact["bert.pooler.dense.weight"].to(pooler.dtype))
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_an_evaluation_changes_no_gradient_of_weights_in_four_bits(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    wide = {**(ARCHITECTURES | DECODERS)[kind], "hidden_size": 64, "intermediate_size": 128}
+    config = AutoConfig.for_model(kind, **wide, attention_dropout=0.0)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    precision = devices.fast_precision(use_cpu=True)
+    base = classifiers.load_weights(tmp_path, config, "4bit", use_cpu=True, precision=precision)
+    model = adapters.add_adapter(base, settings_of("adapter=lora").recipe.adapter, 1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    batch = {"input_ids": torch.randint(3, 50, (4, 9)), "attention_mask": torch.ones(4, 9, dtype=torch.long)}
+
+    def gradients() -> list[torch.Tensor]:
+        model.train().zero_grad()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            model(**batch, labels=torch.tensor([0, 1, 0, 1])).loss.backward()
+        return [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+    before = gradients()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        model.eval()(**batch)
+    assert all(torch.equal(a, b) for a, b in zip(before, gradients(), strict=True))
+
+
+def test_a_model_in_sixteen_bits_is_rounded_once_when_it_is_merged(tmp_path: Path) -> None:
+    best = trained(tmp_path, "adapter=lora", "model.dtype=bfloat16")
+    exact, rounded = classifiers.load_finetuned(best, exact=True), classifiers.load_finetuned(best)
+    assert (exact.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
+    for name, weights in exact.state_dict().items():
+        assert torch.equal(weights.to(torch.bfloat16), rounded.state_dict()[name]), name
+    batch = classifiers.load_tokenizer(pretrained.resolve(settings_of("model=tiny").recipe.model, tmp_path / "cache"))(
+        TEXTS, padding=True, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        probabilities = [model.eval()(**batch).logits.float().softmax(-1) for model in (exact, rounded)]
+    assert (probabilities[0] - probabilities[1]).abs().max() < 0.02
+
+
+def test_weights_in_four_bits_are_never_trained_themselves(tmp_path: Path) -> None:
+    settings, checkpoint, data = tiny_training(tmp_path, "model.dtype=4bit")
+    with pytest.raises(TrainingFailed, match=r"weights in 4 bits .* through an adapter only"):
+        _build_trainer(settings.recipe, checkpoint, data, tmp_path / "out")
+
+
+def test_an_adapter_is_no_checkpoint_to_start_from(tmp_path: Path) -> None:
+    best = trained(tmp_path, "adapter=lora")
+    model = settings_of("model=checkpoint", f"model.checkpoint={best}", "model.max_tokens=64").recipe.model
+    with pytest.raises(InvalidInput, match="an adapter without its base"):
+        pretrained.resolve(model, tmp_path)
 
 
 def test_without_peft_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

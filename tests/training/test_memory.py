@@ -45,10 +45,10 @@ def test_activations_of_all_layers_are_those_that_the_whole_model_keeps(tmp_path
     whole = classifiers.build_classifier(checkpoint, recipe.model, TASK, 1).train()
     cpu_dropout.install(whole)
     one, two = (memory._saved_bytes(whole, "fp32", found.tokens, n) for n in (1, 2))
-    alike = 0.06 if kind == "modernbert" else 0.01  # whose layers are of two sorts
+    alike = 0.06 if kind == "modernbert" else 0.02  # whose layers are of two sorts
     assert found.per_text * 1e9 == pytest.approx(two - one, rel=alike)
     n_weights = sum(p.numel() for p in whole.parameters())
-    assert found.weights * 1e9 == pytest.approx(4 * n_weights + 2 * one - two, rel=0.02)
+    assert found.weights * 1e9 == pytest.approx(4 * n_weights + 2 * one - two, rel=alike)
     assert found.gradients * 1e9 == 4 * n_weights
     assert found.optimizer == pytest.approx(2 * found.gradients, rel=0.01)
 
@@ -106,6 +106,31 @@ def test_no_more_workers_than_fit() -> None:
     assert enough.startswith("about 4.0 GB for each of 4 workers")
     assert scarce.endswith("this machine has 9.0 GB free; micro-batches are halved where it runs out")
     assert memory_plan.describe(each, Machine(8, 64.0, 0), 1, always=False) == ""
+
+
+def test_an_estimate_is_used_on_the_kind_of_machine_that_it_is_for(tmp_path: Path) -> None:
+    each = MemoryEstimate(0.5, 0.5, 1.0, 0.1, 11, 64, 0.9)
+    memory_plan.save_estimate(each, tmp_path)
+    assert memory_plan.load_estimate(tmp_path, Machine(8, 17.0, 0)) == each
+    assert memory_plan.load_estimate(tmp_path, Machine(8, 17.0, 4)) is None
+    assert memory_plan.load_estimate(tmp_path / "elsewhere", Machine(8, 17.0, 0)) is None
+    assert memory_plan.workers_that_fit(None, Machine(8, 17.0, 4), 4) == 4
+
+
+def test_an_optimizer_in_eight_bits_keeps_more_of_embeddings(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    wide = ARCHITECTURES["bert"] | {"hidden_size": 128, "intermediate_size": 256, "vocab_size": 143}
+    config = AutoConfig.for_model("bert", **wide)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tiny = settings_of("model=tiny").recipe.model
+    pretrained.load_tokenizer(pretrained.resolve(tiny, tmp_path / "cache")).save_pretrained(tmp_path)
+    where = ("model=checkpoint", f"model.checkpoint={tmp_path}", "model.max_tokens=32", *PLAIN)
+    found = {}
+    for optimizer in ("adamw", "adamw_8bit"):
+        recipe = settings_of(*where, f"optimizer={optimizer}").recipe
+        found[optimizer] = memory.estimate_memory(recipe, PretrainedModel(tmp_path, "x", "folder", None), TASK, TEXT)
+    embedding = 8 * 128 * (143 + 64 + 2) / 1e9
+    assert embedding < found["adamw_8bit"].optimizer < 0.75 * found["adamw"].optimizer
 
 
 def test_the_largest_searched_values_count(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from src.training import adapters
@@ -121,6 +122,22 @@ def test_an_adapter_of_weights_on_the_hub_is_published_as_one(adapted: Place) ->
     assert done.code == 0, done.err
     assert "adapter_model.safetensors" in done.out
     assert "MB  model.safetensors" not in done.out
+
+
+def test_a_model_in_sixteen_bits_has_a_report_and_both_ways_to_train_are_searched_and_averaged(place: Place) -> None:
+    write_letters(place.folder / "letters.csv", 200)
+    both = ["+space.adapter.choices=[none,lora]", "model.dtype=bfloat16", "study.report=true", "study.n_trials=4", "study.enqueue=[{adapter:lora}]"]
+    rates = ["space.optimizer.learning_rate.low=1e-3", "optimizer.learning_rate=3e-3"]
+    words = [word for word in LETTERS if not word.startswith(("study.report", "study.n_trials", "space.optimizer"))]
+    done = place.sweep(*words, *INLINE, *both, *rates, "space.optimizer.learning_rate.high=3e-2", "study.name=letters")
+    assert done.code == 0, done.err
+    assert "could not" not in done.out
+    assert {run.data.params["adapter.method"] for run in runs_of(place, "trial")} == {"none", "lora"}
+    (study,) = runs_of(place, "study")
+    assert client_of(place).list_artifacts(study.info.run_id, "report")
+    best = place.study("letters") / "average" / "best" / "model.safetensors"
+    if best.exists():
+        assert {tensor.dtype for tensor in load_file(best).values() if tensor.is_floating_point()} == {torch.bfloat16}
 
 
 KILLED_AT = [

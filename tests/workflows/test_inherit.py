@@ -237,7 +237,7 @@ KILLED_AT = [
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
 def test_kills_lose_and_double_nothing(
     place: Place, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch

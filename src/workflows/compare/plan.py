@@ -8,7 +8,7 @@ from src.comparison import contenders, saved_study
 from src.comparison.contenders import CHAMPION, DEFAULT, TUNED, Contender, Contenders, SeedRun
 from src.comparison.saved_study import SavedStudy
 from src.comparison.selection import Selection, is_complete
-from src.config.settings import ComparisonSettings
+from src.config.settings import FOUR_BIT, ComparisonSettings
 from src.console.output import StudyConsole
 from src.core import own_code
 from src.core.errors import InvalidInput, first_line
@@ -268,9 +268,15 @@ def _power(plan: ComparisonPlan) -> str:
 
 def _check_adapters(saved: SavedStudy, comparison: Contenders) -> None:
     """Raise InvalidInput if an adapter is to be registered, and a recipe has none."""
-    without = [r.name for r in comparison.recipes if not r.settings().recipe.has_adapter]
-    if without and not comparison.merge:
-        raise InvalidInput(
-            f"deliver.merge=false registers an adapter, and {without[0]} of the study {saved.name} has none. Leave it "
-            "out."
-        )
+    recipes = {r.name: r.settings().recipe for r in comparison.recipes}
+    without = [name for name, recipe in recipes.items() if not recipe.has_adapter]
+    in_four_bits = [name for name, recipe in recipes.items() if recipe.model.dtype == FOUR_BIT]
+    if comparison.merge or not (without or in_four_bits):
+        return
+    if without:
+        why = f"{without[0]} of the study {saved.name} has none"
+    else:
+        why = f"{in_four_bits[0]} of the study {saved.name} has one for weights in 4 bits, which the merged model keeps"
+    raise InvalidInput(
+        f"deliver.merge=false registers an adapter, so every compared recipe must have one, and {why}. Leave it out."
+    )

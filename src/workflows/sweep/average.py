@@ -25,7 +25,7 @@ from src.training import inference
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 from src.verdict import estimates
 
-MODEL_KEYS = ("model", "model.checkpoint", "model.name")  # of which all members have the same values
+MODEL_KEYS = ("model", "model.checkpoint", "model.name", "model.dtype")  # of which all members have the same values
 NEW_DIR, OLD_DIR = "new", "old"  # beside BEST_DIR, while weights are replaced
 RECORD_FILE = "average.json"  # with the weights
 NOTED_FILE = "recorded"  # the members of the average that is on its run

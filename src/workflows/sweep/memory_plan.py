@@ -52,9 +52,10 @@ def save_estimate(estimate: MemoryEstimate | None, folder: Path) -> None:
         atomic_write(folder / ESTIMATE_FILE, estimate.to_json())
 
 
-def load_estimate(folder: Path) -> MemoryEstimate | None:
-    """The estimate of the study in `folder`; None if there is none."""
-    return read_record(folder / ESTIMATE_FILE, MemoryEstimate.from_json)
+def load_estimate(folder: Path, machine: Machine) -> MemoryEstimate | None:
+    """The estimate of the study in `folder`; None if there is none, or if it is for processors and these are GPUs."""
+    estimate = read_record(folder / ESTIMATE_FILE, MemoryEstimate.from_json)
+    return estimate if estimate and bool(estimate.gpu_gigabytes) == bool(machine.gpus) else None
 
 
 def check_fit(estimate: MemoryEstimate | None, machine: Machine) -> None:

@@ -95,7 +95,7 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
     arguments.check_arguments(settings.recipe, settings.worker.devices_per_trial)
     space = spaces.build_space(settings)
     warnings = validate.check_study(settings, space, compose.group_options())
-    recipes.check_searched_groups(settings, space)
+    warnings += recipes.check_searched_groups(settings, space)
     machine = machine_for(settings)
     check_writable(paths.root)
     remote_workers.check_remote(settings, paths.root)
@@ -135,10 +135,12 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         workers,
         (*warnings, *environment.cleared_variables(), *data_summary.remarks(prepared)),
     )
+    elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     if study := plan.existing_study():  # what it trains with was tried out when it began
         study.check_definition(plan.definition, partial(_advice, plan))
         study.check_beginning()
-        return _with_fitting_workers(plan, memory_plan.load_estimate(plan.folder), machine)
+        known = None if elsewhere else memory_plan.load_estimate(plan.folder, machine)
+        return _with_fitting_workers(plan, known, machine)
     if any(plan.folder.glob("trials/*")):
         raise InvalidInput(
             f"The folder {plan.folder} has trials of a study {study_settings.name} whose records are kept elsewhere: "
@@ -149,7 +151,6 @@ def plan_sweep(settings: Settings, paths: Paths) -> SweepPlan:
         (name, r, pretrained.find(r.model, paths.cache_dir)) for name, r in recipes.recipes_to_try(settings, space)
     ]
     plan = _with_other_studies(plan)
-    elsewhere = settings.choices.get("launcher") in REMOTE_LAUNCHERS
     notes = recipe_check.check_recipes(candidates, prepared.task, elsewhere, study_settings.has_tuned_threshold)
     plan = replace(plan, warnings=(*plan.warnings, *notes))
     return plan if elsewhere else _with_memory(plan, candidates, machine)

@@ -13,6 +13,8 @@ from src.core.records import Params
 from src.search.space import Space
 from src.training import arguments
 
+RATE_KEY = "optimizer.learning_rate"
+
 
 def searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]:
     """Every model that a trial may use: each choice of the model group or checkpoint.
@@ -32,15 +34,21 @@ def searched_models(settings: Settings, space: Space) -> Iterator[ModelSettings]
             yield replace(model, checkpoint=checkpoint, max_tokens=max(tokens, model.max_tokens), dropout=dropout_used)
 
 
-def check_searched_groups(settings: Settings, space: Space) -> None:
-    """Raise InvalidInput if an option of a searched config group cannot take the command's overrides."""
-    problems = []
+def check_searched_groups(settings: Settings, space: Space) -> list[str]:
+    """Returns warnings. Raises InvalidInput if an option of a searched config group cannot take the overrides."""
+    problems, warnings = [], list[str]()
+    rates = next((p for p in space.parameters if p.key == RATE_KEY), None)
     for parameter in space.parameters:
         group = parameter.key
         for option in (parameter.values() or ()) if "." not in group else ():
             others = [o for o in settings.overrides if not o.startswith(f"{group}=")]
             try:
-                compose.compose_settings([*others, f"{group}={option}"])
+                rate = compose.compose_settings([*others, f"{group}={option}"]).recipe.optimizer.get("learning_rate")
+                if rates is not None and not rates.contains(rate):
+                    warnings.append(
+                        f"The default learning rate of {group}={option}, {rate:g}, is outside the searched range, "
+                        f"{rates}: widen space.{RATE_KEY}."
+                    )
             except HydraException as error:
                 typed = [o for o in others if o.lstrip("+~").startswith(f"{group}.")]
                 problems.append(
@@ -48,6 +56,7 @@ def check_searched_groups(settings: Settings, space: Space) -> None:
                     f"({first_line(error)}). Write ++ in front of what only some options know, or take {option} out."
                 )
     InvalidInput.raise_if_any(problems)
+    return warnings
 
 
 def recipes_to_try(settings: Settings, space: Space) -> Iterator[tuple[str, Recipe]]:

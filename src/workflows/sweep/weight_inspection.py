@@ -43,6 +43,7 @@ def inspect_weights(
 
 def _as_trained(start: Any, settings: Settings) -> Any:
     recipe = settings.recipe
+    start = start.float()  # torchinfo computes with it
     return adapters.add_adapter(start, recipe.adapter, recipe.seed) if recipe.has_adapter else start
 
 
