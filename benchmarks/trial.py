@@ -120,8 +120,7 @@ class Parts:
         from src.config import compose as config
         from src.search import trial_lifecycle
         from src.tracking.run_log import RunLog
-        from src.training import callbacks
-        from src.training import trainer as trainer_module
+        from src.training import callbacks, classifier_trainer
         from src.workers import search_worker
 
         self.seconds: dict[str, float] = {}
@@ -129,7 +128,7 @@ class Parts:
         for name, owner, call in (
             ("trial", search_worker.SearchWorker, "_run_trial"),
             ("compose", config, "compose_trial"),
-            ("load", trainer_module, "build_classifier"),
+            ("load", classifier_trainer, "build_classifier"),
             ("load", Trainer, "__init__"),
             ("data", Trainer, "get_batch_samples"),
             ("data", Trainer, "_prepare_inputs"),

@@ -24,7 +24,7 @@ Data flows from top to bottom; every import points down::
     search/         space, sampler, asha, screening, study, trial_lifecycle, stopping, storages/
     verdict/        bootstrap, estimates, decision, power, tables (beside search/; neither imports the other)
          |
-    training/       trainer, pretrained, classifiers, adapters, callbacks, checkpoints, dry_run, memory, metrics
+    training/       trainer, classifier_trainer, pretrained, classifiers, adapters, callbacks, checkpoints, dry_run
          |
     data/           loading, labels, split_files, splits, leakage, dataset, tokenization, test_split; starter reviews
          |            files/    csv, tsv, json, parquet, arrow, xlsx: cells as text, exactly as written

@@ -31,9 +31,10 @@ from src.core.task import (
 from src.core.texts import Text, joined, texts_of
 from src.training import class_weights, devices, label_mapping, metrics
 from src.training.callbacks import Objective
+from src.training.classifier_trainer import TokenizedData
 from src.training.own_baseline import OwnClassifier
 from src.training.pretrained import PretrainedModel
-from src.training.trainer import TokenizedData, evaluate_untrained
+from src.training.trainer import evaluate_untrained
 
 Classifier = Any  # predict_proba(texts) -> [n_examples, n_labels], classes_
 # the choice between words and characters is made on a part of train, or it would cost more than the baseline itself

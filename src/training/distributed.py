@@ -33,9 +33,10 @@ from src.core.own_code import LoadedCode
 from src.core.records import Calibration, Evaluation, StopDecision, TrainingResult
 from src.training import trainer
 from src.training.callbacks import Objective, TrainingCallback, TrainingFailed
+from src.training.classifier_trainer import TokenizedData
 from src.training.devices import forkserver_context
+from src.training.failures import failure_reason
 from src.training.pretrained import PretrainedModel
-from src.training.trainer import TokenizedData
 
 PRELOAD = ["src.training.distributed", "transformers.trainer"]
 GRACE_SECONDS = 1.0  # to wait after a rank fails: another rank may have been killed, which would be the cause
@@ -190,7 +191,7 @@ def _run_rank(rank: int, pipe: Connection, what: Callable[..., Any], group: _Gro
         result = what(callback=SynchronizedCallback(PipeCallback(pipe) if rank == 0 else None))
         torch.distributed.barrier()
     except Exception as error:
-        group.reason_file(rank).write_text(trainer.failure_reason(error), encoding="utf-8")
+        group.reason_file(rank).write_text(failure_reason(error), encoding="utf-8")
         raise  # torch.multiprocessing hands the traceback on
     if rank == 0:
         pipe.send(result)

@@ -22,7 +22,7 @@ from src.training import adapters, classification_head, devices, pretrained
 from src.training.callbacks import computed_precision
 from src.training.pretrained import PretrainedModel
 from src.training.small_model import STEPS, build_small_model, small_data, train_small, with_small_batches
-from src.training.trainer import resolve_precision
+from src.training.trainer_arguments import resolve_precision
 
 PROBES: Mapping[str, tuple[float, float]] = {
     "weight_decay": (0.5, 0.0), "adam_beta1": (0.5, 0.1), "adam_beta2": (0.5, 0.1), "adam_epsilon": (1.0, 0.1),

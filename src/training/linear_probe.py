@@ -10,10 +10,10 @@ from transformers import DataCollatorWithPadding
 
 from src.config.settings import Recipe
 from src.training import metrics
+from src.training.classifier_trainer import TokenizedData
 from src.training.classifiers import build_classifier
 from src.training.one_vs_rest import OneVsRest
 from src.training.pretrained import PretrainedModel
-from src.training.trainer import TokenizedData
 
 BATCH_SIZE = 64
 

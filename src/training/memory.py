@@ -14,9 +14,10 @@ from src.core.task import Task
 from src.core.texts import Text
 from src.data.tokenization import encode
 from src.training import adapters, classifiers, cpu_dropout, pretrained
+from src.training.failures import micro_batch_size
 from src.training.pretrained import PretrainedModel
 from src.training.small_model import build_small_model, small_data, train_small, with_small_batches
-from src.training.trainer import micro_batch_size, resolve_precision
+from src.training.trainer_arguments import resolve_precision
 
 LIBRARIES, CUDA = 1.1, 0.5  # GB of a process with all that it imports, and of what CUDA itself takes of a GPU
 FOUR_BIT_BYTES = 0.52  # of a weight in 4 bits, with its share of the scales of its block

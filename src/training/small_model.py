@@ -17,7 +17,7 @@ from src.core.texts import Text
 from src.data.tokenization import encode
 from src.training import adapters, classifiers
 from src.training.pretrained import PretrainedModel
-from src.training.trainer import build_training_arguments
+from src.training.trainer_arguments import build_training_arguments
 
 TEXTS = ("a warm and funny film", "dull", "it is far too long , and nobody in it is worth a second look", "good")
 STEPS = 2
@@ -36,6 +36,8 @@ def build_small_model(recipe: Recipe, checkpoint: PretrainedModel, task: Task, l
     config = classifiers.classifier_config(checkpoint, recipe.model, task)
     small = copy.deepcopy(config)
     small.num_hidden_layers, small.vocab_size = layers, min(int(config.vocab_size), VOCABULARY)
+    if types := getattr(small, "layer_types", None):
+        small.layer_types = types[:layers]
     for key, value in config.to_dict().items():
         if key.endswith("token_id") and isinstance(value, int):
             setattr(small, key, value % small.vocab_size)

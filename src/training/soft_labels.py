@@ -15,7 +15,7 @@ from src.core.paths import replacing
 from src.core.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from src.core.texts import Text, columns_of, texts_of
 from src.data.tokenization import encode
-from src.training.trainer import TokenizedData
+from src.training.classifier_trainer import TokenizedData
 
 PROBABILITY_FLOOR = 1e-6
 

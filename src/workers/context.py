@@ -19,17 +19,17 @@ from src.tracking.run_log import RunLog
 from src.tracking.store import TrackingStore, tracking_uri
 from src.training import distributed, objectives, pretrained
 from src.training.callbacks import Objective, TrainingCallback
-from src.training.pretrained import PretrainedModel
-from src.training.trainer import (
+from src.training.classifier_trainer import TokenizedData
+from src.training.failures import (
     DISK_FULL,
     OUT_OF_MEMORY,
-    TokenizedData,
     failure_reason,
     free_memory,
     halve_micro_batch,
     micro_batch_size,
     reduce_micro_batch_to,
 )
+from src.training.pretrained import PretrainedModel
 from src.workers.speed_lock import SpeedLock
 from src.workers.worker_count import FIRST_TRIAL, calibration_key
 

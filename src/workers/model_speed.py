@@ -9,8 +9,8 @@ from src.core.messages import notify
 from src.core.records import State, TrainingResult
 from src.core.texts import texts_of
 from src.training import devices, inference
+from src.training.failures import failure_reason
 from src.training.pretrained import BEST_DIR
-from src.training.trainer import failure_reason
 from src.workers.context import WorkerContext
 from src.workers.speed_lock import SpeedLock
 

@@ -23,8 +23,8 @@ from src.tracking import recorders, run_tree
 from src.tracking.run_log import RunLog
 from src.tracking.store import TrackingStore
 from src.training import baselines, devices, label_mapping, pretrained
+from src.training.failures import failure_reason
 from src.training.pretrained import PretrainedModel
-from src.training.trainer import failure_reason
 from src.workers import remote, screening, timeline
 from src.workers.context import TrackingCallback, WorkerContext, attempt_training, measure_speed_once, save_speed
 from src.workers.model_speed import speed_lock, train_and_measure

@@ -22,8 +22,9 @@ from src.tracking.run_reader import Curves, RecordedAverage, RecordedRun
 from src.tracking.store import TrackingStore, open_existing_store
 from src.training import devices, distributed, matching, weight_average
 from src.training.callbacks import Objective, TrainingCallback
+from src.training.failures import failure_reason, reduce_micro_batch_to
 from src.training.pretrained import BEST_DIR
-from src.training.trainer import failure_reason, reduce_micro_batch_to, resolve_precision
+from src.training.trainer_arguments import resolve_precision
 from src.workers.context import WorkerContext, curve_metrics
 from src.workflows.sweep.plan import machine_for
 

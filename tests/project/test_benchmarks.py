@@ -25,7 +25,7 @@ from benchmarks import (
     step,
 )
 from src.training import pretrained
-from src.training.trainer import _EpochSampler
+from src.training.classifier_trainer import EpochSampler
 from tests.support.data import settings_of
 
 
@@ -61,7 +61,7 @@ def test_bare_pytorch_sees_the_batches_that_a_trial_sees(monkeypatch: pytest.Mon
     )
     setting = bare.Setting(1e-3, 2, 0.0, 0.0, batch=8, seed=7, shares=(1.0,))
     bare.train(_Scores(), setting, rows, [0, 1] * 50, [(rows[:10], [0, 1] * 5)] * 2)
-    sampler = _EpochSampler([len(r) for r in rows], 8, 7, group=True)
+    sampler = EpochSampler([len(r) for r in rows], 8, 7, group=True)
     for epoch in range(2):
         sampler.set_epoch(epoch)
         assert list(sampler) in seen

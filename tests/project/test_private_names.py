@@ -40,7 +40,7 @@ def foreign_names(tree: ast.Module) -> Iterator[str]:
                 yield node.attr
 
 
-OVERRIDDEN = {("src/search/sampler.py", "_get_trials"), ("src/training/trainer.py", "_get_eval_sampler")}
+OVERRIDDEN = {("src/search/sampler.py", "_get_trials"), ("src/training/classifier_trainer.py", "_get_eval_sampler")}
 """Methods that a library calls by a private name, and that nothing here calls."""
 
 

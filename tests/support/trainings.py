@@ -8,7 +8,7 @@ from src.core.records import Calibration, Evaluation, State, StopDecision
 from src.data import dataset, tokenization
 from src.training import pretrained
 from src.training.callbacks import TrainingCallback
-from src.training.trainer import TokenizedData
+from src.training.classifier_trainer import TokenizedData
 from tests.support.data import settings_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,

@@ -15,9 +15,10 @@ from src.core.task import Task
 from src.training import adapters, classifiers, devices, inference, pretrained, weight_average, weight_changes
 from src.training.callbacks import Objective, TrainingFailed
 from src.training.checkpoints import last_checkpoint
+from src.training.classifier_trainer import build_trainer
 from src.training.dry_run import dry_run
 from src.training.pretrained import BEST_DIR
-from src.training.trainer import _build_trainer, fine_tune
+from src.training.trainer import fine_tune
 from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES, DECODERS, RecordingCallback, tiny_training
 
@@ -86,7 +87,7 @@ def test_a_module_that_the_layers_do_not_have_is_refused_with_those_that_they_ha
 )
 def test_merged_gives_what_the_adapter_gives(tmp_path: Path, overrides: list[str]) -> None:
     settings, checkpoint, data = tiny_training(tmp_path, *SHORT, *overrides, "trainer.bf16=false")
-    trainer = _build_trainer(settings.recipe, checkpoint, data, tmp_path / "out", max_steps=10)
+    trainer = build_trainer(settings.recipe, checkpoint, data, tmp_path / "out", max_steps=10)
     trainer.train()
     adapters.save_adapter(trainer.model, trainer.adapter_base, tmp_path / "best")
     batch = data.tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -302,7 +303,7 @@ def test_a_model_in_sixteen_bits_is_rounded_once_when_it_is_merged(tmp_path: Pat
 def test_weights_in_four_bits_are_never_trained_themselves(tmp_path: Path) -> None:
     settings, checkpoint, data = tiny_training(tmp_path, "model.dtype=4bit")
     with pytest.raises(TrainingFailed, match=r"weights in 4 bits .* through an adapter only"):
-        _build_trainer(settings.recipe, checkpoint, data, tmp_path / "out")
+        build_trainer(settings.recipe, checkpoint, data, tmp_path / "out")
 
 
 def test_an_adapter_is_no_checkpoint_to_start_from(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from src.config.settings import Recipe
-from src.training import architectures, cpu_dropout, pretrained
-from src.training import trainer as trainer_module
+from src.training import architectures, classifier_trainer, cpu_dropout, pretrained, trainer_arguments
 from src.training.callbacks import Objective
+from src.training.classifier_trainer import TokenizedData, build_trainer
 from src.training.pretrained import BEST_DIR
-from src.training.trainer import TokenizedData, _build_trainer, fine_tune
+from src.training.trainer import fine_tune
 from tests.support.trainings import ARCHITECTURES, RecordingCallback, tiny_training
 
 TEXTS = {"input_ids": torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]]),
@@ -168,7 +168,7 @@ def test_trainings_use_it_on_a_processor_alone_and_nothing_of_it_is_saved(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, checkpoint, data = material(cache)
-    trainer = _build_trainer(recipe, checkpoint, data, tmp_path / "trainer")
+    trainer = build_trainer(recipe, checkpoint, data, tmp_path / "trainer")
     assert trainer.model.config._attn_implementation == cpu_dropout.ATTENTION_NAME
     fine_tune(
         recipe, checkpoint, data, Objective("loss", "minimize", (1.0,)), RecordingCallback(), tmp_path / "training"
@@ -177,8 +177,8 @@ def test_trainings_use_it_on_a_processor_alone_and_nothing_of_it_is_saved(
     assert cpu_dropout.ATTENTION_NAME not in json.dumps(saved)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "training" / BEST_DIR)
     assert again.config._attn_implementation == "sdpa"
-    monkeypatch.setattr(trainer_module.TrainingArguments, "device", torch.device("cuda"))
-    monkeypatch.setattr(trainer_module.Trainer, "_move_model_to_device", lambda *_: None)
-    elsewhere = _build_trainer(recipe, checkpoint, data, tmp_path / "other")
+    monkeypatch.setattr(trainer_arguments.TrainingArguments, "device", torch.device("cuda"))
+    monkeypatch.setattr(classifier_trainer.Trainer, "_move_model_to_device", lambda *_: None)
+    elsewhere = build_trainer(recipe, checkpoint, data, tmp_path / "other")
     assert elsewhere.model.config._attn_implementation == "sdpa"
     assert [m for m in elsewhere.model.modules() if type(m) is torch.nn.Dropout]

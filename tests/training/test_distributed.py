@@ -15,12 +15,11 @@ import torch
 from src.config.settings import Recipe
 from src.core.paths import Paths
 from src.core.records import Calibration, Evaluation, State, StopDecision
-from src.training import classifiers, distributed
-from src.training import trainer as trainer_module
+from src.training import classifiers, distributed, failures
 from src.training.callbacks import Objective, TrainingFailed
 from src.training.checkpoints import last_checkpoint
+from src.training.classifier_trainer import TokenizedData
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
-from src.training.trainer import TokenizedData
 from src.workers.context import WorkerContext
 from tests.support.commands import Place, trials_of, workers_of
 from tests.support.data import settings_of, write_letters
@@ -173,9 +172,7 @@ def test_speed_is_measured_over_all_of_them(work: tuple[Recipe, Any, TokenizedDa
 
 
 def test_failure_of_memory_is_known_as_such() -> None:
-    assert trainer_module.failure_reason(TrainingFailed(f"{trainer_module.OUT_OF_MEMORY}: no")).startswith(
-        trainer_module.OUT_OF_MEMORY
-    )
+    assert failures.failure_reason(TrainingFailed(f"{failures.OUT_OF_MEMORY}: no")).startswith(failures.OUT_OF_MEMORY)
 
 
 @pytest.mark.long

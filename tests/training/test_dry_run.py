@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, BertConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
 from src.config.settings import Recipe
 from src.core.errors import InvalidInput
@@ -14,7 +14,7 @@ from src.training.dry_run import DryRunResult, dry_run
 from src.training.pretrained import PretrainedModel
 from src.workers import recipe_check
 from tests.support.data import settings_of
-from tests.support.trainings import ARCHITECTURES
+from tests.support.trainings import ARCHITECTURES, DECODERS
 
 TASK = Task(("low", "high"))
 
@@ -122,6 +122,22 @@ def test_every_architecture_is_tried_out_in_small(tiny: PretrainedModel, tmp_pat
         assert "This architecture does not compute in that precision: trainer.bf16=false." in found.problems[0]
         found = dry_run(recipe_of("trainer.bf16=false"), checkpoint, TASK, frozenset())
     assert (found.problems, found.idle) == ((), frozenset())
+
+
+@pytest.mark.parametrize("kind", sorted(DECODERS))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_decoder_is_tried_out_in_small(tmp_path: Path, kind: str, dtype: str) -> None:
+    decoder = pretrained.resolve(recipe_of("model=tiny_decoder").model, tmp_path / "cache")
+    layers = {"n_layer": 5} if kind == "gpt2" else {"num_hidden_layers": 5}
+    AutoConfig.for_model(
+        kind, **{**DECODERS[kind], **layers, "vocab_size": 5000, "pad_token_id": 4999}
+    ).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(decoder.folder).save_pretrained(tmp_path)
+    checkpoint = PretrainedModel(tmp_path, "mine", "folder", None)
+    recipe = recipe_of("model=tiny_decoder", "adapter=lora", f"model.dtype={dtype}")
+    found = dry_run(recipe, checkpoint, TASK, frozenset())
+    assert (found.problems, found.idle) == ((), frozenset())
+    assert "optimizer.weight_decay" in found.effective
 
 
 def test_a_tokenizer_without_padding(tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from src.core.task import REGRESSION, Task, predicts_numbers
 from src.search.validate import check_task
 from src.training import baselines, inference, linear_probe, soft_labels
 from src.training.callbacks import Objective
+from src.training.classifier_trainer import TokenizedData
 from src.training.classifiers import build_classifier
 from src.training.dry_run import dry_run
 from src.training.number_scale import NumberScale
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE, resolve
-from src.training.trainer import TokenizedData, evaluate_untrained, fine_tune
+from src.training.trainer import evaluate_untrained, fine_tune
 from tests.support.data import settings_of, write_rows
 from tests.support.trainings import ARCHITECTURES, RecordingCallback, tiny_training
 

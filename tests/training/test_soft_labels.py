@@ -13,7 +13,8 @@ from src.core.records import State
 from src.core.task import MULTI_LABEL
 from src.training import soft_labels
 from src.training.callbacks import Objective
-from src.training.trainer import _build_trainer, fine_tune
+from src.training.classifier_trainer import build_trainer
+from src.training.trainer import fine_tune
 from tests.support.data import write_rows
 from tests.support.trainings import RecordingCallback, tiny_training
 
@@ -76,7 +77,7 @@ def test_soft_labels_of_texts_with_several_are_each_for_themselves(tmp_path: Pat
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_of_certain_labels_is_that_of_hard_ones(cache: Path, tmp_path: Path, smoothing: float) -> None:
     settings, checkpoint, data = tiny_training(cache, f"trainer.label_smoothing_factor={smoothing}", "model.dropout=0")
-    trainer = _build_trainer(settings.recipe, checkpoint, data, tmp_path)
+    trainer = build_trainer(settings.recipe, checkpoint, data, tmp_path)
     batch = data.tokenizer.pad(
         {"input_ids": data.train["input_ids"][:4], "attention_mask": data.train["attention_mask"][:4]},
         return_tensors="pt",

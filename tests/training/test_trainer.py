@@ -29,19 +29,12 @@ from src.data import dataset
 from src.training import arguments, baselines, classifiers, devices, pretrained
 from src.training.callbacks import Objective, TrainingFailed, refit_objective
 from src.training.checkpoints import last_checkpoint
+from src.training.classifier_trainer import EpochSampler, build_trainer
+from src.training.failures import failure_reason
 from src.training.pretrained import BEST_DIR, PROBABILITIES_FILE
 from src.training.throughput import MEASURED_STEPS, WARM_UP_STEPS, StepTimer, tokens_per_step
-from src.training.trainer import (
-    _build_trainer,
-    _EpochSampler,
-    build_training_arguments,
-    evaluate_untrained,
-    failure_reason,
-    fine_tune,
-    measure_speed,
-    resolve_precision,
-    stratified_subset,
-)
+from src.training.trainer import evaluate_untrained, fine_tune, measure_speed, stratified_subset
+from src.training.trainer_arguments import build_training_arguments, resolve_precision
 from tests.support.data import settings_of
 from tests.support.trainings import ARCHITECTURES, RecordingCallback, tiny_training
 
@@ -373,7 +366,7 @@ def test_a_loss_that_is_no_number_fails_fast(cache: Path, tmp_path: Path) -> Non
 
 def test_orders_depend_on_seed_and_epoch_and_group_lengths() -> None:
     lengths = list(np.random.default_rng(0).integers(5, 90, size=400))
-    sampler, other = (_EpochSampler(lengths, 16, seed, group=True) for seed in (1, 2))
+    sampler, other = (EpochSampler(lengths, 16, seed, group=True) for seed in (1, 2))
     first = list(sampler)
     sampler.set_epoch(1)
     second = list(sampler)
@@ -384,12 +377,12 @@ def test_orders_depend_on_seed_and_epoch_and_group_lengths() -> None:
     def padded(order: list[int]) -> int:
         return sum(16 * max(lengths[i] for i in order[k : k + 16]) for k in range(0, 400, 16))
 
-    assert padded(first) < 0.75 * padded(list(_EpochSampler(lengths, 16, 1, group=False)))
+    assert padded(first) < 0.75 * padded(list(EpochSampler(lengths, 16, 1, group=False)))
 
 
 def test_the_trainer_takes_the_groups_verbatim(cache: Path, tmp_path: Path) -> None:
     settings, checkpoint, data = tiny_training(cache, "schedule=cosine", "trainer.label_smoothing_factor=0.1")
-    args = _build_trainer(settings.recipe, checkpoint, data, tmp_path).args
+    args = build_trainer(settings.recipe, checkpoint, data, tmp_path).args
     assert (args.optim, args.lr_scheduler_type, args.warmup_steps) == ("adamw_torch_fused", "cosine", 0.1)
     assert (args.label_smoothing_factor, args.learning_rate, args.seed) == (0.1, 3e-4, 42)
     assert args.report_to == []
@@ -457,7 +450,7 @@ def driven(meter: StepTimer, world_size: int) -> TrainerControl:
 def test_an_epoch_is_reckoned_from_its_first_steps_though_they_are_the_longest() -> None:
     rng, batch = np.random.default_rng(5), 16
     lengths = rng.lognormal(4, 0.6, 6000).astype(int)
-    order = list(_EpochSampler(lengths, batch, 1, group=True))
+    order = list(EpochSampler(lengths, batch, 1, group=True))
     tokens = tokens_per_step(lengths, order, batch)
     assert len(tokens) == 375
     assert tokens[0] == batch * lengths[order[:batch]].max()
@@ -488,12 +481,12 @@ def test_a_training_tells_its_speed_once_and_one_that_continues_does_not(cache: 
 def test_calibration_measures_texts_of_every_length() -> None:
     rng, batch = np.random.default_rng(5), 16
     lengths = rng.lognormal(4, 0.6, 6000).astype(int)
-    epoch = list(_EpochSampler(lengths, batch, 1, group=True))
+    epoch = list(EpochSampler(lengths, batch, 1, group=True))
     assert lengths[epoch[: MEASURED_STEPS * batch]].mean() > 1.3 * lengths.mean()  # as a real epoch begins
     ratios = []
     for seed in range(20):
         drawn = lengths[np.random.default_rng(seed).permutation(len(lengths))[: MEASURED_STEPS * batch]]
-        order = list(_EpochSampler(drawn, batch, seed, group=True))
+        order = list(EpochSampler(drawn, batch, seed, group=True))
         ratios.append(drawn[order[WARM_UP_STEPS * batch :]].mean() / drawn.mean())
     assert np.mean(ratios) == pytest.approx(1, abs=0.03)
 

@@ -28,14 +28,8 @@ from src.search import trial_lifecycle
 from src.tracking.store import TrackingStore
 from src.training import distributed, pretrained
 from src.training.callbacks import Objective
-from src.training.trainer import (
-    DISK_FULL,
-    OUT_OF_MEMORY,
-    failure_reason,
-    fine_tune,
-    halve_micro_batch,
-    micro_batch_size,
-)
+from src.training.failures import DISK_FULL, OUT_OF_MEMORY, failure_reason, halve_micro_batch, micro_batch_size
+from src.training.trainer import fine_tune
 from src.workers import context, search_worker
 from tests.support.commands import FAST, Done, Place, trials_of
 from tests.support.data import settings_of

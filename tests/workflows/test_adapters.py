@@ -126,8 +126,8 @@ def test_an_adapter_of_weights_on_the_hub_is_published_as_one(adapted: Place) ->
 
 def test_a_model_in_sixteen_bits_has_a_report_and_both_ways_to_train_are_searched_and_averaged(place: Place) -> None:
     write_letters(place.folder / "letters.csv", 200)
-    both = ["+space.adapter.choices=[none,lora]", "model.dtype=bfloat16", "study.report=true", "study.n_trials=4", "study.enqueue=[{adapter:lora}]"]
-    rates = ["space.optimizer.learning_rate.low=1e-3", "optimizer.learning_rate=3e-3"]
+    both = ["+space.adapter.choices=[none,lora]", "model.dtype=bfloat16", "study.report=true", "study.n_trials=4"]
+    rates = ["space.optimizer.learning_rate.low=1e-3", "optimizer.learning_rate=3e-3", "study.enqueue=[{adapter:lora}]"]
     words = [word for word in LETTERS if not word.startswith(("study.report", "study.n_trials", "space.optimizer"))]
     done = place.sweep(*words, *INLINE, *both, *rates, "space.optimizer.learning_rate.high=3e-2", "study.name=letters")
     assert done.code == 0, done.err
