@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from src.config.settings import Settings
+from src.config.settings import NEWER_ARGUMENTS, Settings
 from src.core import own_code
 from src.core.errors import mask_secrets
 from src.core.formatting import plural, short_params
@@ -127,7 +127,8 @@ def record_training_config(run: RunLog, settings: Settings, first: Sequence[str]
         first: params to log before the others.
         overrides: of the command that repeats it.
     """
-    flat = {k: v for k, v in settings.recipe.flatten().items() if v is not None}
+    off = NEWER_ARGUMENTS.items()  # in nearly all trainings, so a run does not list them
+    flat = {k: v for k, v in settings.recipe.flatten().items() if v is not None and (k, v) not in off}
     choices = {key: settings.choices[key] for key in first if key in settings.choices}
     record_config(run, settings)
     run.set_tags({"command": mask_secrets(shlex.join(["python", "-m", "src.train", *overrides]))})
