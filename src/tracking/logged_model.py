@@ -1,6 +1,7 @@
 """The best model of a study, logged once as an MLflow model that loads as a transformers pipeline."""
 
 import logging
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def log_adapter(store: TrackingStore, run_id: str, folder: Path, threshold: Thre
 
     signature = _signature(AutoConfig.from_pretrained(folder, local_files_only=True), called=False)[1]
     mlflow.set_tracking_uri(store.uri)
-    with mlflow.start_run(run_id=run_id):
+    with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are neither type hints nor an example
         logged = mlflow.pyfunc.log_model(
             name=ARTIFACT,
             python_model=str(Path(__file__).with_name("adapter_model.py")),

@@ -107,6 +107,7 @@ def add_adapter(classifier: Any, adapter: AdapterSettings, seed: int) -> Any:
         target_modules=targets,
         modules_to_save=head_modules(classifier),
         use_dora=adapter.method == DORA,
+        fan_in_fan_out=_has_transposed(classifier),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks for an attribute that transformers has renamed
@@ -192,6 +193,13 @@ def _projections(classifier: Any) -> list[str]:
         if isinstance(module, (Linear, Conv1D)) and LAYER.search(name)
     ]
     return list(dict.fromkeys(names))
+
+
+def _has_transposed(classifier: Any) -> bool:
+    """Whether the projections keep their weights transposed, as GPT-2's do."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in classifier.base_model.modules())
 
 
 def _has_weights(module: Any) -> bool:

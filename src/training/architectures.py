@@ -31,6 +31,7 @@ DROPOUT_FIELDS = {
     "xlm-roberta": BERT_FIELDS,
 }
 """The config fields that `model.dropout` sets, per transformers model_type."""
+POSITION_FIELDS = ("max_position_embeddings", "n_positions")  # how many tokens a text can have; GPT-2 has the second
 OFFSET_POSITION_MODELS = (  # two of their positions are reserved for padding
     "camembert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
 )  # fmt: skip

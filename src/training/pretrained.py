@@ -14,7 +14,7 @@ from src.core.cache import content_key, make_once
 from src.core.errors import InvalidInput, first_line, with_full_stop
 from src.data import hub_access
 from src.training import random_models
-from src.training.architectures import DROPOUT_FIELDS, OFFSET_POSITION_MODELS, is_decoder
+from src.training.architectures import DROPOUT_FIELDS, OFFSET_POSITION_MODELS, POSITION_FIELDS, is_decoder
 
 WEIGHTS_FILE = "model.safetensors"
 BEST_DIR = "best"  # folder of the best weights, in a training's folder
@@ -60,7 +60,8 @@ def resolve(model: ModelSettings, cache: Path) -> PretrainedModel:
     kind = str(config.get("model_type"))
     if kind not in DROPOUT_FIELDS:
         _check_unlisted_architecture(checkpoint, kind, model)
-    places = int(config.get("max_position_embeddings") or 0) - 2 * (kind in OFFSET_POSITION_MODELS)
+    positions = next((int(config[field]) for field in POSITION_FIELDS if config.get(field)), 0)
+    places = positions - 2 * (kind in OFFSET_POSITION_MODELS)
     if places > 0 and model.max_tokens > places:
         raise InvalidInput(
             f"model.max_tokens is {model.max_tokens}, and {model.checkpoint} takes texts of up to {places} tokens."

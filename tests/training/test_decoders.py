@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from src.core.errors import InvalidInput
 from src.core.records import State
 from src.core.task import Task
 from src.training import architectures, classifiers, inference, pretrained
@@ -80,6 +81,17 @@ def test_the_padding_token_of_a_config_is_that_of_the_tokenizer(tmp_path: Path) 
     checkpoint = pretrained.find(model, tmp_path)
     assert pretrained.load_tokenizer(checkpoint).pad_token_id == 2
     assert classifiers.classifier_config(checkpoint, model, TASK).pad_token_id == 2
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, *ARCHITECTURES])
+def test_more_tokens_than_a_model_has_positions_are_refused(tmp_path: Path, kind: str) -> None:
+    config = AutoConfig.for_model(kind, **{**(ARCHITECTURES | DECODERS)[kind], "vocab_size": 143})
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    tiny = pretrained.resolve(settings_of("model=tiny_decoder").recipe.model, tmp_path / "cache")
+    AutoTokenizer.from_pretrained(tiny.folder).save_pretrained(tmp_path)
+    words = ("model=checkpoint", f"model.checkpoint={tmp_path}", "model.dropout=0.1", "model.max_tokens=4000")
+    with pytest.raises(InvalidInput, match=r"model\.max_tokens is 4000, and .* takes texts of up to \d+ tokens"):
+        pretrained.resolve(settings_of(*words).recipe.model, tmp_path)
 
 
 def test_pairs_that_nothing_would_separate_are_refused(tmp_path: Path) -> None:

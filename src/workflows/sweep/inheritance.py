@@ -176,9 +176,10 @@ def _params_here(
 def _difference(trial: TrialRecord, there: Settings, recipe: Recipe, parent: SavedStudy, paths: Paths) -> str:
     """In what the trial's training differs from one of `recipe`, in words; empty if in nothing."""
     before, now = there.recipe.identity(), recipe.identity()
-    for key in sorted({*before, *now} - set(LOCATION_KEYS)):
-        if before.get(key) != now.get(key):
-            return f"{key} is {_spelled(before.get(key))} there and {_spelled(now.get(key))} here"
+    for key in dict.fromkeys([*now, *before]):
+        if key not in LOCATION_KEYS and before.get(key) != now.get(key):
+            values = [each.flatten().get(key) for each in (there.recipe, recipe)]
+            return f"{key} is {_spelled(values[0])} there and {_spelled(values[1])} here"
     weights = RunTail(run_tree.trial_run(parent.study, trial.number).folder).read().tags.get("model.weights")
     if weights is not None and weights != pretrained.resolve(recipe.model, paths.cache_dir).fingerprint:
         return f"the weights of {recipe.model.checkpoint} are others here"
