@@ -55,7 +55,9 @@ def _place(base: dict[str, Any]) -> dict[str, Any]:
     files = sorted(Path(base["folder"]).glob("*.safetensors")) if base["folder"] else []
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     if files and digest.hexdigest().startswith(base["fingerprint"]):
         return {"pretrained_model_name_or_path": base["folder"]}
     return {"pretrained_model_name_or_path": base["checkpoint"], "revision": base["revision"]}

@@ -88,10 +88,8 @@ def load_finetuned(folder: Path, exact: bool = False) -> Any:
 
     if not adapters.is_adapter(folder):
         return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    base = _base_classifier(folder)
-    dtype = base.dtype
-    merged = adapters.load_adapter(base.float(), folder).merge_and_unload()
-    return merged if exact else merged.to(dtype)
+    merged = adapters.load_adapter(_base_classifier(folder).float(), folder).merge_and_unload()
+    return merged if exact else merged.to(merged.config.dtype)  # which the config keeps
 
 
 def write_plain(folder: Path, to: Path, threshold: Threshold | None = None, classifier: Any = None) -> None:
@@ -173,11 +171,19 @@ def load_weights(folder: Path, config: Any, dtype: str, use_cpu: bool = False, p
         ignore_mismatched_sizes=True,
         **more,
     )
-    for module in classifier.modules() if dtype == FOUR_BIT else ():
-        # else bitsandbytes repacks weights on some processors when they are evaluated, and they cannot be trained then
+    if dtype == FOUR_BIT:
+        _keep_trainable(classifier)
+    return classifier
+
+
+def _keep_trainable(classifier: Any) -> None:
+    """Let weights in 4 bits stay as they are in evaluations.
+
+    On some processors bitsandbytes repacks them there, and later gradients would be wrong.
+    """
+    for module in classifier.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    return classifier
 
 
 def _dequantized(classifier: Any) -> Any:

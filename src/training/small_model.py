@@ -21,7 +21,7 @@ from src.training.trainer_arguments import build_training_arguments
 
 TEXTS = ("a warm and funny film", "dull", "it is far too long , and nobody in it is worth a second look", "good")
 STEPS = 2
-VOCABULARY = 256  # rows of the small model's embedding; tokens are counted round
+VOCABULARY = 256  # rows of the small model's embedding; token ids are taken modulo it
 
 
 def with_small_batches(recipe: Recipe) -> Recipe:

@@ -77,7 +77,7 @@ def _mean_of_merged(members: Mapping[Path, int]) -> Any:
             total[name] = so_far + other[name].to(so_far.dtype) * weight
     n = sum(members.values())
     classifier.load_state_dict({k: (total[k] / n).to(v.dtype) if k in total else v for k, v in state.items()})
-    return classifier.to(classifiers.load_finetuned(first).dtype)
+    return classifier.to(classifier.config.dtype)
 
 
 def _differ(member: Path, first: Path) -> CommandFailed:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from src.config.settings import Settings
-from src.core.records import Calibration, Evaluation, State, StopDecision
+from src.core.records import Calibration, Evaluation, State, StopDecision, TrainingResult
 from src.data import dataset, tokenization
 from src.training import pretrained
-from src.training.callbacks import TrainingCallback
+from src.training.callbacks import Objective, TrainingCallback
 from src.training.classifier_trainer import TokenizedData
+from src.training.trainer import fine_tune
 from tests.support.data import settings_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
@@ -66,6 +67,17 @@ class RecordingCallback(TrainingCallback):
             return None
         self.left -= 1
         return StopDecision(self.state, "late") if self.left == 0 else None
+
+
+def train_in_pieces(
+    training: tuple[Settings, pretrained.PretrainedModel, TokenizedData], objective: Objective, folder: Path, *cuts: int
+) -> tuple[TrainingResult, list[RecordingCallback]]:
+    """The result of a training that is stopped after so many steps each time and continued, and its callbacks."""
+    settings, checkpoint, data = training
+    stopped = [RecordingCallback(stop_after_steps=cut, state=State.PAUSED) for cut in cuts]
+    callbacks = [*stopped, RecordingCallback()]
+    results = [fine_tune(settings.recipe, checkpoint, data, objective, callback, folder) for callback in callbacks]
+    return results[-1], callbacks
 
 
 def tiny_training(cache: Path, *overrides: str) -> tuple[Settings, pretrained.PretrainedModel, TokenizedData]:

@@ -20,7 +20,7 @@ from src.training.dry_run import dry_run
 from src.training.pretrained import BEST_DIR
 from src.training.trainer import fine_tune
 from tests.support.data import settings_of
-from tests.support.trainings import ARCHITECTURES, DECODERS, RecordingCallback, tiny_training
+from tests.support.trainings import ARCHITECTURES, DECODERS, RecordingCallback, tiny_training, train_in_pieces
 
 pytest.importorskip("peft")
 GOAL = Objective("accuracy", "maximize", (0.5, 1.0))
@@ -129,14 +129,10 @@ def test_checkpoints_and_best_weights_hold_the_adapter_only(tmp_path: Path) -> N
     ids=" ".join,
 )
 def test_a_training_cut_anywhere_continues_bit_for_bit(tmp_path: Path, overrides: list[str]) -> None:
-    settings, checkpoint, data = tiny_training(tmp_path, *SHORT, *overrides)
-    callbacks = [RecordingCallback() for _ in range(4)]
-    uninterrupted = fine_tune(settings.recipe, checkpoint, data, GOAL, callbacks[0], tmp_path / "a")
-    for callback, cut in zip(callbacks[1:3], (2, 4), strict=True):
-        callback.left, callback.state = cut, State.PAUSED
-        fine_tune(settings.recipe, checkpoint, data, GOAL, callback, tmp_path / "b")
-    pieces = fine_tune(settings.recipe, checkpoint, data, GOAL, callbacks[3], tmp_path / "b")
-    assert [c for callback in callbacks[1:] for c in callback.curves] == callbacks[0].curves
+    training = tiny_training(tmp_path, *SHORT, *overrides)
+    uninterrupted, (whole_run,) = train_in_pieces(training, GOAL, tmp_path / "a")
+    pieces, callbacks = train_in_pieces(training, GOAL, tmp_path / "b", 2, 4)
+    assert [c for callback in callbacks for c in callback.curves] == whole_run.curves
     assert (pieces.score, pieces.metrics) == (uninterrupted.score, uninterrupted.metrics)
     whole, cut = (load_file(tmp_path / name / BEST_DIR / adapters.WEIGHTS_FILE) for name in "ab")
     assert whole.keys() == cut.keys()

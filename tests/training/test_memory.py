@@ -91,7 +91,7 @@ def test_what_cannot_fit_is_refused_and_says_what_would(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as raised:
         memory_plan.check_fit(found, Machine(2, 0.5, 0))
     text = str(raised.value)
-    assert text.startswith("Of memory, a training takes about 1.1 GB with one text at a time (weights 0.00, gradients")
+    assert text.startswith("A training takes about 1.1 GB of memory with one text at a time (weights 0.00, gradients")
     assert "and this machine has 0.5 GB free. Take one of: adapter=lora, model.dtype=bfloat16" in text
 
 

@@ -36,7 +36,7 @@ from src.training.throughput import MEASURED_STEPS, WARM_UP_STEPS, StepTimer, to
 from src.training.trainer import evaluate_untrained, fine_tune, measure_speed, stratified_subset
 from src.training.trainer_arguments import build_training_arguments, resolve_precision
 from tests.support.data import settings_of
-from tests.support.trainings import ARCHITECTURES, RecordingCallback, tiny_training
+from tests.support.trainings import ARCHITECTURES, RecordingCallback, tiny_training, train_in_pieces
 
 GOAL = Objective("accuracy", "maximize", (0.5, 1.0))
 
@@ -313,16 +313,12 @@ def test_a_refit_is_kept_where_its_seed_run_was() -> None:
 
 @pytest.mark.long
 def test_minilm_cut_and_continued_equals_itself(cache: Path, tmp_path: Path) -> None:
-    settings, checkpoint, data = tiny_training(cache, "model=minilm", "trainer.num_train_epochs=3")
-    callbacks = [RecordingCallback() for _ in range(4)]
-    uninterrupted = fine_tune(settings.recipe, checkpoint, data, GOAL, callbacks[0], tmp_path / "a")
-    for callback, cut in zip(callbacks[1:3], (4, 7), strict=True):
-        callback.left, callback.state = cut, State.PAUSED
-        fine_tune(settings.recipe, checkpoint, data, GOAL, callback, tmp_path / "b")
-    pieces = fine_tune(settings.recipe, checkpoint, data, GOAL, callbacks[3], tmp_path / "b")
-    assert [c for callback in callbacks[1:] for c in callback.curves] == callbacks[0].curves
-    assert [e.metrics for callback in callbacks[1:] for e in callback.evaluations] == [
-        e.metrics for e in callbacks[0].evaluations
+    training = tiny_training(cache, "model=minilm", "trainer.num_train_epochs=3")
+    uninterrupted, (whole_run,) = train_in_pieces(training, GOAL, tmp_path / "a")
+    pieces, callbacks = train_in_pieces(training, GOAL, tmp_path / "b", 4, 7)
+    assert [c for callback in callbacks for c in callback.curves] == whole_run.curves
+    assert [e.metrics for callback in callbacks for e in callback.evaluations] == [
+        e.metrics for e in whole_run.evaluations
     ]
     assert (pieces.score, pieces.metrics) == (uninterrupted.score, uninterrupted.metrics)
 

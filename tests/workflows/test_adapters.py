@@ -140,6 +140,18 @@ def test_a_model_in_sixteen_bits_has_a_report_and_both_ways_to_train_are_searche
         assert {tensor.dtype for tensor in load_file(best).values() if tensor.is_floating_point()} == {torch.bfloat16}
 
 
+def test_a_default_learning_rate_outside_of_the_searched_range_is_noted(place: Place) -> None:
+    write_letters(place.folder / "letters.csv", 200)
+    narrow = ["+space.adapter.choices=[none,lora]", "space.optimizer.learning_rate.high=3e-4", "study.plan_only=true"]
+    done = place.sweep(*LETTERS, *INLINE, *narrow)
+    assert done.code == 0, done.err
+    said = (
+        "The default learning rate of adapter=lora, 0.0005, is outside the searched range, 0.0001 .. 0.0003, log: widen"
+    )
+    assert said in " ".join(done.out.split())
+    assert "learning rate of adapter=none" not in done.out
+
+
 KILLED_AT = [
     "src.search.trial_lifecycle:pause_trial:before",
     "src.training.callbacks:save_weights:before",

@@ -62,9 +62,9 @@ def check_fit(estimate: MemoryEstimate | None, machine: Machine) -> None:
     """Raise InvalidInput if a training would not fit into the memory even with one text at a time."""
     if estimate is None or estimate.least <= _gigabytes(estimate, machine):
         return
-    which = f"a training of {estimate.recipe}" if estimate.recipe else "a training"
+    which = f"A training of {estimate.recipe}" if estimate.recipe else "A training"
     raise InvalidInput(
-        f"Of memory, {which} takes about {estimate.least:.1f} GB with one text at a time ({estimate.parts}), and "
+        f"{which} takes about {estimate.least:.1f} GB of memory with one text at a time ({estimate.parts}), and "
         f"{_place(machine)} has {_gigabytes(estimate, machine):.1f} GB{_free(machine)}. {ADVICE}"
     )
 
@@ -86,9 +86,9 @@ def describe(estimate: MemoryEstimate | None, machine: Machine, workers: int, al
     together = estimate.total * -(-workers // max(1, machine.gpus))
     if not always and together <= NOTABLE_FRACTION * there:
         return ""
-    each = f"about {estimate.total:.1f} GB for each of {plural(workers, 'worker')}" if workers > 1 else (
-        f"about {estimate.total:.1f} GB"
-    )  # fmt: skip
+    each = f"about {estimate.total:.1f} GB"
+    if workers > 1:
+        each += f" for each of {plural(workers, 'worker')}"
     too_much = "; micro-batches are halved where it runs out" if together > there else ""
     return f"{each} ({estimate.parts}); {_place(machine)} has {there:.1f} GB{_free(machine)}{too_much}"
 

@@ -44,7 +44,7 @@ def check_searched_groups(settings: Settings, space: Space) -> list[str]:
             others = [o for o in settings.overrides if not o.startswith(f"{group}=")]
             try:
                 rate = compose.compose_settings([*others, f"{group}={option}"]).recipe.optimizer.get("learning_rate")
-                if rates is not None and not rates.contains(rate):
+                if rates is not None and rate is not None and not rates.contains(rate):
                     warnings.append(
                         f"The default learning rate of {group}={option}, {rate:g}, is outside the searched range, "
                         f"{rates}: widen space.{RATE_KEY}."
